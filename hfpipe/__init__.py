@@ -1,0 +1,52 @@
+"""hfpipe: fine-tune Hugging Face checkpoints, and trust the number that comes out.
+
+    import hfpipe
+
+    recipe = hfpipe.load_recipe("recipes/mrpc.yaml", overrides=["train.epochs=1"])
+    run = hfpipe.finetune(recipe)
+    hfpipe.evaluate(run, split="validation").intervals["f1"]
+
+The names are imported on first use, so that `import hfpipe` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfpipe.errors import HfpipeError
+    from hfpipe.job import Job, prepare
+    from hfpipe.pipeline import Evaluation, evaluate, finetune
+    from hfpipe.recipe import Recipe, load_recipe
+    from hfpipe.runs import Run
+
+_PLACES = {
+    "Evaluation": "hfpipe.pipeline",
+    "HfpipeError": "hfpipe.errors",
+    "Job": "hfpipe.job",
+    "Recipe": "hfpipe.recipe",
+    "Run": "hfpipe.runs",
+    "evaluate": "hfpipe.pipeline",
+    "finetune": "hfpipe.pipeline",
+    "load_recipe": "hfpipe.recipe",
+    "prepare": "hfpipe.job",
+}
+
+__all__ = ["Evaluation", "HfpipeError", "Job", "Recipe", "Run", "evaluate", "finetune", "load_recipe", "prepare"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hfpipe")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'hfpipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

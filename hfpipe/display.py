@@ -1,0 +1,146 @@
+"""Progress for a person: a bar on a terminal, plain lines elsewhere. It reads records and is told stages."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol, TextIO
+
+
+class Display(Protocol):
+    """Where progress goes."""
+
+    def say(self, text: str) -> None:
+        """A stage begins, or something is worth knowing."""
+
+    def start(self, num_steps: int) -> None:
+        """Training begins."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Something happened."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def start(self, num_steps: int) -> None:
+        """Nothing."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Plain:
+    """One line now and then, for logs and pipes: at every evaluation, notice and save, and at most every few seconds."""
+
+    def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
+        self.stream, self.seconds = stream or sys.stderr, seconds
+        self.num_steps, self.told = 0, 0.0
+        self.started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line."""
+        print(text, file=self.stream, flush=True)
+
+    def start(self, num_steps: int) -> None:
+        """A line with the number of steps."""
+        self.num_steps, self.started, self.told = num_steps, time.monotonic(), time.monotonic()
+        self.say(f"training {num_steps:,} steps")
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A line for what is worth one."""
+        kind = record["type"]
+        if kind == "step" and (time.monotonic() - self.told > self.seconds or record["step"] == self.num_steps):
+            self.told = time.monotonic()
+            rate = record["step"] / max(self.told - self.started, 1e-9)
+            left = (self.num_steps - record["step"]) / rate
+            self.say(
+                f"step {record['step']:,}/{self.num_steps:,}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
+                f"{rate:.2f} steps/s  {duration(left)} left"
+            )
+        elif kind != "step":
+            self.say(sentence(record))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Bar:
+    """A rich bar with loss, rate and time left; what is worth a line stands above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[rate]} steps/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.task: Any = None
+        self.started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, style="dim", highlight=False, markup=False)
+
+    def start(self, num_steps: int) -> None:
+        """Show the bar."""
+        self.started = time.monotonic()
+        self.task = self.progress.add_task("training", total=num_steps, loss="-", rate="-")
+        self.progress.start()
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Move the bar, or put a line above it."""
+        if record["type"] == "step":
+            rate = record["step"] / max(time.monotonic() - self.started, 1e-9)
+            self.progress.update(self.task, completed=record["step"], loss=f"{record['loss']:.4f}", rate=f"{rate:.2f}")
+        else:
+            self.console.print(sentence(record), highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+
+
+def choose(*, silent: bool = False) -> Display:
+    """The display that fits where standard error goes."""
+    if silent:
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Plain()
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """One record as a line."""
+    if record["type"] == "evaluation":
+        return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {figures(record['metrics'])}"
+    if record["type"] == "notice":
+        return f"note: {record['text']}"
+    return "  ".join(f"{key} {value}" for key, value in record.items() if key != "type")
+
+
+def figures(metrics: Mapping[str, float | None]) -> str:
+    """Names and numbers; an undefined metric is called that."""
+    return "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

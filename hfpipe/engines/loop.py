@@ -1,0 +1,107 @@
+"""The loop engine: plain PyTorch under Accelerate, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from transformers.trainer_utils import EvalPrediction
+
+from hfpipe.evaluation import mean_loss_of, predict
+from hfpipe.job import Job, seed_epoch
+from hfpipe.parts.objective import Update
+from hfpipe.parts.reduction import clip_threshold
+from hfpipe.parts.schedules import steps_on_metric
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def train(job: Job, emit: Emit) -> None:
+    """Train the job; every step and evaluation is emitted as a record.
+
+    Raises:
+        NumericError: a loss that is not finite.
+    """
+    recipe, objective, schedule = job.recipe, job.objective, job.schedule
+    # Micro-batches are grouped here, so Accelerate must neither count them nor divide by them.
+    AcceleratorState._reset_state()
+    unused = DistributedDataParallelKwargs(find_unused_parameters=not recipe.train.gradient_checkpointing)
+    accelerator = Accelerator(
+        mixed_precision=job.precision.accelerate_name, gradient_accumulation_steps=1, kwargs_handlers=[unused]
+    )
+    model, optimizer = accelerator.prepare(job.model, job.optimizer)  # a prepared schedule would step once per process
+    every = recipe.evaluate.every if job.evaluation_data is not None else "never"
+    step = 0
+
+    for epoch in range(math.ceil(job.num_steps / job.steps_per_epoch)):
+        seed_epoch(recipe.seed, epoch)
+        model.train()
+        job.loader.set_epoch(epoch)
+        for index, micro_batches in enumerate(windows(job.loader, recipe.train.accumulate)):
+            # Count first: every item's loss is divided by the items of the whole update, not of its micro-batch.
+            tally = objective.tally(micro_batches)
+            update = Update(objective, tally, [])
+            for position, batch in enumerate(micro_batches):
+                last = position == len(micro_batches) - 1
+                batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+                labels = batch.pop("labels")
+                # Gradients of all processes are averaged once, with the last micro-batch.
+                with nullcontext() if last else accelerator.no_sync(model):
+                    losses = objective.item_losses(model(**batch)["logits"], labels)
+                    update.add(losses)
+                    accelerator.backward(objective.backward_value(losses, tally, accelerator.num_processes))
+
+            threshold = clip_threshold(recipe.train.max_grad_norm, objective.reduction, tally.divisor)
+            grad_norm = accelerator.clip_grad_norm_(model.parameters(), threshold)
+            figures = update.figures(step + 1)
+            if getattr(job.optimizer, "divides_by_items", False):
+                job.optimizer.num_items = tally.num_items  # type: ignore[attr-defined]
+            lr = schedule.get_last_lr()[0]
+            optimizer.step()
+            if not accelerator.optimizer_step_was_skipped and not steps_on_metric(schedule):
+                schedule.step()
+            model.zero_grad()
+            step += 1
+
+            fraction = epoch + (index + 1) / job.steps_per_epoch
+            emit({"type": "step", "step": step, "epoch": fraction, **figures, "grad_norm": float(grad_norm), "lr": lr})
+            last_step = step == job.num_steps
+            if isinstance(every, int) and (step % every == 0 or last_step):
+                evaluate(job, step, fraction, emit)
+            if last_step:
+                break
+        if every == "epoch":
+            evaluate(job, step, fraction, emit)
+
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    accelerator.free_memory()
+
+
+def windows(loader: Any, accumulate: int) -> Iterator[list[Any]]:
+    """The micro-batches of each update; the last window of an epoch may be shorter."""
+    batches = iter(loader)
+    while window := list(islice(batches, accumulate)):
+        yield window
+
+
+def evaluate(job: Job, step: int, epoch: float, emit: Emit) -> None:
+    """Measure the evaluation split, emit the record, and tell a schedule that waits for it."""
+    assert job.evaluation_data is not None
+    predictions = predict(
+        job.model,
+        job.evaluation_data,
+        job.collate,
+        batch_size=job.recipe.evaluate.batch_size,
+        precision=job.precision,
+        objective=job.objective,
+    )
+    metrics = {"loss": mean_loss_of(predictions)}
+    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
+    emit({"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds})
+    if steps_on_metric(job.schedule):
+        job.schedule.step(metrics[job.recipe.evaluate.best or "loss"])

@@ -1,0 +1,169 @@
+"""The trainer engine: a job translated into transformers' TrainingArguments and Trainer.
+
+Trainer runs the loop; what it gets wrong for classification heads is handed in from outside through its public hooks:
+the loader, the items of an update, the loss of a micro-batch, and an evaluation that is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+
+from hfpipe.evaluation import mean_loss_of, predict
+from hfpipe.job import Job, seed_epoch
+from hfpipe.parts.objective import Update
+from hfpipe.parts.reduction import clip_threshold
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def train(job: Job, emit: Emit) -> None:
+    """Train the job with transformers' Trainer; every step and evaluation is emitted as a record.
+
+    Raises:
+        NumericError: a loss or gradient that is not finite.
+    """
+    with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch:  # Trainer wants a folder; it is left empty
+        trainer = ItemTrainer(job, emit, training_arguments(job, scratch))
+        trainer.train()
+        trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
+        trainer.accelerator.free_memory()
+
+
+class ItemTrainer(Trainer):
+    """Trainer with hfpipe's loader, item counts and evaluation in its public hooks."""
+
+    def __init__(self, job: Job, emit: Emit, args: TrainingArguments) -> None:
+        self.job, self.emit = job, emit
+        self.update: Update | None = None
+        super().__init__(
+            model=job.model,
+            args=args,
+            data_collator=job.collate,
+            train_dataset=job.train_data,
+            eval_dataset=job.evaluation_data,
+            processing_class=job.tokenizer,
+            compute_metrics=job.compute_metrics,
+            compute_loss_func=self.micro_batch_loss,
+            optimizers=(job.optimizer, job.schedule),
+            callbacks=[Records(self)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> Any:
+        """The job's own loader, whose order depends on seed and epoch alone."""
+        return self.job.loader
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """The micro-batches of one update, and the sum of their items' weights over all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        tally = self.job.objective.tally(batches)
+        self.update = Update(self.job.objective, tally, [])
+        self.args.max_grad_norm = clip_threshold(self.job.recipe.train.max_grad_norm, self.job.objective.reduction, tally.divisor)
+        return batches, torch.tensor(tally.divisor)
+
+    def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """What Trainer calls backward on: the items' losses under the recipe's reduction."""
+        assert self.update is not None
+        losses = self.job.objective.item_losses(outputs["logits"], labels)
+        self.update.add(losses)
+        return self.job.objective.backward_value(losses, self.update.tally, self.args.world_size)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
+        job = self.job
+        assert job.evaluation_data is not None
+        predictions = predict(
+            job.model,
+            job.evaluation_data,
+            job.collate,
+            batch_size=job.recipe.evaluate.batch_size,
+            precision=job.precision,
+            objective=job.objective,
+        )
+        metrics = {"loss": mean_loss_of(predictions)}
+        metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        named[f"{metric_key_prefix}_seconds"] = predictions.seconds
+        return EvalLoopOutput(predictions.logits, predictions.labels, named, len(predictions.logits))
+
+
+class Records(TrainerCallback):
+    """Turns what Trainer reports into records, and keeps dropout's random stream a function of seed and epoch."""
+
+    def __init__(self, trainer: ItemTrainer) -> None:
+        self.trainer = trainer
+        self.figures: dict[str, Any] = {}
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seed the epoch."""
+        seed_epoch(self.trainer.job.recipe.seed, math.floor(state.epoch or 0))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
+        update = self.trainer.update
+        assert update is not None
+        self.figures = update.figures(state.global_step + 1)
+        if getattr(self.trainer.job.optimizer, "divides_by_items", False):
+            self.trainer.job.optimizer.num_items = update.tally.num_items  # type: ignore[attr-defined]
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Record a step; Trainer logs every one, after the optimizer and before any evaluation."""
+        if logs and "grad_norm" in logs and "loss" in logs:
+            self.trainer.emit(
+                {
+                    "type": "step",
+                    "step": state.global_step,
+                    "epoch": state.epoch,
+                    **self.figures,
+                    "grad_norm": float(logs["grad_norm"]),
+                    "lr": logs["learning_rate"],
+                }
+            )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Record an evaluation."""
+        measured = {k.removeprefix("eval_"): v for k, v in (metrics or {}).items() if k.startswith("eval_")}
+        seconds = measured.pop("seconds")
+        for extra in ("runtime", "samples_per_second", "steps_per_second"):
+            measured.pop(extra, None)
+        self.trainer.emit({"type": "evaluation", "step": state.global_step, "epoch": state.epoch, "metrics": measured, "seconds": seconds})
+
+
+def training_arguments(job: Job, folder: str) -> TrainingArguments:
+    """The TrainingArguments of a job: hfpipe's own fields, and the recipe's `trainer` section."""
+    recipe = job.recipe
+    every = recipe.evaluate.every if job.evaluation_data is not None else "never"
+    return TrainingArguments(
+        **recipe.trainer,
+        output_dir=folder,
+        seed=recipe.seed,
+        max_steps=job.num_steps,
+        per_device_train_batch_size=recipe.train.batch_size,
+        per_device_eval_batch_size=recipe.evaluate.batch_size,
+        gradient_accumulation_steps=recipe.train.accumulate,
+        max_grad_norm=recipe.train.max_grad_norm or math.inf,
+        bf16=job.precision.name == "bf16",
+        fp16=job.precision.name == "fp16",
+        average_tokens_across_devices=False,  # parts/reduction.py undoes the averaging over processes itself
+        dataloader_num_workers=recipe.train.workers,
+        eval_strategy={"epoch": "epoch", "never": "no"}.get(str(every), "steps"),
+        eval_steps=every if isinstance(every, int) else None,
+        metric_for_best_model=recipe.evaluate.best or "loss",
+        greater_is_better=bool(recipe.evaluate.greater_is_better),
+        save_strategy="no",  # hfpipe saves, without a pickle
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show a loss that is not finite as 0
+        disable_tqdm=True,
+        remove_unused_columns=False,  # nothing unused is left after tokenizing
+        report_to=recipe.trainer.get("report_to", "none"),
+    )

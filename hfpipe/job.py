@@ -1,0 +1,381 @@
+"""prepare(recipe) -> Job: the only place where the parts meet."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from hfpipe.errors import RecipeError
+from hfpipe.evaluation import compute_metrics
+from hfpipe.parts import losses, models, tasks
+from hfpipe.parts.batches import Collate, TrainLoader, train_loader
+from hfpipe.parts.data import RawData, open_data
+from hfpipe.parts.metrics import GREATER_IS_BETTER, load_metric
+from hfpipe.parts.objective import Objective
+from hfpipe.parts.optimizers import build_optimizer
+from hfpipe.parts.precision import Precision, choose
+from hfpipe.parts.schedules import build_schedule
+from hfpipe.parts.trainer_options import option_problems
+from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, near, resolve
+from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.source import to_yaml
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Job:
+    """A recipe with its parts built, ready to train, in memory."""
+
+    recipe: Recipe
+    task: tasks.TextTask
+    tokenizer: PreTrainedTokenizerBase
+    collate: Collate
+    model: PreTrainedModel
+    train_data: datasets.Dataset
+    evaluation_data: datasets.Dataset | None
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    metrics: list[tuple[str, Any]]
+    precision: Precision
+    device: torch.device
+    loader: TrainLoader
+    steps_per_epoch: int
+    num_steps: int
+    fresh: list[str]
+    identity: dict[str, Any]
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def compute_metrics(self) -> Callable[[Any], dict[str, float | None]]:
+        """Metric names to numbers, from an EvalPrediction."""
+        return compute_metrics(self.task, self.metrics)
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed the dropout of an epoch, the same for both engines and different on each process."""
+    set_seed((seed + epoch + 1_000_003 * PartialState().process_index) % 2**32)
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Import every part that the recipe names and bind its arguments, without loading data or weights.
+
+    Raises:
+        RecipeError: every part that can't be had or does not take its arguments, one a line.
+    """
+    problems = []
+
+    def attempt(path: str, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except RecipeError as error:
+            problems.append(str(error) if error.where else f"{recipe.where(path)}: {error}")
+
+    attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
+    attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
+    attempt("optimizer.name", lambda: _build_optimizer(recipe, torch.nn.Linear(2, 2), None))
+    attempt("schedule", lambda: _build_schedule(recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 0.1), None, 10_000))
+    attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
+    problems += option_problems(recipe)
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    say: Say = lambda text: None,
+    dataset: Mapping[str, datasets.Dataset] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    collate: Collate | None = None,
+    model: PreTrainedModel | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+    schedule: Callable[..., Any] | None = None,
+    metrics: Callable[..., dict[str, float]] | None = None,
+) -> Job:
+    """Build everything that the recipe names and check it, before any accelerator memory is taken.
+
+    Args:
+        recipe: what to fine-tune and how.
+        say: is told each stage in words.
+        dataset: raw splits by name, in place of `recipe.dataset.path`.
+        tokenizer: in place of the checkpoint's.
+        collate: makes a batch from encoded rows, in place of DataCollatorWithPadding.
+        model: in place of the checkpoint.
+        loss: `(logits, targets, **arguments) -> [items]`.
+        optimizer: `(parameter_groups, lr=..., **arguments) -> Optimizer`.
+        schedule: `(optimizer, num_steps) -> scheduler`.
+        metrics: `(predictions, references) -> {name: number}`.
+
+    Raises:
+        HfpipeError: whatever is wrong, with its place in the recipe.
+    """
+    check_parts(recipe)
+    state = PartialState()
+    notices: list[str] = []
+    precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
+    say(f"reading {recipe.dataset.path}")
+    raw = open_data(recipe) if dataset is None else _given(dataset)
+    train_raw = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
+    task = tasks.make_task(recipe.task, train_raw, raw.name, recipe.where("task"))
+    evaluation_split = recipe.dataset.splits.evaluation
+    evaluation_raw = None
+    tasks.check_rows(task, train_raw, _title(raw, recipe.dataset.splits.train), recipe.where("task"))
+    if evaluation_split is not None:
+        where = recipe.where("dataset.splits.evaluation")
+        evaluation_raw = raw.split(evaluation_split, where)
+        tasks.check_features_agree(task, evaluation_raw, _title(raw, evaluation_split), where)
+        tasks.check_rows(task, evaluation_raw, _title(raw, evaluation_split), where)
+    elif recipe.evaluate.best is not None:
+        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+
+    say(f"loading {recipe.model.checkpoint}")
+    checkpoint = models.open_checkpoint(recipe)
+    tokenizer = tokenizer or models.load_tokenizer(checkpoint)
+    tokens = models.tokenizer_digest(tokenizer)
+    max_length = _max_length(recipe, checkpoint, tokenizer, notices)
+    set_seed(recipe.seed)
+    fresh: list[str] = []
+    if model is None:
+        model, fresh = models.load_model(checkpoint, task, recipe.model.fresh, recipe.where("model.fresh"))
+    if fresh:
+        notices.append(f"freshly initialised from seed {recipe.seed}: {', '.join(fresh)}")
+    if recipe.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    say("tokenizing")
+    with state.main_process_first():
+        train_data, evaluation_data = (
+            None
+            if rows is None
+            else tasks.encode(
+                task, rows, tokenizer, max_length=max_length, identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}"
+            )
+            for rows, split in ((train_raw, recipe.dataset.splits.train), (evaluation_raw, evaluation_split))
+        )
+    assert train_data is not None
+    _tell_truncation(train_data, max_length, notices)
+
+    loader = train_loader(
+        train_data,
+        collate or DataCollatorWithPadding(tokenizer),
+        batch_size=recipe.train.batch_size,
+        seed=recipe.seed,
+        workers=recipe.train.workers,
+        rank=state.process_index,
+        processes=state.num_processes,
+        pin_memory=state.device.type == "cuda",
+    )
+    steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
+    num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
+    objective = make_objective(recipe, task, train_data["labels"][:], loss)
+    built = _build_optimizer(recipe, model, optimizer)
+    job = Job(
+        recipe=recipe,
+        task=task,
+        tokenizer=tokenizer,
+        collate=loader.collate_fn,
+        model=model,
+        train_data=train_data,
+        evaluation_data=evaluation_data,
+        objective=objective,
+        optimizer=built,
+        schedule=_build_schedule(recipe, built, schedule, num_steps),
+        metrics=[("metrics", _Given(metrics))] if metrics else load_metrics(recipe),
+        precision=precision,
+        device=state.device,
+        loader=loader,
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+        fresh=fresh,
+        identity={
+            "dataset": {"path": recipe.dataset.path, "commit": raw.commit, "digest": raw.digest},
+            "checkpoint": {"path": recipe.model.checkpoint, "commit": checkpoint.commit, "digest": checkpoint.weights_digest},
+            "tokenizer": {"digest": tokens},
+            "recipe": {"digest": _digest(to_yaml(recipe))},
+        },
+        notices=notices,
+    )
+    _check_best(recipe, job)
+    set_seed(recipe.seed)  # the fresh head took numbers from the stream that dropout uses
+    return job
+
+
+def tally_examples(job: Job) -> dict[str, int]:
+    """How many rows train and measure."""
+    rows = {"train": len(job.train_data)}
+    if job.evaluation_data is not None:
+        rows["evaluation"] = len(job.evaluation_data)
+    return rows
+
+
+class _Given:
+    """A metric function of the user's, with the call of an evaluate.Metric."""
+
+    def __init__(self, function: Callable[..., dict[str, float]]) -> None:
+        self.function = function
+
+    def compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+        return self.function(predictions, references)
+
+
+def _given(splits: Mapping[str, datasets.Dataset]) -> RawData:
+    prints = " ".join(f"{name}={rows._fingerprint}" for name, rows in splits.items())
+    return RawData("the given data set", _digest(prints), None, dict(splits))
+
+
+def _title(raw: RawData, split: str) -> str:
+    return f"{raw.name}, split {split}"
+
+
+def _name_of(part: Any) -> str:
+    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def _digest(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _max_length(recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]) -> int:
+    bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
+    if wanted is None:
+        if bound is None:
+            raise RecipeError("nothing bounds the input of this model", where=recipe.where("model"), fix="Give model.max_length, in tokens.")
+        return bound
+    if bound is not None and wanted > bound:
+        notices.append(f"model.max_length is {wanted}, and the model takes {bound} tokens: {bound} it is")
+        return bound
+    return wanted
+
+
+def _tell_truncation(encoded: datasets.Dataset, max_length: int, notices: list[str]) -> None:
+    full = int((tasks.lengths(encoded) >= max_length).sum())
+    if full > 0.01 * len(encoded):
+        notices.append(f"{full:,} of {len(encoded):,} training inputs reach max_length ({max_length} tokens) and may have been cut")
+
+
+def make_objective(
+    recipe: Recipe, task: tasks.TextTask, train_labels: Sequence[Any], loss: Callable[..., torch.Tensor] | None = None
+) -> Objective:
+    """The loss with its arguments bound, the class weights counted on the training labels, and the reduction.
+
+    Raises:
+        RecipeError: arguments that the loss does not take, or weights that do not fit the classes.
+    """
+    weights = None
+    if recipe.loss.class_weights is not None:
+        counts = torch.bincount(torch.as_tensor(train_labels), minlength=task.num_labels).tolist()
+        try:
+            weights = losses.class_weights(recipe.loss.class_weights, counts)
+        except RecipeError as error:
+            raise _placed(error, recipe, "loss.class_weights") from None
+    bound = _bind_loss(recipe, loss or resolve(LOSSES, recipe.loss.name, "loss"), weights)
+    return Objective(bound, _name_of(loss) if loss else recipe.loss.name, recipe.loss.reduction, weights)
+
+
+def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
+    """The error with the place in the recipe, unless it has one."""
+    where = recipe.where(path) if not error.where or path.startswith(error.where) else error.where
+    return RecipeError(error.what, where=where, allowed=error.allowed, fix=error.fix)
+
+
+def _bind_loss(recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch.Tensor | None) -> Callable[..., torch.Tensor]:
+    """The loss with its arguments, as a function of logits and targets."""
+    arguments = dict(recipe.loss.arguments)
+    if recipe.loss.label_smoothing:
+        arguments["label_smoothing"] = recipe.loss.label_smoothing
+    if recipe.loss.class_weights is not None:
+        arguments["class_weights"] = weights
+    _bind("loss", recipe.loss.name, loss, (None, None), arguments, recipe)
+    return functools.partial(_on_device, loss, weights, arguments) if weights is not None else functools.partial(loss, **arguments)
+
+
+def _on_device(
+    loss: Callable[..., torch.Tensor], weights: torch.Tensor, arguments: dict[str, Any], logits: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    return loss(logits, targets, **{**arguments, "class_weights": weights.to(logits.device)})
+
+
+def _bind(what: str, name: str, part: Callable[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any], recipe: Recipe) -> None:
+    try:
+        signature = inspect.signature(part)
+    except (ValueError, TypeError):
+        return  # a builtin without a signature: called as it is
+    try:
+        signature.bind(*positional, **arguments)
+    except TypeError as error:
+        taken = [p for p in signature.parameters]
+        wrong = next((key for key in arguments if key not in taken), None)
+        raise RecipeError(
+            f"{what} {name!r}: {error}{near(wrong, taken) if wrong else ''}",
+            where=recipe.where(f"{what}.{wrong}" if wrong else what),
+            allowed=", ".join(taken),
+        ) from None
+
+
+def _build_optimizer(recipe: Recipe, model: torch.nn.Module, factory: Callable[..., torch.optim.Optimizer] | None) -> torch.optim.Optimizer:
+    part = recipe.optimizer
+    factory = factory or resolve(OPTIMIZERS, part.name, "optimizer")
+    try:
+        return build_optimizer(model, factory, lr=part.lr, weight_decay=part.weight_decay, **part.arguments)
+    except RecipeError as error:
+        raise _placed(error, recipe, "optimizer") from None
+
+
+def _build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: Callable[..., Any] | None, num_steps: int) -> Any:
+    part = recipe.schedule
+    if schedule is not None:
+        return schedule(optimizer, num_steps)
+    try:
+        return build_schedule(optimizer, part.name, num_steps=num_steps, warmup=part.warmup, **part.arguments)
+    except RecipeError as error:
+        raise _placed(error, recipe, "schedule") from None
+
+
+def load_metrics(recipe: Recipe, *, foreign: bool = True) -> list[tuple[str, Any]]:
+    """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file."""
+    loaded = []
+    for metric in recipe.evaluate.metrics:
+        given = {"name": metric} if isinstance(metric, str) else dict(metric)
+        name = given.pop("name")
+        if foreign or not name.startswith(("evaluate:", "./", "/", "~/")):
+            loaded.append((name, load_metric(name, **given)))
+    return loaded
+
+
+def _check_best(recipe: Recipe, job: Job) -> None:
+    """Find a mistaken metric or `best` before the first step, on two made-up predictions.
+
+    Raises:
+        RecipeError: a metric that can't be computed here, or a `best` that no metric gives.
+    """
+    if job.evaluation_data is None:
+        return
+    from types import SimpleNamespace
+
+    logits = torch.eye(max(job.task.num_labels, 2))[:2, : job.task.num_labels].numpy()
+    labels = logits.reshape(2) if job.task.is_regression else logits.argmax(axis=-1)
+    names = ["loss", *job.compute_metrics(SimpleNamespace(predictions=logits, label_ids=labels))]
+    best = recipe.evaluate.best
+    if best is not None and best not in names:
+        raise RecipeError(f"no metric is called {best!r}{near(best, names)}", where=recipe.where("evaluate.best"), allowed=", ".join(names))
+    if best is not None and best not in GREATER_IS_BETTER and recipe.evaluate.greater_is_better is None:
+        raise RecipeError(
+            f"whether a greater {best!r} is better is not known",
+            where=recipe.where("evaluate.best"),
+            fix="Say evaluate.greater_is_better: true or false.",
+        )

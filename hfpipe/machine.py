@@ -1,0 +1,52 @@
+"""What the machine does to a program, as hfpipe's errors: a full disk, a missing permission, memory used up."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hfpipe.errors import HfpipeError, MachineError, StoppedByUser
+
+_SMALLER = "Halve train.batch_size and double train.accumulate: here that gives the same update. Or shorten model.max_length."
+
+
+def as_machine_error(error: OSError) -> MachineError:
+    """The fault in words, with the path and what is free there."""
+    where = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError(f"the disk is full{_free(where)}", where=where, fix="Free some space, or use another --runs-dir.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MachineError(f"not allowed: {error.strerror}", where=where, fix="Use a folder you may write.")
+    return MachineError(f"{error.strerror or error}", where=where, fix="Look at the path and the disk; --debug shows where it happened.")
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Turn what the machine or the user does inside the block into hfpipe's errors."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedByUser("stopped by the user", fix="Every finished step is in the run's records.jsonl.") from None
+    except HfpipeError:
+        raise
+    except MemoryError as error:
+        raise MachineError("out of memory", fix=_SMALLER) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise as_machine_error(error) from error
+    except RuntimeError as error:
+        told = str(error).lower()
+        if "out of memory" in told or "can't allocate memory" in told:
+            raise MachineError(f"out of memory: {str(error).splitlines()[0]}", fix=_SMALLER) from error
+        raise
+
+
+def _free(path: str) -> str:
+    for folder in Path(path).resolve().parents if path else ():
+        if folder.is_dir():
+            return f" ({shutil.disk_usage(folder).free:,} bytes free)"
+    return ""

@@ -1,0 +1,150 @@
+"""How far a figure could be off: 95 % bootstrap intervals over the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from hfpipe.errors import HfpipeError
+from hfpipe.parts.metrics import Metric, compute_all
+
+Array = np.ndarray[Any, Any]
+
+_RESAMPLES = 9_999
+_SLOW_RESAMPLES = 999  # for a metric that can only be computed one resample at a time
+_LEVEL = 0.95
+_MOST_NUMBERS = 20_000_000  # held at once while resampling
+
+
+def bootstrap_intervals(
+    metrics: Sequence[tuple[str, Metric]], predictions: Array, references: Array, losses: Array, weights: Array, *, seed: int
+) -> dict[str, list[float] | None]:
+    """Percentile intervals [low, high] of the loss and of every metric, resampling examples with replacement.
+
+    Args:
+        metrics: as for `compute_all`.
+        predictions: decisions, `[examples]`.
+        references: labels, `[examples]`.
+        losses: loss of each example, `[examples]`.
+        weights: weight of each example in the mean, `[examples]`.
+        seed: of the resampling.
+
+    Returns:
+        An interval by name; None with fewer than two examples, or where more than half of the resamples leave the
+        metric undefined. Resamples on which it is undefined are left out. Source: `scipy.stats.bootstrap`.
+    """
+    found: dict[str, list[float] | None] = {"loss": _interval((losses, weights), _ratio, seed)}
+    for name, metric in metrics:
+        vectorised = _STATISTICS.get(name)
+        if vectorised is not None and not getattr(metric, "arguments_given", False):
+            for key, statistic in vectorised.items():
+                found[key] = _interval((predictions, references), statistic, seed)
+        else:
+            found |= _slow_intervals(name, metric, predictions, references, seed)
+    return found
+
+
+def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> list[float] | None:
+    examples = len(columns[0])
+    if examples < 2:
+        return None
+    with np.errstate(all="ignore"):
+        result = stats.bootstrap(
+            columns,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=_RESAMPLES,
+            batch=max(1, _MOST_NUMBERS // examples),
+            confidence_level=_LEVEL,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return _percentiles(result.bootstrap_distribution)
+
+
+def _slow_intervals(name: str, metric: Metric, predictions: Array, references: Array, seed: int) -> dict[str, list[float] | None]:
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(_SLOW_RESAMPLES if len(references) > 1 else 0):
+        rows = rng.integers(0, len(references), len(references))
+        try:
+            drawn.append(compute_all([(name, metric)], predictions[rows], references[rows]))
+        except HfpipeError:  # such as a resample that lacks a class
+            continue
+    names = drawn[0] if drawn else {}
+    return {key: _percentiles(np.array([np.nan if one[key] is None else one[key] for one in drawn], dtype=float)) for key in names}
+
+
+def _percentiles(values: Array) -> list[float] | None:
+    defined = values[np.isfinite(values)]
+    if len(defined) * 2 < len(values) or not len(defined):
+        return None
+    low, high = np.percentile(defined, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return [float(low), float(high)]
+
+
+def _ratio(losses: Array, weights: Array, axis: int) -> Array:
+    return losses.sum(axis=axis) / weights.sum(axis=axis)
+
+
+def _accuracy(predictions: Array, references: Array, axis: int) -> Array:
+    return np.asarray((predictions == references).mean(axis=axis))
+
+
+def _counts(predictions: Array, references: Array, axis: int) -> tuple[Array, Array, Array]:
+    """True positives, predicted positives and positives of class 1."""
+    said, is_so = predictions == 1, references == 1
+    return (said & is_so).sum(axis=axis), said.sum(axis=axis), is_so.sum(axis=axis)
+
+
+def _f1(predictions: Array, references: Array, axis: int) -> Array:
+    hits, said, is_so = _counts(predictions, references, axis)
+    return 2 * hits / (said + is_so)
+
+
+def _precision(predictions: Array, references: Array, axis: int) -> Array:
+    hits, said, _ = _counts(predictions, references, axis)
+    return hits / said
+
+
+def _recall(predictions: Array, references: Array, axis: int) -> Array:
+    hits, _, is_so = _counts(predictions, references, axis)
+    return hits / is_so
+
+
+def _pearson(predictions: Array, references: Array, axis: int) -> Array:
+    x = predictions - predictions.mean(axis=axis, keepdims=True)
+    y = references - references.mean(axis=axis, keepdims=True)
+    return np.asarray((x * y).sum(axis=axis) / np.sqrt((x * x).sum(axis=axis) * (y * y).sum(axis=axis)))
+
+
+def _spearman(predictions: Array, references: Array, axis: int) -> Array:
+    return _pearson(stats.rankdata(predictions, axis=axis), stats.rankdata(references, axis=axis), axis)
+
+
+def _mse(predictions: Array, references: Array, axis: int) -> Array:
+    return np.asarray(((predictions - references) ** 2).mean(axis=axis))
+
+
+def _mae(predictions: Array, references: Array, axis: int) -> Array:
+    return np.asarray(np.abs(predictions - references).mean(axis=axis))
+
+
+_ONE_ACCURACY = {"accuracy": _accuracy}
+_STATISTICS: dict[str, dict[str, Callable[..., Array]]] = {
+    "accuracy": _ONE_ACCURACY,
+    "f1": {"f1": _f1},
+    "precision": {"precision": _precision},
+    "recall": {"recall": _recall},
+    "pearson": {"pearson": _pearson},
+    "spearmanr": {"spearmanr": _spearman},
+    "mse": {"mse": _mse},
+    "mae": {"mae": _mae},
+    "glue/mrpc": {"accuracy": _accuracy, "f1": _f1},
+    "glue/qqp": {"accuracy": _accuracy, "f1": _f1},
+    "glue/stsb": {"pearson": _pearson, "spearmanr": _spearman},
+    **{f"glue/{name}": _ONE_ACCURACY for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli")},
+}

@@ -1,0 +1,129 @@
+"""What is minimised: a loss of one number per item, the weights of the items, and their reduction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+
+from hfpipe.errors import NumericError, RecipeError
+from hfpipe.parts.losses import item_weights
+from hfpipe.parts.reduction import Reduction, Tally, item_scale, mean_loss
+from hfpipe.parts.tasks import IGNORED
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss `(logits, targets) -> [items]`, the class weights that it already applies, and the reduction."""
+
+    loss: Loss
+    name: str
+    reduction: Reduction
+    class_weights: torch.Tensor | None = None
+
+    def item_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of every label position, `[positions]`; 0 where the label is ignored.
+
+        Args:
+            logits: `[batch, classes]`, `[batch, 1]` for regression, or `[batch, length, classes]`.
+            labels: `[batch]` or `[batch, length]`; -100 is no item.
+
+        Raises:
+            RecipeError: the loss gives something else than one number per item.
+        """
+        logits, targets = as_items(logits, labels)
+        counted = targets != IGNORED
+        losses = self.loss(logits, targets.where(counted, targets.new_zeros(())))
+        if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape[:1]:
+            got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise RecipeError(
+                f"loss {self.name!r} gave {got} for {len(targets)} items",
+                allowed=f"one number per item, shape [{len(targets)}]",
+                fix="Return the losses before any mean or sum (reduction='none' in torch); hfpipe reduces them.",
+            )
+        return losses.where(counted, losses.new_zeros(()))
+
+    def backward_value(self, losses: torch.Tensor, tally: Tally, processes: int) -> torch.Tensor:
+        """The scalar to call backward on for one micro-batch of an update.
+
+        Args:
+            losses: `[positions]`, from :meth:`item_losses`.
+            tally: of the whole update.
+            processes: DDP averages the gradients of so many, which is undone here.
+        """
+        return losses.sum() * item_scale(self.reduction, tally.divisor, processes)
+
+    def tally(self, micro_batches: Iterable[Mapping[str, Any]]) -> Tally:
+        """Count the items of one update over its micro-batches and over all processes, before any backward.
+
+        Raises:
+            RecipeError: an update without a single item.
+        """
+        counts = torch.zeros(2, dtype=torch.float64)
+        for batch in micro_batches:
+            labels = batch["labels"]
+            counts[0] += (labels != IGNORED).sum()
+            counts[1] += self.weights(labels).sum(dtype=torch.float64)
+        state = PartialState()
+        if state.num_processes > 1:
+            counts = reduce(counts.to(state.device), "sum").cpu()  # type: ignore[no-untyped-call]
+        num_items, divisor = int(counts[0]), float(counts[1])
+        if not num_items or divisor <= 0:
+            raise RecipeError(f"an update has {num_items} items of total weight {divisor}", fix="Look at the labels and class_weights.")
+        return Tally(num_items, divisor)
+
+    def weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """The weight of every label position, `[positions]`: 0 where ignored, else 1 or the weight of its class."""
+        targets = labels.reshape(-1)
+        weights = None if self.class_weights is None else self.class_weights.to(targets.device)
+        return item_weights(targets, weights)
+
+
+@dataclass
+class Update:
+    """What one update has seen so far: its tally, and its items' losses, on the device until the step is recorded."""
+
+    objective: Objective
+    tally: Tally
+    losses: list[torch.Tensor]
+
+    def add(self, losses: torch.Tensor) -> None:
+        """Remember the losses of one micro-batch."""
+        self.losses.append(losses.detach())
+
+    def figures(self, step: int) -> dict[str, Any]:
+        """The loss part of a step record: the mean over all processes, and the raw reduced value.
+
+        Raises:
+            NumericError: the loss is not finite.
+        """
+        total = torch.stack([part.sum(dtype=torch.float64) for part in self.losses]).sum()
+        state = PartialState()
+        if state.num_processes > 1:
+            total = reduce(total, "sum")  # type: ignore[no-untyped-call]
+        summed = float(total)
+        loss = mean_loss(summed, self.tally.divisor)
+        if not torch.isfinite(total):
+            raise NumericError(
+                f"the loss {self.objective.name!r} is {loss} at step {step}",
+                fix="Try a smaller optimizer.lr or train.precision=fp32; the records hold every step before it.",
+            )
+        if self.objective.reduction == "none":
+            reduced: Any = [float(value) for part in self.losses for value in part]
+        else:
+            reduced = loss if self.objective.reduction == "mean" else summed
+        return {"loss": loss, "reduced_loss": reduced, "num_items": self.tally.num_items}
+
+
+def as_items(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row per label position: logits `[positions, classes]` (regression: `[positions]`), targets `[positions]`."""
+    logits = logits.float()
+    if labels.is_floating_point():
+        return logits.reshape(labels.numel()), labels.reshape(-1).float()
+    return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)

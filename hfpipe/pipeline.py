@@ -1,0 +1,307 @@
+"""The functions behind the commands: finetune and evaluate."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hfpipe.display import Display, Silent
+from hfpipe.errors import HfpipeError, ModelError, RecipeError, StoppedByUser
+from hfpipe.machine import faults_told
+from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe.catalog import ENGINES, resolve
+from hfpipe.runs import snapshot
+from hfpipe.runs.recorder import Recorder
+from hfpipe.runs.store import Run, default_folder, find_run, now
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Attributes:
+        target: what was measured, as it was named.
+        split: the split or slice.
+        metrics: name to number, None where undefined.
+        intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
+        examples: rows, each scored exactly once.
+        examples_per_second: rows over the time of the forward passes.
+    """
+
+    target: str
+    split: str
+    metrics: dict[str, float | None]
+    intervals: dict[str, list[float] | None]
+    examples: int
+    examples_per_second: float
+
+
+def finetune(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    engine: str | Callable[..., None] | None = None,
+    runs_dir: str | Path | None = None,
+    name: str | None = None,
+    display: Display | None = None,
+    **parts: Any,
+) -> Run:
+    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder.
+
+    Args:
+        recipe: a recipe, or what `load_recipe` takes.
+        overrides: `dotted.path=value` each.
+        engine: `trainer`, `loop`, `module:attribute` or a function `train(job, emit)`, in place of the recipe's.
+        runs_dir: folder for runs; by default `$HFPIPE_RUNS_DIR` or `runs`.
+        name: id of the run; by default the recipe's name and the time.
+        display: where progress goes; by default nowhere.
+        parts: objects in place of the recipe's parts, see :func:`hfpipe.prepare`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    recipe = _as_recipe(recipe, overrides)
+    if isinstance(engine, str):
+        recipe = with_overrides(recipe, [f"engine={engine}"])
+    _reach_hub(recipe, display)
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    state = PartialState()
+    path: list[str] = [""]
+    if state.is_main_process:
+        path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
+    if state.num_processes > 1:
+        broadcast_object_list(path)
+    run = Run(Path(path[0]))
+    with _remembered(run, recipe, main=state.is_main_process):
+        _train(run, recipe, engine, display if state.is_main_process else Silent(), parts, main=state.is_main_process)
+        state.wait_for_everyone()
+    return run
+
+
+def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
+    from hfpipe.job import prepare
+    from hfpipe.parts.metrics import GREATER_IS_BETTER
+
+    job = prepare(recipe, say=display.say, **parts)
+    train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
+    best, given = recipe.evaluate.best or "loss", recipe.evaluate.greater_is_better
+
+    def save(folder: Path) -> None:
+        job.model.save_pretrained(folder)
+        job.tokenizer.save_pretrained(folder)
+
+    recorder = Recorder(
+        run,
+        recipe,
+        num_steps=job.num_steps,
+        steps_per_epoch=job.steps_per_epoch,
+        evaluates=job.evaluation_data is not None,
+        greater_is_better=GREATER_IS_BETTER.get(best, False) if given is None else given,
+        save=save,
+        show=display.record,
+    )
+    emit = recorder if main else _nowhere
+    if main:
+        run.note(status="running", device=str(job.device), precision=asdict(job.precision), identity=job.identity, fresh=job.fresh)
+    display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
+    for notice in job.notices:
+        emit({"type": "notice", "text": notice})
+    display.start(job.num_steps)
+    try:
+        train(job, emit)
+    finally:
+        display.close()
+    if main:
+        _finish(run, job, recorder, save, display)
+
+
+def _nowhere(record: dict[str, Any]) -> None:
+    """Records of the other processes are the same, so one process keeps them."""
+
+
+def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None], display: Display) -> None:
+    """Put the final weights and figures into the run."""
+    from hfpipe.runs.transformers_files import write_transformers_files
+
+    recipe, last = job.recipe, recorder.last_step
+    if last is None:
+        raise RecipeError("the engine emitted no step record", where=recipe.where("engine"))
+    seconds = recorder.training_seconds
+    if (folder := recorder.best_folder) is not None:
+        job.model = _reload(job.model, folder)
+    final = recorder.final_evaluation
+    if final is None and job.evaluation_data is not None:
+        final = _evaluate_now(job, last["step"], last["epoch"])
+        recorder(final)
+    with run.staged("model") as model_folder:
+        save(model_folder)
+    epochs, within = divmod(last["step"], job.steps_per_epoch)
+    examples = epochs * len(job.train_data) + min(
+        within * recipe.train.batch_size * recipe.train.accumulate * job.loader.batch_sampler.processes, len(job.train_data)
+    )
+    metrics = final["metrics"] if final else {}
+    for metric in [key for key, value in metrics.items() if value is None]:
+        recorder({"type": "notice", "text": f"{metric} is undefined on this split, and so is not reported as a number"})
+    if recipe.evaluate.best and final and metrics.get(recipe.evaluate.best) is None:
+        recorder({"type": "notice", "text": f"{recipe.evaluate.best} was never a number, so the last weights are kept"})
+    summary = {
+        "steps": last["step"],
+        "epochs": last["epoch"],
+        "examples": examples,
+        "seconds": seconds,
+        "examples_per_second": examples / seconds,
+        "evaluated_step": final["step"] if final else None,
+    }
+    rows = {"train": len(job.train_data), "evaluation": len(job.evaluation_data) if job.evaluation_data is not None else 0}
+    run.write_json("metrics.json", {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary})
+    recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
+    write_transformers_files(run, rows, summary)
+    run.note(rows=rows)
+
+
+def _evaluate_now(job: Any, step: int, epoch: float) -> dict[str, Any]:
+    from transformers.trainer_utils import EvalPrediction
+
+    from hfpipe.evaluation import mean_loss_of, predict
+
+    job.model.to(job.device)
+    predictions = predict(
+        job.model,
+        job.evaluation_data,
+        job.collate,
+        batch_size=job.recipe.evaluate.batch_size,
+        precision=job.precision,
+        objective=job.objective,
+    )
+    metrics = {"loss": mean_loss_of(predictions)}
+    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
+    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
+
+
+def _reload(model: Any, folder: Path) -> Any:
+    try:
+        return type(model).from_pretrained(folder)
+    except OSError as error:
+        raise ModelError(
+            f"the best checkpoint is gone from {folder}", fix="The last weights are not passed off as the best; train again."
+        ) from error
+
+
+def evaluate(
+    target: Run | str | Path,
+    *,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    split: str | None = None,
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> Evaluation:
+    """Measure a run, a checkpoint folder or a checkpoint on the Hub.
+
+    Args:
+        target: a run or its id or folder, a local checkpoint folder, or a Hub id.
+        recipe: data and task; by default the run's own. A checkpoint needs one.
+        overrides: `dotted.path=value` each.
+        split: the split or slice; `train` and `evaluation` mean those of the recipe. By default the evaluation split.
+        runs_dir: where run ids are looked up.
+        display: where progress goes; by default nowhere.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    name = str(target.path if isinstance(target, Run) else target)
+    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
+    if run is not None:
+        base = run.recipe if recipe is None else _as_recipe(recipe, ())
+        checkpoint = str((run.path / "model").resolve())
+        if not Path(checkpoint).is_dir():
+            raise ModelError(f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end.")
+    else:
+        assert recipe is not None
+        base, checkpoint = _as_recipe(recipe, ()), name
+    fixed = [f"model.checkpoint='{checkpoint}'", "model.revision=null", "model.fresh=[]"]
+    resolved = with_overrides(base, [*fixed, *overrides])
+    _reach_hub(resolved, display)
+    from hfpipe.scoring import score
+
+    with faults_told():
+        return Evaluation(target=name, **score(resolved, split, display.say))
+
+
+def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | None:
+    try:
+        return find_run(name, Path(runs_dir) if runs_dir else default_folder())
+    except RecipeError:
+        if not must:
+            return None
+        if Path(name).expanduser().is_dir():
+            raise RecipeError(f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE.") from None
+        raise
+
+
+def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return with_overrides(recipe, overrides) if overrides else recipe
+    return load_recipe(recipe, overrides)
+
+
+def _reach_hub(recipe: Recipe, display: Display) -> None:
+    """Find out whether the Hub answers, if the recipe needs it, before any library that would ask it is imported."""
+    from hfpipe.parts import hub
+
+    needed = [path for path in (recipe.dataset.path, recipe.model.checkpoint) if not hub.is_local(path)]
+    if any("/" in path and not path.startswith("embedded:") for path in needed):
+        hub.settle_offline(display.say)
+
+
+@contextmanager
+def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
+    """Keep `run.json` true whatever happens, and the libraries' chatter in `log.txt`."""
+    from hfpipe import chatter
+
+    if not main:
+        yield
+        return
+    import os
+
+    run.note(
+        id=run.id,
+        name=recipe.name,
+        status="preparing",
+        engine=recipe.engine,
+        seed=recipe.seed,
+        started=now(),
+        pid=os.getpid(),
+        command=sys.argv,
+        versions=snapshot.versions(),
+        machine=snapshot.machine(),
+        commit=snapshot.commit(),
+    )
+    try:
+        with chatter.into(run.path / "log.txt"), faults_told():
+            yield
+    except HfpipeError as error:
+        if run.status == "preparing":
+            shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
+        else:
+            run.note(status="stopped" if isinstance(error, StoppedByUser) else "failed", error=str(error), ended=now())
+        raise
+    except BaseException:
+        with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
+        raise
+    run.note(status="finished", ended=now())

@@ -1,0 +1,123 @@
+"""The short names of a recipe, and the object each stands for.
+
+A name with a colon (`my_package.losses:tversky`) is imported as it is; everything else is a row of these tables. A row
+holds `module:attribute` and the argument names a recipe may give beyond the fields that every such part has, so that a
+misspelt argument is found without importing torch. A test resolves every row and binds its signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hfpipe.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: where the object is, and the arguments a recipe may give it."""
+
+    target: str
+    arguments: tuple[str, ...] = ()
+
+
+ENGINES: dict[str, Entry] = {
+    "trainer": Entry("hfpipe.engines.trainer:train"),
+    "loop": Entry("hfpipe.engines.loop:train"),
+}
+
+LOSSES: dict[str, Entry] = {
+    "cross_entropy": Entry("hfpipe.parts.losses:cross_entropy"),
+    "bce_with_logits": Entry("hfpipe.parts.losses:bce_with_logits"),
+    "mse": Entry("hfpipe.parts.losses:mse"),
+    "l1": Entry("hfpipe.parts.losses:l1"),
+    "smooth_l1": Entry("hfpipe.parts.losses:smooth_l1", ("beta",)),
+    "kl_div": Entry("hfpipe.parts.losses:kl_div"),
+    "cosine_embedding": Entry("hfpipe.parts.losses:cosine_embedding"),
+    "focal": Entry("hfpipe.parts.losses:focal", ("gamma",)),
+}
+
+_TORCH = ("foreach", "maximize", "capturable", "differentiable")
+OPTIMIZERS: dict[str, Entry] = {
+    "adamw": Entry("torch.optim:AdamW", ("betas", "eps", "amsgrad", "fused", *_TORCH)),
+    "adam": Entry("torch.optim:Adam", ("betas", "eps", "amsgrad", "fused", "decoupled_weight_decay", *_TORCH)),
+    "sgd": Entry("torch.optim:SGD", ("momentum", "dampening", "nesterov", "foreach", "maximize", "differentiable", "fused")),
+    "updater_sgd": Entry("hfpipe.parts.updaters:updater_sgd"),
+}
+
+SCHEDULES: dict[str, Entry] = {
+    name: Entry("transformers:get_scheduler", arguments)
+    for name, arguments in {
+        "linear": (),
+        "cosine": ("num_cycles",),
+        "constant": (),
+        "constant_with_warmup": (),
+    }.items()
+}
+
+METRICS: dict[str, Entry] = {
+    "accuracy": Entry("hfpipe.parts.metrics:Accuracy"),
+    "f1": Entry("hfpipe.parts.metrics:F1", ("average", "pos_label")),
+}
+
+
+def near(name: str, allowed: Iterable[str]) -> str:
+    """Say which allowed name was probably meant: "; did you mean 'x'?", or nothing."""
+    close = difflib.get_close_matches(name, list(allowed), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is `module:attribute` rather than a row of a table."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and all(p.isidentifier() for p in (*module.split("."), *attribute.split(".")))
+
+
+def check_name(table: Mapping[str, Entry], name: str, what: str) -> None:
+    """Refuse a name that is neither in the table nor `module:attribute`.
+
+    Raises:
+        RecipeError: with the near names and the whole list.
+    """
+    if name not in table and not is_reference(name):
+        raise RecipeError(
+            f"unknown {what} {name!r}{near(name, table)}",
+            allowed=f"{', '.join(table)}, or your own as module:attribute",
+        )
+
+
+def check_argument(table: Mapping[str, Entry], name: object, key: str, common: Iterable[str], what: str) -> None:
+    """Refuse an argument that a part of the table does not take; parts from outside it are bound when imported.
+
+    Raises:
+        RecipeError: naming the argument, the near names and the whole list.
+    """
+    if isinstance(name, str) and name in table and key not in table[name].arguments:
+        allowed = (*common, *table[name].arguments)
+        raise RecipeError(f"{what} {name!r} takes no {key!r}{near(key, allowed)}", allowed=", ".join(allowed))
+
+
+def resolve(table: Mapping[str, Entry], name: str, what: str = "part") -> Any:
+    """Import the object that a name stands for.
+
+    Raises:
+        RecipeError: unknown name, module that can't be imported, or module without that attribute.
+    """
+    check_name(table, name, what)
+    target = table[name].target if name in table else name
+    module_name, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(
+            f"{what} {name!r}: module {module_name!r} can't be imported ({error})",
+            fix="Install the package it belongs to, or put its folder on PYTHONPATH.",
+        ) from error
+    for piece in attribute.split("."):
+        if not hasattr(found, piece):
+            raise RecipeError(f"{what} {name!r}: {module_name!r} has no {attribute!r}{near(piece, dir(found))}")
+        found = getattr(found, piece)
+    return found

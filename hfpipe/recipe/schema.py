@@ -1,0 +1,261 @@
+"""What a recipe may say: frozen pydantic models, one description with its unit under every field.
+
+The reference page `docs/recipe.md` and the JSON Schema for editors are generated from this file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[Finite, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of a recipe: frozen, and nothing unknown in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class NamedPart(BaseModel):
+    """A section that names a part; what is not a field here is an argument of that part."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the part beyond the fields of the section."""
+        return dict(self.model_extra or {})
+
+
+class Splits(Section):
+    """Which rows train and which rows measure."""
+
+    train: str = "train"
+    """Split, or slice of one, that is trained on: `train`, `train[:10%]`, `train[:64]`."""
+    evaluation: str | None = "validation"
+    """Split, or slice of one, that is evaluated on; null when there is none."""
+
+
+class Dataset(Section):
+    """The raw data set."""
+
+    path: str = Field(min_length=1)
+    """Hub id (`nyu-mll/glue`), local folder (`./data`, `/data`, `~/data`), format (`csv`, `json`, `jsonl`, `parquet`)
+    with `data_files`, or `embedded:NAME` for the data that hfpipe makes itself."""
+    name: str | None = None
+    """Configuration of the data set (`mrpc`), where it has several."""
+    revision: str | None = None
+    """Commit, branch or tag on the Hub; null takes the newest and records its commit."""
+    data_files: Annotated[str | tuple[str, ...] | dict[str, str | list[str]] | None, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = None
+    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`."""
+    splits: Splits = Splits()
+    """Which split plays which role."""
+
+
+class Task(Section):
+    """What is learned from which columns."""
+
+    kind: Literal["text-classification", "text-regression"] = "text-classification"
+    """`text-classification`: one class an example; `text-regression`: one number an example."""
+    text: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
+    """The text column, or the two columns of a sentence pair."""
+    label: str = "label"
+    """The column to learn."""
+
+
+class Model(Section):
+    """The checkpoint to start from."""
+
+    checkpoint: str = Field(min_length=1)
+    """Hub id, local folder (`./x`, `/x`, `~/x`), or `embedded:NAME`."""
+    revision: str | None = None
+    """Commit, branch or tag on the Hub; null takes the newest and records its commit."""
+    max_length: Count | None = None
+    """Longest input, in tokens; longer ones are cut. Never more than the model can take; null means that bound."""
+    fresh: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Weights (by the start of their name) that may begin freshly initialised although the checkpoint should have
+    them; a classification head that the checkpoint lacks needs no mention."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the checkpoint's own configuration, by its names (`hidden_dropout_prob: 0.0`)."""
+
+
+class Loss(NamedPart):
+    """The loss of one item, and how items' losses become what is differentiated."""
+
+    name: str = ""
+    """A loss of hfpipe, or `module:attribute` of a function `(logits, targets) -> [items]`; by default cross_entropy,
+    or mse for regression. Its own arguments stand beside the name (`gamma: 2.0`)."""
+    reduction: Literal["none", "mean", "sum"] = "mean"
+    """mean: divided by the items of the whole update; sum: not divided; none: a vector, summed for backward."""
+    label_smoothing: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread evenly over all classes, 0 to 1."""
+    class_weights: Literal["balanced"] | dict[Literal["effective_number"], Finite] | list[Finite] | None = None
+    """A weight for each class: `balanced`, `{effective_number: 0.999}`, or a list in the order of the classes."""
+
+
+class Optimizer(NamedPart):
+    """What changes the weights."""
+
+    name: str = "adamw"
+    """An optimizer of torch.optim, an updater of hfpipe, or `module:attribute`. Its own arguments stand beside it."""
+    lr: Annotated[Finite, Field(ge=0)] = 2e-5
+    """Peak learning rate, per step."""
+    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
+    """Weight decay, per step; never on biases and norms."""
+
+
+class Schedule(NamedPart):
+    """The learning rate over the steps of the run."""
+
+    name: str = "linear"
+    """A schedule of transformers, `reduce_lr_on_plateau`, or `module:attribute`. Its own arguments stand beside it."""
+    warmup: Annotated[Finite, Field(ge=0)] = 0.0
+    """Warm-up: below 1 a share of all steps, from 1 on a number of steps."""
+
+
+class Train(Section):
+    """The training itself."""
+
+    epochs: Positive = 3
+    """Passes over the training split; a fraction stops inside the last one."""
+    max_steps: Count | None = None
+    """Stop after this many steps, whatever `epochs` says."""
+    batch_size: Count = 32
+    """Examples in a micro-batch, on each process."""
+    accumulate: Count = 1
+    """Micro-batches in one update, on each process."""
+    max_grad_norm: Positive | None = 1.0
+    """Longest gradient of the mean loss, as an L2 norm; longer ones are scaled down. null never clips."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the device computes it natively, fp16 on older GPUs, else fp32. The run says which and why."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load batches; 0 loads them in the training process."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass, to save memory."""
+
+
+class Evaluate(Section):
+    """The measuring during training."""
+
+    every: Literal["epoch", "never"] | Count = "epoch"
+    """`epoch`, a number of steps, or `never` (then only once, at the end)."""
+    batch_size: Count = 64
+    """Examples in an evaluation batch, on each process. It changes no figure."""
+    metrics: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
+    """Metrics by name (`accuracy`, `f1`, `glue/mrpc`), with arguments as `{name: f1, average: macro}`; `module:attribute`;
+    or `evaluate:NAME` for one from the Hub. By default accuracy, or mse for regression."""
+    best: str | None = None
+    """Figure that says which checkpoint is best (`f1`, `loss`); null keeps the last one."""
+    greater_is_better: bool | None = None
+    """Whether a greater `best` is better; needed only for a figure that hfpipe does not know."""
+
+
+class Checkpoints(Section):
+    """What is kept on disk."""
+
+    every: Literal["epoch", "never"] = "epoch"
+    """`epoch` or `never`."""
+    every_steps: Count | None = None
+    """Save after every so many steps as well; null for no such rhythm."""
+    keep_last: Count = 2
+    """How many of the newest checkpoints are kept."""
+    keep_best: bool = True
+    """Keep the best checkpoint by `evaluate.best` too, and end with its weights."""
+
+
+class Recipe(Section):
+    """What to fine-tune and how: frozen data, from YAML and back to YAML."""
+
+    name: str = Field(default="run", pattern=NAME_PATTERN)
+    """Short name; runs are called after it. Lower-case letters, digits, `.`, `_` and `-`."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of the fresh weights, of the order of the examples and of dropout."""
+    dataset: Dataset
+    """The raw data set."""
+    task: Task
+    """What is learned from which columns."""
+    model: Model
+    """The checkpoint to start from."""
+    loss: Loss = Loss()
+    """The loss of one item, and its reduction."""
+    optimizer: Optimizer = Optimizer()
+    """What changes the weights."""
+    schedule: Schedule = Schedule()
+    """The learning rate over the steps."""
+    train: Train = Train()
+    """The training itself."""
+    evaluate: Evaluate = Evaluate()
+    """The measuring during training."""
+    checkpoints: Checkpoints = Checkpoints()
+    """What is kept on disk."""
+    engine: str = "trainer"
+    """`trainer` (transformers' Trainer), `loop` (plain PyTorch under Accelerate), or `module:attribute` of your own."""
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Anything else that transformers' TrainingArguments takes, by its own name; read by the trainer engine only."""
+
+    _positions: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, data: Any) -> Any:
+        """Fill in what depends on the kind of task, so that the resolved recipe says it."""
+        if not isinstance(data, dict):
+            return data
+        task = data.get("task")
+        regression = isinstance(task, dict) and task.get("kind") == "text-regression"
+        data = dict(data)
+        loss = data.get("loss", {})
+        if isinstance(loss, dict) and not loss.get("name"):
+            data["loss"] = {**loss, "name": "mse" if regression else "cross_entropy"}
+        evaluate = data.get("evaluate", {})
+        if isinstance(evaluate, dict) and not evaluate.get("metrics"):
+            data["evaluate"] = {**evaluate, "metrics": ["mse" if regression else "accuracy"]}
+        return data
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        """Refuse fields that would do nothing."""
+        if self.trainer and self.engine == "loop":
+            raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
+        if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
+            raise PydanticCustomError("idle", "label_smoothing and class_weights need classes, and a regression has none")
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Recipes are equal when their fields are, wherever these were written."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    def where(self, path: str) -> str:
+        """Say where a dotted path of the recipe was written: file:line:column: path, or the path alone."""
+        pieces = tuple(path.split("."))
+        for end in range(len(pieces), 0, -1):
+            if pieces[:end] in self._positions:
+                return f"{self._positions[pieces[:end]]}: {path}"
+        return path

@@ -1,0 +1,52 @@
+"""The recipes that come with hfpipe, and finding a recipe by file or by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe.catalog import near
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def folder() -> Path:
+    """Where the shipped recipes are: inside an installed package, or beside it in a checkout."""
+    installed = _PACKAGE / "shipped_recipes"
+    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def names() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def header(name: str) -> list[str]:
+    """The comment at the top of a shipped recipe, without the marks and the line for editors."""
+    lines = []
+    for line in find(name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if "yaml-language-server" not in line:
+            lines.append(line.lstrip("# ").rstrip())
+    return lines
+
+
+def find(source: str | Path, where: str = "") -> Path:
+    """The file of a recipe: a path, or the name of a shipped one with or without `recipes/` and `.yaml`.
+
+    Raises:
+        RecipeError: neither a file nor a shipped name; names what is near.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if path.parent in (Path("."), Path("recipes")):
+        candidate = folder() / f"{path.name.removesuffix('.yaml')}.yaml"
+        if candidate.is_file():
+            return candidate
+    raise RecipeError(
+        f"no recipe at {str(source)!r}{near(path.name.removesuffix('.yaml'), names())}",
+        where=where,
+        allowed=f"a YAML file, or one of {', '.join(names())}",
+    )

@@ -1,0 +1,272 @@
+"""Recipes as text: YAML 1.2 with positions, `extends`, overrides, and every mistake told at its place."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from hfpipe.errors import RecipeError, RefusedError
+from hfpipe.recipe import shipped
+from hfpipe.recipe.catalog import near
+from hfpipe.recipe.named_parts import named_part_problems
+from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.trainer_options import OLD_NAMES
+
+Positions = dict[tuple[str, ...], str]
+
+_LONGEST_FILE = 1_000_000  # bytes; a recipe is a page, so more is a mistake or an attack
+_MOST_NODES = 20_000  # values after aliases are followed, which stops an alias bomb
+_MOST_EXTENDS = 8
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply overrides, and check all of it.
+
+    Args:
+        source: a YAML file, the name of a shipped recipe (`mrpc`), or the fields themselves.
+        overrides: `dotted.path=value` each, the value a YAML 1.2 scalar or flow value.
+
+    Raises:
+        RecipeError: every mistake at once, each as file:line:column: path: what.
+        RefusedError: a YAML tag that would build an object.
+    """
+    positions: Positions = {}
+    if isinstance(source, Mapping):
+        fields, name = _plain(source, (), "the recipe", positions, [0]), "the recipe"
+    else:
+        path = shipped.find(source)
+        fields, name = _read(path, positions, depth=0), str(path)
+    problems = _override(fields, overrides, positions)
+    return _validate(fields, positions, name, problems)
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The same recipe with some fields changed, checked anew. Errors as in :func:`load_recipe`."""
+    fields, positions = recipe.model_dump(mode="json"), dict(recipe._positions)
+    problems = _override(fields, overrides, positions)
+    return _validate(fields, positions, "the recipe", problems)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The fully resolved recipe as YAML, which :func:`load_recipe` reads back to an equal recipe."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 120
+    text = io.StringIO()
+    yaml.dump(recipe.model_dump(mode="json"), text)
+    return text.getvalue()
+
+
+def parse_value(text: str) -> Any:
+    """Read one YAML 1.2 scalar or flow value, as on the right of KEY=VALUE.
+
+    Raises:
+        RecipeError: not YAML.
+    """
+    return _plain(_parse(text, "value"), (), "value", {}, [0])
+
+
+def _parse(text: str, name: str) -> Any:
+    yaml = YAML(typ="rt", pure=True)
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        what = " ".join(str(error.problem or error.context or error).split())
+        raise RecipeError(f"not YAML 1.2: {what}", where=where, fix="Mend the line, and look at the one above it.") from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"not YAML 1.2: {' '.join(str(error).split())}", where=name) from None
+
+
+def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
+    """The plain fields of a file, with those of the files it extends beneath them."""
+    try:
+        size = path.stat().st_size
+        if size > _LONGEST_FILE:
+            raise RecipeError(f"{size:,} bytes", where=str(path), allowed=f"recipes up to {_LONGEST_FILE:,} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"not UTF-8 at byte {error.start}", where=str(path), fix="Save the file as UTF-8.") from None
+    except IsADirectoryError:
+        raise RecipeError("a folder, not a recipe", where=str(path), fix="Name the YAML file in it.") from None
+    except OSError as error:
+        raise RecipeError(f"can't be read: {error.strerror}", where=str(path)) from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, Mapping):
+        got = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise RecipeError(f"holds {got}", where=str(path), allowed="a mapping of sections; `hfpipe recipes show quickstart`")
+    own: Positions = {}
+    fields = _plain(tree, (), str(path), own, [0])
+    parent = fields.pop("extends", None)
+    if parent is None:
+        positions.update(own)
+        return fields
+    if not isinstance(parent, str):
+        raise RecipeError(f"extends: {parent!r}", where=own[("extends",)], allowed="the name of one other recipe")
+    if depth == _MOST_EXTENDS:
+        raise RecipeError(
+            f"extends: more than {_MOST_EXTENDS} recipes deep", where=own[("extends",)], fix="Look for a circle of `extends`."
+        )
+    beside = path.parent / parent
+    inherited = _read(beside if beside.is_file() else shipped.find(parent, own[("extends",)]), positions, depth + 1)
+    positions.update(own)
+    return _merge(inherited, fields)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are joined key by key; everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, seen: list[int]) -> Any:
+    """The parsed tree as plain Python values; the place of every key goes into `positions`."""
+    seen[0] += 1
+    if seen[0] > _MOST_NODES or len(path) > 50:
+        raise RecipeError(f"more than {_MOST_NODES:,} values, or nested too deeply", where=file, fix="Look for aliases (*name) inside aliases.")
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if isinstance(node, TaggedScalar) or (tag and not str(tag).startswith("tag:yaml.org,2002:")):
+        place = positions.get(path, file)
+        raise RefusedError(f"the YAML tag {tag} would build an object", where=place, fix="Write the plain value.")
+    if tag and "python" in str(tag):
+        raise RefusedError(f"the YAML tag {tag} would build an object", where=file, fix="Write the plain value.")
+    if isinstance(node, Mapping):
+        result = {}
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise RecipeError(f"the key {key!r} is not text", where=file, fix="Put it in quotes.")
+            here = (*path, str(key))
+            if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
+                line, column = node.lc.key(key)
+                positions[here] = f"{file}:{line + 1}:{column + 1}"
+            result[str(key)] = _plain(value, here, file, positions, seen)
+        return result
+    if isinstance(node, (list, tuple, CommentedSeq)):
+        items = []
+        for index, value in enumerate(node):
+            here = (*path, str(index))
+            if isinstance(node, CommentedSeq) and index in (node.lc.data or {}):
+                line, column = node.lc.item(index)
+                positions[here] = f"{file}:{line + 1}:{column + 1}"
+            items.append(_plain(value, here, file, positions, seen))
+        return items
+    if type(node).__name__ == "ScalarBoolean":
+        return bool(node)
+    for plain in (bool, int, float, str):  # ruamel's scalars remember their style; a recipe needs only the value
+        if isinstance(node, plain):
+            return node if isinstance(node, bool) else plain(node)
+    return node
+
+
+def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions) -> list[str]:
+    """Set each `dotted.path=value` in place, and return what is wrong with the overrides themselves."""
+    problems = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        label = f"override {override!r}"
+        path = tuple(key.strip().split("."))
+        if not equals or not all(re.fullmatch(r"[\w-]+", piece) for piece in path):
+            problems.append(f"{label}: an override is KEY=VALUE, such as train.epochs=1")
+            continue
+        try:
+            value = _plain(_parse(text, label), (), label, {}, [0])
+        except RecipeError as error:
+            problems.append(str(error))
+            continue
+        section: Any = fields
+        for depth, piece in enumerate(path[:-1]):
+            if section.get(piece) is None:
+                section[piece] = {}
+            if not isinstance(section[piece], dict):
+                problems.append(f"{label}: {'.'.join(path[: depth + 1])} is a single value and has no {path[depth + 1]!r}")
+                break
+            section = section[piece]
+        else:
+            section[path[-1]] = value
+            for place in [p for p in positions if p[: len(path)] == path]:
+                del positions[place]
+            positions[path] = label
+    return problems
+
+
+def _validate(fields: dict[str, Any], positions: Positions, name: str, problems: list[str]) -> Recipe:
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(fields)
+    except ValidationError as error:
+        problems = problems + [_tell(detail, positions, name) for detail in error.errors()]
+    problems = problems + [f"{_place(path, positions, name)}: {what}" for path, what in named_part_problems(fields)]
+    if problems or recipe is None:
+        raise RecipeError("\n".join(sorted(dict.fromkeys(problems), key=_by_line)))
+    recipe._positions.update(positions)
+    return recipe
+
+
+def _place(path: Sequence[str], positions: Positions, name: str) -> str:
+    """file:line:column of the path, or of the nearest thing above it, and the path itself."""
+    ends = range(len(path), 0, -1)
+    place = next((positions[tuple(path[:end])] for end in ends if tuple(path[:end]) in positions), name)
+    return f"{place}: {'.'.join(path)}" if path else place
+
+
+def _by_line(problem: str) -> tuple[str, int, int]:
+    """Sort key: problems in the order of the file, overrides after it."""
+    found = re.match(r"(.*?):(\d+):(\d+): ", problem)
+    return (found[1], int(found[2]), int(found[3])) if found else ("~", 0, 0)
+
+
+def _tell(detail: ErrorDetails, positions: Positions, name: str) -> str:
+    """One mistake as file:line:column: path: what; did you mean ..."""
+    location = [str(piece) for piece in detail["loc"]]
+    path, model = _known_path(location)
+    what = detail["msg"]
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        key = path[-1]
+        allowed = list(model.model_fields) if model else []
+        if key in OLD_NAMES:
+            what = f"unknown field; in hfpipe: {OLD_NAMES[key]}"
+        else:
+            what = f"unknown field{near(key, allowed) or '; allowed: ' + ', '.join(allowed)}"
+    elif kind == "missing":
+        what = "missing"
+    elif kind != "idle":
+        what = f"{what[0].lower()}{what[1:]}, got {detail['input']!r}"
+    return f"{_place(path, positions, name)}: {what}"
+
+
+def _known_path(location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
+    """Drop from pydantic's location what is no part of the recipe (names of union members), and find the section."""
+    model: type[BaseModel] | None = Recipe
+    path: list[str] = []
+    for index, piece in enumerate(location):
+        path.append(piece)
+        if model is None:
+            break
+        field = model.model_fields.get(piece)
+        if field is None:
+            break
+        annotation = field.annotation
+        nested = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        if nested is None:
+            following = location[index + 1 : index + 2]
+            path.extend(p for p in following if p.isdigit())
+            model = model if index == len(location) - 1 else None
+            break
+        model = nested
+    return path, model
+
+

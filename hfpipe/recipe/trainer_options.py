@@ -1,0 +1,98 @@
+"""The names of TrainingArguments that a recipe does not give under `trainer:`, and what to write in their place."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+# Fields of TrainingArguments that hfpipe sets itself, and the recipe field that decides each.
+OWNED: dict[str, str] = {
+    "output_dir": "--runs-dir and --name",
+    "seed": "seed",
+    "data_seed": "seed",
+    "learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "adam_beta1": "optimizer.betas",
+    "adam_beta2": "optimizer.betas",
+    "adam_epsilon": "optimizer.eps",
+    "optim": "optimizer.name",
+    "optim_args": "optimizer",
+    "lr_scheduler_type": "schedule.name",
+    "lr_scheduler_kwargs": "schedule",
+    "warmup_steps": "schedule.warmup",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "per_device_train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulate",
+    "max_grad_norm": "train.max_grad_norm",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "gradient_checkpointing": "train.gradient_checkpointing",
+    "dataloader_num_workers": "train.workers",
+    "train_sampling_strategy": "seed, which alone decides the order of the examples",
+    "label_smoothing_factor": "loss.label_smoothing",
+    "average_tokens_across_devices": "loss.reduction",
+    "eval_strategy": "evaluate.every",
+    "eval_steps": "evaluate.every",
+    "per_device_eval_batch_size": "evaluate.batch_size",
+    "metric_for_best_model": "evaluate.best",
+    "greater_is_better": "evaluate.greater_is_better",
+    "load_best_model_at_end": "checkpoints.keep_best",
+    "save_strategy": "checkpoints.every",
+    "save_steps": "checkpoints.every_steps",
+    "save_total_limit": "checkpoints.keep_last",
+    "logging_strategy": "nothing: every step is recorded",
+    "logging_steps": "nothing: every step is recorded",
+    "logging_nan_inf_filter": "nothing: a loss that is not finite is never hidden",
+    "disable_tqdm": "nothing: hfpipe shows its own progress",
+    "remove_unused_columns": "task.text and task.label",
+    "auto_find_batch_size": "train.batch_size and train.accumulate",
+    "resume_from_checkpoint": "nothing: not a setting of the recipe",
+    "push_to_hub": "nothing: publishing is not part of training",
+    "hub_token": "nothing: a token never stands in a recipe",
+}
+
+# Names of older transformers releases, and of habit, with today's answer.
+OLD_NAMES: dict[str, str] = {
+    "evaluation_strategy": "evaluate.every (transformers 5 calls it eval_strategy)",
+    "eval_strategy": "evaluate.every",
+    "warmup_ratio": "schedule.warmup below 1 (transformers 5: warmup_steps below 1)",
+    "warmup_steps": "schedule.warmup",
+    "group_by_length": "nothing; transformers 5 calls it train_sampling_strategy, and hfpipe orders the examples by seed",
+    "no_cuda": "trainer.use_cpu: true",
+    "tokenizer": "model.checkpoint, whose own tokenizer is used (transformers 5: processing_class)",
+    "overwrite_output_dir": "nothing; every run has a folder of its own",
+    "logging_dir": "nothing; logs are in the run folder",
+    "save_safetensors": "nothing; safetensors is the only format",
+    "evaluate_during_training": "evaluate.every",
+    "per_gpu_train_batch_size": "train.batch_size",
+    "per_device_train_batch_size": "train.batch_size",
+    "per_device_eval_batch_size": "evaluate.batch_size",
+    "num_train_epochs": "train.epochs",
+    "learning_rate": "optimizer.lr",
+    "gradient_accumulation_steps": "train.accumulate",
+    "max_seq_length": "model.max_length",
+    "model_name_or_path": "model.checkpoint",
+    "task_name": "dataset.name",
+    "lr_scheduler_type": "schedule.name",
+    "metric_for_best_model": "evaluate.best",
+    "load_best_model_at_end": "checkpoints.keep_best",
+    "save_total_limit": "checkpoints.keep_last",
+    "output_dir": "--runs-dir",
+    "fp16": "train.precision: fp16",
+    "bf16": "train.precision: bf16",
+}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The fields of the installed TrainingArguments, read from its source so that nothing heavy is imported."""
+    found = importlib.util.find_spec("transformers")
+    if found is None or found.origin is None:
+        return ()
+    tree = ast.parse(Path(found.origin).with_name("training_args.py").read_text(encoding="utf-8"))
+    options = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments")
+    fields = [n.target for n in options.body if isinstance(n, ast.AnnAssign)]
+    return tuple(target.id for target in fields if isinstance(target, ast.Name))

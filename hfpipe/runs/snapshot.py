@@ -1,0 +1,60 @@
+"""What a run records about the world: content hashes, library versions, commit and machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("hfpipe", "torch", "transformers", "datasets", "accelerate", "evaluate", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+
+
+def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, label: str = "") -> str:
+    """SHA-256 over the names and contents of files, in the order given."""
+    whole = hashlib.sha256(label.encode())
+    for file in files:
+        name = file.relative_to(relative_to).as_posix() if relative_to else file.name
+        with open(file, "rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        whole.update(f"{name}\0{content}\n".encode())
+    return whole.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that decide a result, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Operating system, processor and cores."""
+    return {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The git commit of the working directory, marked `-dirty` when files differ; None outside a repository."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
