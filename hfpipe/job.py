@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,10 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.errors import RecipeError
-from hfpipe.evaluation import compute_metrics
+from hfpipe.evaluation import compute_metrics, mean_loss_of, predict
 from hfpipe.parts import losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.data import RawData, open_data
@@ -61,6 +63,32 @@ class Job:
     def compute_metrics(self) -> Callable[[Any], dict[str, float | None]]:
         """Metric names to numbers, from an EvalPrediction."""
         return compute_metrics(self.task, self.metrics)
+
+    def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
+        """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
+        epoch = step / self.steps_per_epoch
+        return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
+
+
+def measure(job: Job, step: int) -> dict[str, Any]:
+    """Score the evaluation split with the weights as they are: the record of an evaluation.
+
+    Raises:
+        NumericError: the model's outputs are not finite.
+    """
+    assert job.evaluation_data is not None
+    predictions = predict(
+        job.model,
+        job.evaluation_data,
+        job.collate,
+        batch_size=job.recipe.evaluate.batch_size,
+        precision=job.precision,
+        objective=job.objective,
+    )
+    metrics = {"loss": mean_loss_of(predictions)}
+    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
+    epoch = step / job.steps_per_epoch
+    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
@@ -213,14 +241,6 @@ def prepare(
     return job
 
 
-def tally_examples(job: Job) -> dict[str, int]:
-    """How many rows train and measure."""
-    rows = {"train": len(job.train_data)}
-    if job.evaluation_data is not None:
-        rows["evaluation"] = len(job.evaluation_data)
-    return rows
-
-
 class _Given:
     """A metric function of the user's, with the call of an evaluate.Metric."""
 
@@ -245,8 +265,6 @@ def _name_of(part: Any) -> str:
 
 
 def _digest(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -365,11 +383,9 @@ def _check_best(recipe: Recipe, job: Job) -> None:
     """
     if job.evaluation_data is None:
         return
-    from types import SimpleNamespace
-
     logits = torch.eye(max(job.task.num_labels, 2))[:2, : job.task.num_labels].numpy()
     labels = logits.reshape(2) if job.task.is_regression else logits.argmax(axis=-1)
-    names = ["loss", *job.compute_metrics(SimpleNamespace(predictions=logits, label_ids=labels))]
+    names = ["loss", *job.compute_metrics(EvalPrediction(logits, labels))]
     best = recipe.evaluate.best
     if best is not None and best not in names:
         raise RecipeError(f"no metric is called {best!r}{near(best, names)}", where=recipe.where("evaluate.best"), allowed=", ".join(names))

@@ -133,6 +133,7 @@ def _nowhere(record: dict[str, Any]) -> None:
 
 def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None], display: Display) -> None:
     """Put the final weights and figures into the run."""
+    from hfpipe.job import measure
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
@@ -143,7 +144,8 @@ def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None]
         job.model = _reload(job.model, folder)
     final = recorder.final_evaluation
     if final is None and job.evaluation_data is not None:
-        final = _evaluate_now(job, last["step"], last["epoch"])
+        job.model.to(job.device)
+        final = measure(job, last["step"])
         recorder(final)
     with run.staged("model") as model_folder:
         save(model_folder)
@@ -169,25 +171,6 @@ def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None]
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
     run.note(rows=rows)
-
-
-def _evaluate_now(job: Any, step: int, epoch: float) -> dict[str, Any]:
-    from transformers.trainer_utils import EvalPrediction
-
-    from hfpipe.evaluation import mean_loss_of, predict
-
-    job.model.to(job.device)
-    predictions = predict(
-        job.model,
-        job.evaluation_data,
-        job.collate,
-        batch_size=job.recipe.evaluate.batch_size,
-        precision=job.precision,
-        objective=job.objective,
-    )
-    metrics = {"loss": mean_loss_of(predictions)}
-    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
-    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
 
 def _reload(model: Any, folder: Path) -> Any:

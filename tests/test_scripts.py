@@ -58,11 +58,16 @@ class Checkout:
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a script of the checkout."""
         kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "LANG") if name in os.environ}
-        path = f"{self.fakes}:{os.environ['PATH']}"
         return subprocess.Popen(
             [str(self.root / command[0]), *command[1:]],
             cwd=self.root,
-            env={**kept, "PATH": path, "FAKES": str(self.fakes), **self.environment, **environment},
+            env={
+                **kept,
+                "PATH": f"{self.fakes}:/usr/bin:/bin",
+                "FAKES": str(self.fakes),
+                **self.environment,
+                **environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -177,7 +182,9 @@ def test_another_python_is_made_anew(checkout: Checkout) -> None:
     checkout.setup()
     same = checkout.setup(PYTHON=sys.executable)
     assert "is current" in same.stderr
-    checkout.fake("newer", f'#!/bin/sh\ncase "$*" in *print*) echo 3.99;; *) exec {checkout.fakes}/python3 "$@";; esac\n')
+    checkout.fake(
+        "newer", f'#!/bin/sh\ncase "$*" in *print*) echo 3.99;; *) exec {checkout.fakes}/python3 "$@";; esac\n'
+    )
     (checkout.venv / "sentinel").touch()
     assert checkout.setup(PYTHON="newer").returncode == 0
     assert not (checkout.venv / "sentinel").exists()
@@ -295,19 +302,37 @@ def test_failed_setup_is_made_anew(checkout: Checkout) -> None:
     assert "is current" in checkout.setup().stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_setup_is_made_anew(checkout: Checkout, number: signal.Signals) -> None:
-    """A set-up killed while pip works leaves something that the next one makes anew."""
-    process = checkout.start("scripts/setup", PIP_SLEEPS="3")
+def killed_while_pip_works(checkout: Checkout, number: signal.Signals) -> int:
+    """Kill a set-up in the middle of pip; its exit code."""
+    process = checkout.start("scripts/setup", PIP_SLEEPS="1.5")
     deadline = time.monotonic() + 30
     while not (checkout.fakes / "sleeping").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
     process.communicate(timeout=30)
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
-    assert not (checkout.venv / "bin" / "hfpipe").exists()
+    return process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_stopped_setup_is_made_anew(checkout: Checkout, number: signal.Signals) -> None:
+    """A set-up stopped while pip works takes pip with it, and the next one makes the environment anew."""
+    assert killed_while_pip_works(checkout, number) == 128 + number
     result = checkout.setup()
+    assert result.returncode == 0, result.stderr
+    assert "was broken off: making it anew" in result.stderr
+
+
+def test_killed_setup_is_made_anew_once_its_pip_is_gone(checkout: Checkout) -> None:
+    """A pip that outlives its killed set-up is waited for, and what it leaves is not trusted."""
+    assert killed_while_pip_works(checkout, signal.SIGKILL) == -signal.SIGKILL
+    refused = checkout.setup()
+    assert refused.returncode == 5
+    assert "is at work" in one_paragraph(refused)
+    deadline = time.monotonic() + 30
+    while (result := checkout.setup()).returncode == 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert result.returncode == 0, result.stderr
     assert "was broken off: making it anew" in result.stderr
 
@@ -381,7 +406,10 @@ def test_quickstart_hands_its_arguments_on(checkout: Checkout) -> None:
     failed = checkout.run("scripts/quickstart", PIP_CODE="1")
     assert (failed.returncode, failed.stdout) == (5, "")
     result = checkout.run("scripts/quickstart", "train.epochs=1", "name=a b")
-    assert (result.returncode, result.stdout) == (0, "hfpipe finetune recipes/quickstart.yaml train.epochs=1 name=a b\n")
+    assert (result.returncode, result.stdout) == (
+        0,
+        "hfpipe finetune recipes/quickstart.yaml train.epochs=1 name=a b\n",
+    )
 
 
 def test_test_script_sets_up_once_and_hands_its_arguments_on(checkout: Checkout) -> None:

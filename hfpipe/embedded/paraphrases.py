@@ -1,8 +1,8 @@
 """A small English-like grammar and the sentence pairs drawn from it: MRPC's columns without a download.
 
 A *scene* says who did what to whom. Every scene can be told in several *forms* (active and passive, "before" and
-"after", "taller" and "shorter" ...), each word in one of its synonyms, each adverbial at either end. Two tellings of one
-scene are a paraphrase. A *near miss* tells, in the same form and with the same words, the scene in which two
+"after", "taller" and "shorter" ...), each word in one of its synonyms, each adverbial at either end. Two tellings of
+one scene are a paraphrase. A *near miss* tells, in the same form and with the same words, the scene in which two
 participants, two events or two adjectives have changed places.
 
 Rows come as twins: one first sentence, once with the paraphrase and once with its near miss. The twins hold exactly the

@@ -10,10 +10,8 @@ from typing import Any
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from transformers.trainer_utils import EvalPrediction
 
-from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import Job, seed_epoch
+from hfpipe.job import Job, measure, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
 from hfpipe.parts.schedules import steps_on_metric
@@ -42,7 +40,7 @@ def train(job: Job, emit: Emit) -> None:
         seed_epoch(recipe.seed, epoch)
         model.train()
         job.loader.set_epoch(epoch)
-        for index, micro_batches in enumerate(windows(job.loader, recipe.train.accumulate)):
+        for micro_batches in windows(job.loader, recipe.train.accumulate):
             # Count first: every item's loss is divided by the items of the whole update, not of its micro-batch.
             tally = objective.tally(micro_batches)
             update = Update(objective, tally, [])
@@ -68,15 +66,14 @@ def train(job: Job, emit: Emit) -> None:
             model.zero_grad()
             step += 1
 
-            fraction = epoch + (index + 1) / job.steps_per_epoch
-            emit({"type": "step", "step": step, "epoch": fraction, **figures, "grad_norm": float(grad_norm), "lr": lr})
+            emit(job.step_record(step, figures, float(grad_norm), lr))
             last_step = step == job.num_steps
             if isinstance(every, int) and (step % every == 0 or last_step):
-                evaluate(job, step, fraction, emit)
+                evaluate(job, step, emit)
             if last_step:
                 break
         if every == "epoch":
-            evaluate(job, step, fraction, emit)
+            evaluate(job, step, emit)
 
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     accelerator.free_memory()
@@ -89,19 +86,9 @@ def windows(loader: Any, accumulate: int) -> Iterator[list[Any]]:
         yield window
 
 
-def evaluate(job: Job, step: int, epoch: float, emit: Emit) -> None:
+def evaluate(job: Job, step: int, emit: Emit) -> None:
     """Measure the evaluation split, emit the record, and tell a schedule that waits for it."""
-    assert job.evaluation_data is not None
-    predictions = predict(
-        job.model,
-        job.evaluation_data,
-        job.collate,
-        batch_size=job.recipe.evaluate.batch_size,
-        precision=job.precision,
-        objective=job.objective,
-    )
-    metrics = {"loss": mean_loss_of(predictions)}
-    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
-    emit({"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds})
+    record = measure(job, step)
+    emit(record)
     if steps_on_metric(job.schedule):
-        job.schedule.step(metrics[job.recipe.evaluate.best or "loss"])
+        job.schedule.step(record["metrics"][job.recipe.evaluate.best or "loss"])

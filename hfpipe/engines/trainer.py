@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput
 
-from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import Job, seed_epoch
+from hfpipe.job import Job, measure, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
 
@@ -44,6 +43,7 @@ class ItemTrainer(Trainer):
     def __init__(self, job: Job, emit: Emit, args: TrainingArguments) -> None:
         self.job, self.emit = job, emit
         self.update: Update | None = None
+        self.measured: dict[str, Any] | None = None
         super().__init__(
             model=job.model,
             args=args,
@@ -79,21 +79,9 @@ class ItemTrainer(Trainer):
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
-        job = self.job
-        assert job.evaluation_data is not None
-        predictions = predict(
-            job.model,
-            job.evaluation_data,
-            job.collate,
-            batch_size=job.recipe.evaluate.batch_size,
-            precision=job.precision,
-            objective=job.objective,
-        )
-        metrics = {"loss": mean_loss_of(predictions)}
-        metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
-        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        named[f"{metric_key_prefix}_seconds"] = predictions.seconds
-        return EvalLoopOutput(predictions.logits, predictions.labels, named, len(predictions.logits))
+        self.measured = record = measure(self.job, self.state.global_step)
+        named = {f"{metric_key_prefix}_{name}": value for name, value in record["metrics"].items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
 
 
 class Records(TrainerCallback):
@@ -105,7 +93,7 @@ class Records(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seed the epoch."""
-        seed_epoch(self.trainer.job.recipe.seed, math.floor(state.epoch or 0))
+        seed_epoch(self.trainer.job.recipe.seed, state.global_step // self.trainer.job.steps_per_epoch)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
@@ -118,24 +106,13 @@ class Records(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Record a step; Trainer logs every one, after the optimizer and before any evaluation."""
         if logs and "grad_norm" in logs and "loss" in logs:
-            self.trainer.emit(
-                {
-                    "type": "step",
-                    "step": state.global_step,
-                    "epoch": state.epoch,
-                    **self.figures,
-                    "grad_norm": float(logs["grad_norm"]),
-                    "lr": logs["learning_rate"],
-                }
-            )
+            grad_norm, lr = float(logs["grad_norm"]), logs["learning_rate"]
+            self.trainer.emit(self.trainer.job.step_record(state.global_step, self.figures, grad_norm, lr))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Record an evaluation."""
-        measured = {k.removeprefix("eval_"): v for k, v in (metrics or {}).items() if k.startswith("eval_")}
-        seconds = measured.pop("seconds")
-        for extra in ("runtime", "samples_per_second", "steps_per_second"):
-            measured.pop(extra, None)
-        self.trainer.emit({"type": "evaluation", "step": state.global_step, "epoch": state.epoch, "metrics": measured, "seconds": seconds})
+        assert self.trainer.measured is not None
+        self.trainer.emit(self.trainer.measured)
 
 
 def training_arguments(job: Job, folder: str) -> TrainingArguments:

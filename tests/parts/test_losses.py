@@ -120,7 +120,7 @@ def test_the_mean_over_the_items_is_torchs_mean(loss, eps):
     weighted=st.booleans(),
 )
 def test_the_weighted_sum_over_the_divisor_is_torchs_weighted_mean(items, classes, eps, seed, weighted):
-    """Summed losses over summed item weights are torch's cross entropy for any weights, smoothing and ignored targets."""
+    """Summed losses over summed item weights are torch's cross entropy, for any weights, smoothing, ignored targets."""
     logits, targets = batch(items, classes, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     targets[1:][torch.rand(items - 1, generator=generator) < 0.3] = -100
@@ -148,7 +148,7 @@ def test_micro_batches_add_up_to_the_whole(seed, cut):
 @pytest.mark.parametrize("poison", [0.0, math.nan, math.inf])
 @pytest.mark.parametrize("loss", CLASSIFICATION, ids=lambda loss: loss.__name__)
 def test_an_ignored_target_costs_exactly_nothing(loss, poison):
-    """A target of -100 has loss 0.0 and gradient 0.0, even where its logits are not finite, and changes no other item."""
+    """A target of -100 has loss 0.0 and gradient 0.0, even where its logits are not finite, and changes no other."""
     logits, targets = batch()
     targets[2] = -100
     poisoned = logits.detach().clone()
@@ -178,7 +178,7 @@ def test_nothing_left_to_learn_from_gives_zeros_and_an_empty_batch_gives_nothing
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("loss", CLASSIFICATION, ids=lambda loss: loss.__name__)
 def test_half_precision_is_computed_in_float32(loss, dtype):
-    """Half-precision logits give, bit for bit, the float32 loss of the same numbers, and a gradient in their own type."""
+    """Half-precision logits give, bit for bit, the float32 loss of the same numbers; the gradient has their type."""
     logits, targets = batch(dtype=dtype)
     got = loss(logits, targets, label_smoothing=0.1, class_weights=WEIGHTS)
     assert got.dtype == torch.float32
@@ -189,7 +189,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 @pytest.mark.parametrize("loss", REGRESSION, ids=lambda loss: loss.__name__)
 def test_a_regression_loss_is_torchs(loss):
     """With one float per item the losses and gradients are torch's, item by item, and half precision is widened."""
-    logits, other = batch(items=3)
+    logits, _ = batch(items=3)
     logits, targets = logits[:, 0], 2 * batch(items=3, seed=5)[0].detach()[:, 1]
     reference = {losses.mse: F.mse_loss, losses.l1: F.l1_loss, losses.smooth_l1: F.smooth_l1_loss}[loss]
     got, want = loss(logits, targets), reference(logits, targets, reduction="none")
@@ -212,7 +212,7 @@ def test_smooth_l1_passes_its_beta_on(beta):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_focal_is_its_formula_and_keeps_a_finite_gradient(gamma):
-    """focal equals (1 - p)^gamma times the cross entropy for every gamma, with a finite gradient where p rounds to 1."""
+    """focal is (1 - p)^gamma times the cross entropy for every gamma, with a finite gradient where p rounds to 1."""
     logits, targets = batch()
     p = logits.softmax(-1)[torch.arange(7), targets]
     want = -((1 - p) ** gamma) * p.log()
@@ -236,7 +236,7 @@ def test_focal_with_gamma_zero_is_cross_entropy():
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 def test_multi_hot_bce_is_torchs(eps, weights):
-    """With multi-hot targets the mean over the items is torch's mean over all numbers, class weights and smoothing too."""
+    """With multi-hot targets the mean over the items is torch's mean over all numbers, weighted and smoothed too."""
     logits, _ = batch()
     targets = (torch.rand(7, 4, generator=torch.Generator().manual_seed(3)) < 0.4).double()
     got = losses.bce_with_logits(logits, targets, label_smoothing=eps, class_weights=weights)

@@ -53,17 +53,18 @@ UPDATERS = [
 
 
 class Small(torch.nn.Module):
-    """A norm whose name says so, one whose type alone does, and a bias."""
+    """A matrix, its bias, a norm whose type alone says so, and one for each way of naming a norm."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.dense = torch.nn.Linear(3, 4)
-        self.final_norm = torch.nn.RMSNorm(4)
         self.scale = torch.nn.LayerNorm(4)
+        for name in ("norm", "final_norm", "PreLayerNorm", "preRMSNorm"):
+            self.add_module(name, torch.nn.RMSNorm(4))
 
     def forward(self, features):
-        return self.scale(self.final_norm(self.dense(features)))
+        return self.preRMSNorm(self.PreLayerNorm(self.final_norm(self.norm(self.scale(self.dense(features))))))
 
 
 def tiny(family):
@@ -93,7 +94,7 @@ def test_biases_and_norms_do_not_decay():
     groups = parameter_groups(model, 0.1)
     assert [id(param) for param in groups[0]["params"]] == [id(model.dense.weight)]
     assert (groups[0]["weight_decay"], groups[1]["weight_decay"]) == (0.1, 0.0)
-    assert len(groups[1]["params"]) == 4
+    assert len(groups[1]["params"]) == 7
 
 
 def test_frozen_parameters_are_left_out():
@@ -101,7 +102,7 @@ def test_frozen_parameters_are_left_out():
     model = Small()
     model.dense.weight.requires_grad_(False)
     groups = parameter_groups(model, 0.1)
-    assert [len(group["params"]) for group in groups] == [0, 4]
+    assert [len(group["params"]) for group in groups] == [0, 7]
     build_optimizer(model, torch.optim.AdamW, lr=0.1)
     model.requires_grad_(False)
     with pytest.raises(ModelError, match="no trainable parameter"):
@@ -154,9 +155,10 @@ def test_adamw_is_fused_unless_told_otherwise():
 
 def test_arguments_reach_the_factory():
     """Arguments are passed on by name, a YAML list as the tuple that torch documents."""
-    optimizer = build_optimizer(Small(), torch.optim.AdamW, lr=0.1, betas=[0.8, 0.9], eps=1e-6)
-    assert optimizer.defaults["betas"] == (0.8, 0.9)
-    assert optimizer.defaults["eps"] == 1e-6
+    for factory in (torch.optim.AdamW, torch.optim.Adamax, updaters.updater_adam):
+        optimizer = build_optimizer(Small(), factory, lr=0.1, betas=[0.8, 0.9], eps=1e-6)
+        assert optimizer.defaults["betas"] == (0.8, 0.9)
+        assert optimizer.defaults["eps"] == 1e-6
 
 
 def test_a_users_own_factory_is_welcome():

@@ -101,7 +101,7 @@ def test_a_state_dict_resumes_exactly(name, warmup, arguments):
 @settings(deadline=None, max_examples=60)
 @given(num_steps=st.integers(1, 5000), warmup=st.one_of(st.floats(0, 0.9999), st.integers(1, 5000), st.floats(1, 5000)))
 def test_the_warm_up_is_training_arguments(num_steps, warmup):
-    """A share is rounded up and a number of steps taken as it is, as TrainingArguments does; longer than the run fails."""
+    """A share is rounded up and a number of steps cut off, as TrainingArguments does; longer than the run fails."""
     arguments = TrainingArguments.__new__(TrainingArguments)
     arguments.warmup_steps = warmup
     want = arguments.get_warmup_steps(num_steps)

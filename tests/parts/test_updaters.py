@@ -94,7 +94,7 @@ def test_an_updater_is_torchs(pair, case):
 
 
 def test_dividing_by_a_nominal_batch_drifts():
-    """The nominal batch size in the place of the true count drifts from the mean on ragged batches: the table can fail."""
+    """The nominal batch size in the place of the true count drifts from the mean on ragged batches."""
     mine, theirs = parameters(), parameters()
     optimizer = updaters.updater_sgd(mine, lr=0.05)
     for step in range(3):
