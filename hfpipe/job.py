@@ -26,9 +26,10 @@ from hfpipe.parts.metrics import GREATER_IS_BETTER, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
 from hfpipe.parts.precision import Precision, choose
-from hfpipe.parts.schedules import build_schedule
+from hfpipe.parts.reduction import effective_rate
+from hfpipe.parts.schedules import ON_METRIC, build_schedule
 from hfpipe.parts.trainer_options import option_problems
-from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, near, resolve
+from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 
@@ -113,7 +114,7 @@ def check_parts(recipe: Recipe) -> None:
     attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
     attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
     attempt("optimizer.name", lambda: _build_optimizer(recipe, torch.nn.Linear(2, 2), None))
-    attempt("schedule", lambda: _build_schedule(recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 0.1), None, 10_000))
+    attempt("schedule", lambda: _build_schedule(recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10_000))
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
     problems += option_problems(recipe)
     if problems:
@@ -210,6 +211,7 @@ def prepare(
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
     objective = make_objective(recipe, task, train_data["labels"][:], loss)
     built = _build_optimizer(recipe, model, optimizer)
+    _tell_double_division(recipe, built, min(recipe.train.batch_size * recipe.train.accumulate * state.num_processes, len(train_data)), notices)
     job = Job(
         recipe=recipe,
         task=task,
@@ -286,6 +288,16 @@ def _tell_truncation(encoded: datasets.Dataset, max_length: int, notices: list[s
         notices.append(f"{full:,} of {len(encoded):,} training inputs reach max_length ({max_length} tokens) and may have been cut")
 
 
+def _tell_double_division(recipe: Recipe, optimizer: torch.optim.Optimizer, num_items: int, notices: list[str]) -> None:
+    if recipe.loss.reduction == "mean" and getattr(optimizer, "divides_by_items", False):
+        lr = recipe.optimizer.lr
+        rate = effective_rate(lr, "mean", num_items, optimizer_divides=True)
+        notices.append(
+            f"divided twice: loss.reduction is mean, and {recipe.optimizer.name} divides by the items again; with {num_items:,} items "
+            f"in an update, optimizer.lr={lr:g} acts like {rate:.4g}. Say loss.reduction=sum, or take an optimizer that does not divide"
+        )
+
+
 def make_objective(
     recipe: Recipe, task: tasks.TextTask, train_labels: Sequence[Any], loss: Callable[..., torch.Tensor] | None = None
 ) -> Objective:
@@ -303,6 +315,13 @@ def make_objective(
             raise _placed(error, recipe, "loss.class_weights") from None
     bound = _bind_loss(recipe, loss or resolve(LOSSES, recipe.loss.name, "loss"), weights)
     return Objective(bound, _name_of(loss) if loss else recipe.loss.name, recipe.loss.reduction, weights)
+
+
+def is_greater_better(recipe: Recipe) -> bool:
+    """The direction of `evaluate.best`, or of the loss when nothing is called best."""
+    if recipe.evaluate.greater_is_better is not None:
+        return recipe.evaluate.greater_is_better
+    return GREATER_IS_BETTER.get(recipe.evaluate.best or "loss", False)
 
 
 def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
@@ -358,8 +377,17 @@ def _build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: 
     part = recipe.schedule
     if schedule is not None:
         return schedule(optimizer, num_steps)
+    if is_reference(part.name):
+        own = resolve(SCHEDULES, part.name, "schedule")
+        _bind("schedule", part.name, own, (None, None), part.arguments, recipe)
+        return own(optimizer, num_steps, **part.arguments)
+    arguments = part.arguments
+    if part.name in ON_METRIC:
+        if recipe.evaluate.every == "never" or recipe.dataset.splits.evaluation is None:
+            raise RecipeError(f"{part.name!r} follows the evaluation, and there is none", where=recipe.where("schedule.name"), fix="Set evaluate.every.")
+        arguments = {"mode": "max" if is_greater_better(recipe) else "min", **arguments}
     try:
-        return build_schedule(optimizer, part.name, num_steps=num_steps, warmup=part.warmup, **part.arguments)
+        return build_schedule(optimizer, part.name, num_steps=num_steps, warmup=part.warmup, **arguments)
     except RecipeError as error:
         raise _placed(error, recipe, "schedule") from None
 

@@ -91,12 +91,10 @@ def finetune(
 
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
-    from hfpipe.job import prepare
-    from hfpipe.parts.metrics import GREATER_IS_BETTER
+    from hfpipe.job import is_greater_better, prepare
 
     job = prepare(recipe, say=display.say, **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
-    best, given = recipe.evaluate.best or "loss", recipe.evaluate.greater_is_better
 
     def save(folder: Path) -> None:
         job.model.save_pretrained(folder)
@@ -108,7 +106,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         num_steps=job.num_steps,
         steps_per_epoch=job.steps_per_epoch,
         evaluates=job.evaluation_data is not None,
-        greater_is_better=GREATER_IS_BETTER.get(best, False) if given is None else given,
+        greater_is_better=is_greater_better(recipe),
         save=save,
         show=display.record,
     )

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -30,3 +37,122 @@ def pytest_unconfigure() -> None:
     """Remove the cache that this process made for itself."""
     if _own_home is not None:
         _own_home.cleanup()
+
+
+_WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer BERT without a head, and a word-level tokenizer of its 130 entries."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
+    rules = Tokenizer(models.WordLevel({word: row for row, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    rules.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=rules, model_max_length=64, **special).save_pretrained(folder)
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 48}
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=66, pad_token_id=0, **layers)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs() -> dict[str, list[dict[str, Any]]]:
+    """Rows of sentence pairs by split; 1 means that both sentences begin with the same word."""
+    random = Random(0)
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for split, rows in (("train", 44), ("validation", 21), ("test", 10)):
+        splits[split] = []
+        for row in range(rows):
+            first = random.choices(_WORDS, k=random.randint(3, 9))
+            second = [first[0] if row % 2 else "bak", *random.choices(_WORDS, k=random.randint(2, 9))]
+            pair = {"sentence1": " ".join(first), "sentence2": " ".join(second)}
+            splits[split].append({**pair, "label": -1 if split == "test" else row % 2, "idx": row})
+    return splits
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory, pairs: dict[str, list[dict[str, Any]]]) -> Path:
+    """A local data set as the Hub has them: parquet files, and a README with configurations and class names."""
+    folder = tmp_path_factory.mktemp("data") / "pairs"
+    write_data_folder(folder, pairs)
+    return folder
+
+
+def write_data_folder(folder: Path, splits: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write a parquet file a split, and a README that names the files and the classes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in splits.items():
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
+    files = "".join(f"  - {{split: {split}, path: {split}.parquet}}\n" for split in splits)
+    columns = "".join(f"  - {{name: {name}, dtype: string}}\n" for name in ("sentence1", "sentence2"))
+    classes = "  - {name: label, dtype: {class_label: {names: {'0': other, '1': same}}}}\n  - {name: idx, dtype: int64}\n"
+    described = f"configs:\n- config_name: default\n  data_files:\n{files}dataset_info:\n  features:\n{columns}{classes}"
+    (folder / "README.md").write_text(f"---\n{described}---\nPairs.\n", encoding="utf-8")
+
+
+@pytest.fixture
+def data_folder() -> Callable[[Path, Mapping[str, list[dict[str, Any]]]], None]:
+    """Writes a data set as `pairs_folder` is one."""
+    return write_data_folder
+
+
+@pytest.fixture
+def recipe_fields(pairs_folder: Path, tiny_checkpoint: Path) -> dict[str, Any]:
+    """The fields of a recipe that trains in a second: 6 steps an epoch, 2 epochs, the last batch ragged."""
+    return {
+        "name": "tiny",
+        "dataset": {"path": str(pairs_folder)},
+        "task": {"text": ["sentence1", "sentence2"]},
+        "model": {"checkpoint": str(tiny_checkpoint)},
+        "optimizer": {"lr": 1e-3},
+        "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
+        "evaluate": {"metrics": ["accuracy", "f1"], "best": "accuracy"},
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Standard output, which must be exactly one JSON object."""
+        found = json.loads(self.out)
+        assert isinstance(found, dict), self.out
+        return found
+
+
+@pytest.fixture
+def hfpipe_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `hfpipe ARGUMENTS` in this process, through the entry point of the script."""
+    from hfpipe import cli
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hfpipe", *map(str, arguments)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code
+        printed = capsys.readouterr()
+        return Outcome(0 if code is None else int(code), printed.out, printed.err)
+
+    return run

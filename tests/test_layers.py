@@ -1,4 +1,4 @@
-"""The layers of hfpipe, from the ground up: a module imports only from below, wherever in its text the import stands."""
+"""The layers of hfpipe, from the ground up: a module imports only from below, wherever in the text that import is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hfpipe"
 # One row a layer, the ground first. Names in one row stand beside each other and know nothing of each other.
 LAYERS = [
     ["errors"],
-    ["embedded"],
+    ["embedded", "machine"],
     ["recipe"],
     ["runs"],
     ["parts"],

@@ -1,4 +1,4 @@
-"""The scripts a newcomer runs first, with a Python, a pip and a df that fail on request. Nothing is really installed."""
+"""The scripts a newcomer runs first, with a Python, a pip and a df that fail on request; nothing is installed."""
 
 from __future__ import annotations
 
@@ -422,8 +422,6 @@ def test_test_script_sets_up_once_and_hands_its_arguments_on(checkout: Checkout)
 
 def test_ci_says_that_it_leaves_out_the_real_data(checkout: Checkout) -> None:
     """Where the shared folder is missing, CI runs the rest and says plainly what it left out."""
-    for name in ("ruff", "mypy"):
-        (checkout.venv / "bin").mkdir(parents=True, exist_ok=True)
     assert checkout.setup("--dev").returncode == 0
     for name in ("ruff", "mypy"):
         shutil.copy(checkout.venv / "bin" / "hfpipe", checkout.venv / "bin" / name)

@@ -58,7 +58,7 @@ def train(job: Job, emit: Emit) -> None:
             grad_norm = accelerator.clip_grad_norm_(model.parameters(), threshold)
             figures = update.figures(step + 1)
             if getattr(job.optimizer, "divides_by_items", False):
-                job.optimizer.num_items = tally.num_items  # type: ignore[attr-defined]
+                job.optimizer.num_items = tally.divisor  # type: ignore[attr-defined]
             lr = schedule.get_last_lr()[0]
             optimizer.step()
             if not accelerator.optimizer_step_was_skipped and not steps_on_metric(schedule):

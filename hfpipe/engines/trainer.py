@@ -101,7 +101,7 @@ class Records(TrainerCallback):
         assert update is not None
         self.figures = update.figures(state.global_step + 1)
         if getattr(self.trainer.job.optimizer, "divides_by_items", False):
-            self.trainer.job.optimizer.num_items = update.tally.num_items  # type: ignore[attr-defined]
+            self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Record a step; Trainer logs every one, after the optimizer and before any evaluation."""

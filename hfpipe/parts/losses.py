@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -250,7 +250,7 @@ def smooth_l1(
     return case.weighted(F.smooth_l1_loss(case.logits, case.dense(), beta=beta, reduction="none").mean(dim=-1))
 
 
-def class_weights(spec: str | Mapping[str, float] | Sequence[float], counts: Sequence[int]) -> Tensor:
+def class_weights(spec: str | Mapping[Any, float] | Sequence[float], counts: Sequence[int]) -> Tensor:
     """Make the weight of each class from the recipe's words and the training split's counts.
 
     * `"balanced"`: n / (C n_c), n the number of examples. Source: scikit-learn's `compute_class_weight`.

@@ -118,7 +118,7 @@ class _InMemoryMetric(evaluate.Metric):
             return dict.fromkeys(self.outputs)
         # An undefined score is returned as None: warnings on the way there say nothing more. Some scikit-learn releases
         # also take class ids that hardly repeat for a regression, and warn.
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             scores = self._score(predictions, references)
         return {name: _finite(scores[name]) for name in self.outputs}

@@ -118,7 +118,7 @@ class Update:
             reduced: Any = [float(value) for part in self.losses for value in part]
         else:
             reduced = loss if self.objective.reduction == "mean" else summed
-        return {"loss": loss, "reduced_loss": reduced, "num_items": self.tally.num_items}
+        return {"loss": loss, "reduced_loss": reduced, "num_items": self.tally.num_items, "divisor": self.tally.divisor}
 
 
 def as_items(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

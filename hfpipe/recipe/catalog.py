@@ -44,18 +44,50 @@ _TORCH = ("foreach", "maximize", "capturable", "differentiable")
 OPTIMIZERS: dict[str, Entry] = {
     "adamw": Entry("torch.optim:AdamW", ("betas", "eps", "amsgrad", "fused", *_TORCH)),
     "adam": Entry("torch.optim:Adam", ("betas", "eps", "amsgrad", "fused", "decoupled_weight_decay", *_TORCH)),
-    "sgd": Entry("torch.optim:SGD", ("momentum", "dampening", "nesterov", "foreach", "maximize", "differentiable", "fused")),
+    "sgd": Entry(
+        "torch.optim:SGD", ("momentum", "dampening", "nesterov", "foreach", "maximize", "differentiable", "fused")
+    ),
+    "adagrad": Entry(
+        "torch.optim:Adagrad",
+        ("lr_decay", "initial_accumulator_value", "eps", "foreach", "maximize", "differentiable", "fused"),
+    ),
+    "rmsprop": Entry("torch.optim:RMSprop", ("alpha", "eps", "momentum", "centered", *_TORCH)),
+    "adadelta": Entry("torch.optim:Adadelta", ("rho", "eps", *_TORCH)),
+    "nadam": Entry("torch.optim:NAdam", ("betas", "eps", "momentum_decay", "decoupled_weight_decay", *_TORCH)),
+    "radam": Entry("torch.optim:RAdam", ("betas", "eps", "decoupled_weight_decay", *_TORCH)),
+    "adamax": Entry("torch.optim:Adamax", ("betas", "eps", *_TORCH)),
+    "asgd": Entry("torch.optim:ASGD", ("lambd", "alpha", "t0", *_TORCH)),
+    "rprop": Entry("torch.optim:Rprop", ("etas", "step_sizes", *_TORCH)),
+    "adafactor": Entry("torch.optim:Adafactor", ("beta2_decay", "eps", "d", "foreach", "maximize")),
     "updater_sgd": Entry("hfpipe.parts.updaters:updater_sgd"),
+    "updater_momentum": Entry("hfpipe.parts.updaters:updater_momentum", ("momentum",)),
+    "updater_nesterov": Entry("hfpipe.parts.updaters:updater_nesterov", ("momentum",)),
+    "updater_adagrad": Entry("hfpipe.parts.updaters:updater_adagrad", ("eps",)),
+    "updater_rmsprop": Entry("hfpipe.parts.updaters:updater_rmsprop", ("gamma", "eps")),
+    "updater_adadelta": Entry("hfpipe.parts.updaters:updater_adadelta", ("rho", "eps")),
+    "updater_adam": Entry("hfpipe.parts.updaters:updater_adam", ("betas", "eps")),
+    "updater_adamw": Entry("hfpipe.parts.updaters:updater_adamw", ("betas", "eps")),
 }
 
+_ON_METRIC = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
+_SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("lr_end", "power"),
+    "constant": (),
+    "constant_with_warmup": (),
+    "inverse_sqrt": ("timescale",),
+    "cosine_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate", "warmup_lr_rate"),
+    "warmup_stable_decay": (
+        "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles",
+    ),
+    "reduce_lr_on_plateau": _ON_METRIC,
+    "greedy": (*_ON_METRIC, "max_lr", "smooth", "window_size", "reset_start"),
+}  # fmt: skip
 SCHEDULES: dict[str, Entry] = {
-    name: Entry("transformers:get_scheduler", arguments)
-    for name, arguments in {
-        "linear": (),
-        "cosine": ("num_cycles",),
-        "constant": (),
-        "constant_with_warmup": (),
-    }.items()
+    name: Entry("transformers:get_scheduler", arguments) for name, arguments in _SCHEDULE_ARGUMENTS.items()
 }
 
 METRICS: dict[str, Entry] = {

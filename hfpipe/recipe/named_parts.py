@@ -34,7 +34,7 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(given, Mapping):
             continue
         own = tuple(model.model_fields)
-        name = given.get("name") or model().name
+        name = given.get("name") or model().name or default_loss(fields)
         arguments = [key for key in given if key not in own]
         yield from _part((section, "name"), table, name, section)
         for key in arguments:
@@ -52,6 +52,12 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
 def is_foreign_metric(name: str) -> bool:
     """Whether a metric is named by the Hub (`evaluate:NAME`) or by a local path rather than by the catalog."""
     return name.startswith(("evaluate:", "./", "/", "~/"))
+
+
+def default_loss(fields: Mapping[str, Any]) -> str:
+    """The loss of a recipe that names none."""
+    task = fields.get("task")
+    return "mse" if isinstance(task, Mapping) and task.get("kind") == "text-regression" else "cross_entropy"
 
 
 def _part(path: tuple[str, ...], table: Mapping[str, Entry], name: Any, what: str) -> Iterator[Problem]:

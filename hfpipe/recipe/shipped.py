@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hfpipe.errors import RecipeError
@@ -39,7 +40,7 @@ def find(source: str | Path, where: str = "") -> Path:
         RecipeError: neither a file nor a shipped name; names what is near.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         return path
     if path.parent in (Path("."), Path("recipes")):
         candidate = folder() / f"{path.name.removesuffix('.yaml')}.yaml"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from hfpipe.errors import RecipeError, RefusedError
@@ -23,9 +24,17 @@ from hfpipe.recipe.trainer_options import OLD_NAMES
 
 Positions = dict[tuple[str, ...], str]
 
-_LONGEST_FILE = 1_000_000  # bytes; a recipe is a page, so more is a mistake or an attack
+_LONGEST_FILE = 100_000  # bytes; a recipe is a page, so more is a mistake or an attack
+_MOST_BRACKETS = 1_000  # the parser takes time that grows with the square of their depth
 _MOST_NODES = 20_000  # values after aliases are followed, which stops an alias bomb
 _MOST_EXTENDS = 8
+
+
+class _Constructor(RoundTripConstructor):
+    """Builds plain values only: a date is text, as the core schema of YAML 1.2 has it."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda self, node: node.value)
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -76,7 +85,10 @@ def parse_value(text: str) -> Any:
 
 
 def _parse(text: str, name: str) -> Any:
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise RecipeError(f"more than {_MOST_BRACKETS:,} brackets", where=name, allowed="a page of plain values")
     yaml = YAML(typ="rt", pure=True)
+    yaml.Constructor = _Constructor
     try:
         return yaml.load(text)
     except MarkedYAMLError as error:
@@ -91,10 +103,11 @@ def _parse(text: str, name: str) -> Any:
 def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
     """The plain fields of a file, with those of the files it extends beneath them."""
     try:
-        size = path.stat().st_size
-        if size > _LONGEST_FILE:
-            raise RecipeError(f"{size:,} bytes", where=str(path), allowed=f"recipes up to {_LONGEST_FILE:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(_LONGEST_FILE + 1)  # a pipe or a device doesn't say its size
+        if len(content) > _LONGEST_FILE:
+            raise RecipeError("too long", where=str(path), allowed=f"recipes up to {_LONGEST_FILE:,} bytes")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"not UTF-8 at byte {error.start}", where=str(path), fix="Save the file as UTF-8.") from None
     except IsADirectoryError:
@@ -138,16 +151,23 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
     if seen[0] > _MOST_NODES or len(path) > 50:
         raise RecipeError(f"more than {_MOST_NODES:,} values, or nested too deeply", where=file, fix="Look for aliases (*name) inside aliases.")
     tag = getattr(getattr(node, "tag", None), "value", None)
+    if isinstance(node, TaggedScalar) and tag == "tag:yaml.org,2002:str":
+        return str(node.value)
     if isinstance(node, TaggedScalar) or (tag and not str(tag).startswith("tag:yaml.org,2002:")):
         place = positions.get(path, file)
         raise RefusedError(f"the YAML tag {tag} would build an object", where=place, fix="Write the plain value.")
     if tag and "python" in str(tag):
-        raise RefusedError(f"the YAML tag {tag} would build an object", where=file, fix="Write the plain value.")
+        place = positions.get(path, file)
+        raise RefusedError(f"the YAML tag {tag} would build an object", where=place, fix="Write the plain value.")
     if isinstance(node, Mapping):
         result = {}
         for key, value in node.items():
             if not isinstance(key, str):
-                raise RecipeError(f"the key {key!r} is not text", where=file, fix="Put it in quotes.")
+                place = positions.get(path, file)
+                if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
+                    line, column = node.lc.key(key)
+                    place = f"{file}:{line + 1}:{column + 1}"
+                raise RecipeError(f"the key {key!r} is not text", where=place, fix="Put it in quotes.")
             here = (*path, str(key))
             if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
                 line, column = node.lc.key(key)
@@ -168,7 +188,13 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
     for plain in (bool, int, float, str):  # ruamel's scalars remember their style; a recipe needs only the value
         if isinstance(node, plain):
             return node if isinstance(node, bool) else plain(node)
-    return node
+    if node is None:
+        return None
+    raise RecipeError(
+        f"{'.'.join(path) or 'the value'} is of type {type(node).__name__.removeprefix('Commented').lower()}",
+        where=positions.get(path, file),
+        allowed="text, a number, true, false, null, a list or a mapping",
+    )
 
 
 def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions) -> list[str]:
@@ -190,6 +216,7 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
         for depth, piece in enumerate(path[:-1]):
             if section.get(piece) is None:
                 section[piece] = {}
+                positions[path[: depth + 1]] = label
             if not isinstance(section[piece], dict):
                 problems.append(f"{label}: {'.'.join(path[: depth + 1])} is a single value and has no {path[depth + 1]!r}")
                 break

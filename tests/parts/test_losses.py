@@ -66,6 +66,7 @@ def closed(loss, logits, targets, eps, weights):
 
 
 def gradient(items, logits):
+    """The gradient of the sum with respect to the logits. `[items, classes]`."""
     return torch.autograd.grad(items.sum(), logits)[0]
 
 

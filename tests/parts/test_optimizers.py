@@ -68,6 +68,7 @@ class Small(torch.nn.Module):
 
 
 def tiny(family):
+    """A random model of the family with a classification head."""
     return AutoModelForSequenceClassification.from_config(CONFIGS[family])
 
 

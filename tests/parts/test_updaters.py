@@ -62,6 +62,7 @@ def item_losses(params, step):
 
 
 def train(optimizer, params, steps, start=0, summed=False):
+    """Take some steps on the mean of the losses, or on their sum with the count handed over; return the weights."""
     for step in range(start, start + steps):
         optimizer.zero_grad()
         losses = item_losses(params, step)
