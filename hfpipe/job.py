@@ -29,7 +29,7 @@ from hfpipe.parts.precision import Precision, choose
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
 from hfpipe.parts.trainer_options import option_problems
-from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_reference, near, resolve
+from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 
@@ -398,7 +398,7 @@ def load_metrics(recipe: Recipe, *, foreign: bool = True) -> list[tuple[str, Any
     for metric in recipe.evaluate.metrics:
         given = {"name": metric} if isinstance(metric, str) else dict(metric)
         name = given.pop("name")
-        if foreign or not name.startswith(("evaluate:", "./", "/", "~/")):
+        if foreign or not is_metric_script(name):
             loaded.append((name, load_metric(name, **given)))
     return loaded
 

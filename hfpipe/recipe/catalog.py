@@ -90,10 +90,37 @@ SCHEDULES: dict[str, Entry] = {
     name: Entry("transformers:get_scheduler", arguments) for name, arguments in _SCHEDULE_ARGUMENTS.items()
 }
 
+_METRICS = "hfpipe.parts.metrics"
+_AVERAGED = ("average", "pos_label")
 METRICS: dict[str, Entry] = {
-    "accuracy": Entry("hfpipe.parts.metrics:Accuracy"),
-    "f1": Entry("hfpipe.parts.metrics:F1", ("average", "pos_label")),
+    "accuracy": Entry(f"{_METRICS}:Accuracy"),
+    "f1": Entry(f"{_METRICS}:F1", _AVERAGED),
+    "precision": Entry(f"{_METRICS}:Precision", _AVERAGED),
+    "recall": Entry(f"{_METRICS}:Recall", _AVERAGED),
+    "matthews_correlation": Entry(f"{_METRICS}:MatthewsCorrelation"),
+    "pearson": Entry(f"{_METRICS}:Pearson"),
+    "spearmanr": Entry(f"{_METRICS}:Spearman"),
+    "mse": Entry(f"{_METRICS}:MSE"),
+    "mae": Entry(f"{_METRICS}:MAE"),
+    "glue/cola": Entry(f"{_METRICS}:MatthewsCorrelation"),
+    "glue/sst2": Entry(f"{_METRICS}:Accuracy"),
+    "glue/mrpc": Entry(f"{_METRICS}:AccuracyAndF1"),
+    "glue/stsb": Entry(f"{_METRICS}:PearsonAndSpearman"),
+    "glue/qqp": Entry(f"{_METRICS}:AccuracyAndF1"),
+    "glue/mnli": Entry(f"{_METRICS}:Accuracy"),
+    "glue/mnli_matched": Entry(f"{_METRICS}:Accuracy"),
+    "glue/mnli_mismatched": Entry(f"{_METRICS}:Accuracy"),
+    "glue/qnli": Entry(f"{_METRICS}:Accuracy"),
+    "glue/rte": Entry(f"{_METRICS}:Accuracy"),
+    "glue/wnli": Entry(f"{_METRICS}:Accuracy"),
+    "glue/hans": Entry(f"{_METRICS}:Accuracy"),
+    "glue/ax": Entry(f"{_METRICS}:MatthewsCorrelation"),
 }
+
+
+def is_metric_script(name: str) -> bool:
+    """Whether a metric is a script, from the Hub (`evaluate:NAME`) or from a file, whose code would run."""
+    return name.startswith(("evaluate:", "./", "../", "/", "~")) or name.endswith(".py")
 
 
 def near(name: str, allowed: Iterable[str]) -> str:

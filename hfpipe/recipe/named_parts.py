@@ -19,6 +19,7 @@ from hfpipe.recipe.catalog import (
     Entry,
     check_argument,
     check_name,
+    is_metric_script,
     near,
 )
 from hfpipe.recipe.schema import Loss, Optimizer, Schedule
@@ -49,17 +50,6 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _trainer(trainer)
 
 
-def is_foreign_metric(name: str) -> bool:
-    """Whether a metric is named by the Hub (`evaluate:NAME`) or by a local path rather than by the catalog."""
-    return name.startswith(("evaluate:", "./", "/", "~/"))
-
-
-def default_loss(fields: Mapping[str, Any]) -> str:
-    """The loss of a recipe that names none."""
-    task = fields.get("task")
-    return "mse" if isinstance(task, Mapping) and task.get("kind") == "text-regression" else "cross_entropy"
-
-
 def _part(path: tuple[str, ...], table: Mapping[str, Entry], name: Any, what: str) -> Iterator[Problem]:
     if isinstance(name, str) and name:
         try:
@@ -82,7 +72,7 @@ def _metric(path: tuple[str, ...], metric: Any) -> Iterator[Problem]:
     name = given.get("name")
     if not isinstance(name, str):
         yield path, f"a metric is a name, or a mapping with a `name`; got {metric!r}"
-    elif not is_foreign_metric(name):
+    elif not is_metric_script(name):
         yield from _part(path, METRICS, name, "metric")
         for key in given:
             if key != "name":

@@ -115,8 +115,9 @@ class Recorder:
             Run(folder).write_json("checkpoint.json", {"step": step, "num_steps": self.num_steps, "metrics": metrics})
         kept = sorted((self.run.path / "checkpoints").glob("step-*"))
         best = _name(self.best["step"]).rpartition("/")[2] if self.best and self._keeps_best else None
-        for old in [path for path in kept if path.name != best][: -self.recipe.checkpoints.keep_last]:
-            shutil.rmtree(old)
+        for old in kept[: -self.recipe.checkpoints.keep_last]:
+            if old.name != best:
+                shutil.rmtree(old)
         self.seconds_aside += time.perf_counter() - started
 
 

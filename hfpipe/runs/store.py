@@ -116,8 +116,11 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, finished, failed or stopped."""
-        return str(self.about.get("status", "unknown"))
+        """preparing, running, finished, failed or stopped; damaged when `run.json` can't be read."""
+        try:
+            return str(self.about.get("status", "unknown"))
+        except RecipeError:
+            return "damaged"
 
     @property
     def recipe(self) -> Recipe:
@@ -194,9 +197,15 @@ def check_id(name: str) -> None:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """The runs in a folder, newest first."""
+    """The runs in a folder, newest first; one whose `run.json` is damaged comes last and hides no other."""
     found = [Run(path.parent) for path in folder.glob("*/run.json")]
-    return sorted(found, key=lambda run: (str(run.about.get("started", "")), run.id), reverse=True)
+    return sorted(found, key=lambda run: (_started(run), run.id), reverse=True)
+
+
+def _started(run: Run) -> str:
+    with contextlib.suppress(RecipeError):
+        return str(run.about.get("started", ""))
+    return ""
 
 
 def find_run(name: str, folder: Path) -> Run:
@@ -209,7 +218,7 @@ def find_run(name: str, folder: Path) -> Run:
     if (path / "run.json").is_file():
         return Run(path.resolve())
     ids = [run.id for run in list_runs(folder)]
-    matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
+    matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve())
     if matches:
@@ -226,7 +235,7 @@ def delete_run(run: Run) -> None:
     Raises:
         RecipeError: it is still running.
     """
-    if run.status == "running" and _is_alive(run.about.get("pid")):
+    if run.status in ("preparing", "running") and _is_alive(run.about.get("pid")):
         raise RecipeError(f"run {run.id!r} is running (process {run.about['pid']})", fix="Stop it first.")
     shutil.rmtree(run.path)
 

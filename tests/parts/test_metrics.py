@@ -421,6 +421,8 @@ def script(tmp_path, monkeypatch):
     """A metric script in a folder of its own name, with its copies going to a modules cache of its own."""
     for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "DOWNLOADED_EVALUATE_PATH"):
         monkeypatch.setattr(evaluate.config, name, tmp_path / "cache" / name)
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)  # whatever the environment of the tests says
+    monkeypatch.setattr(metrics.hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "half_right" / "half_right.py"

@@ -334,7 +334,7 @@ def test_a_resolved_recipe_reads_back_equal(path: Path, tmp_path: Path) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t: #-[]{}'\"&*!|>%@`,?~"), min_size=1)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=TEXT,
     lr=st.floats(0, 1e300),
