@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfpipe.comparison.compare import Comparison, compare
     from hfpipe.errors import HfpipeError
     from hfpipe.job import Job, prepare
     from hfpipe.pipeline import Evaluation, evaluate, finetune
@@ -22,18 +23,32 @@ if TYPE_CHECKING:
     from hfpipe.runs import Run
 
 _PLACES = {
+    "Comparison": "hfpipe.comparison.compare",
     "Evaluation": "hfpipe.pipeline",
     "HfpipeError": "hfpipe.errors",
     "Job": "hfpipe.job",
     "Recipe": "hfpipe.recipe",
     "Run": "hfpipe.runs",
+    "compare": "hfpipe.comparison.compare",
     "evaluate": "hfpipe.pipeline",
     "finetune": "hfpipe.pipeline",
     "load_recipe": "hfpipe.recipe",
     "prepare": "hfpipe.job",
 }
 
-__all__ = ["Evaluation", "HfpipeError", "Job", "Recipe", "Run", "evaluate", "finetune", "load_recipe", "prepare"]
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "HfpipeError",
+    "Job",
+    "Recipe",
+    "Run",
+    "compare",
+    "evaluate",
+    "finetune",
+    "load_recipe",
+    "prepare",
+]
 
 
 def __getattr__(name: str) -> Any:

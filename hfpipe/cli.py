@@ -29,9 +29,12 @@ app.add_typer(runs_app, name="runs")
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: train.epochs=1", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: train.epochs=1", show_default=False),
 ]
-RunsDir = Annotated[Path | None, typer.Option("--runs-dir", help="Folder of the runs. [default: $HFPIPE_RUNS_DIR or runs]")]
+RunsDir = Annotated[
+    Path | None, typer.Option("--runs-dir", help="Folder of the runs. [default: $HFPIPE_RUNS_DIR or runs]")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -66,9 +69,11 @@ def finetune(
     from hfpipe.pipeline import finetune as run_finetune
 
     run = run_finetune(resolved, runs_dir=runs_dir, name=name, display=display.choose(silent=as_json))
-    summary = run.read_json("metrics.json")
-    if summary is None:  # not the main process
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:  # one process speaks for all
         return
+    summary = run.read_json("metrics.json")
     if as_json:
         _print_json(
             {
@@ -94,7 +99,9 @@ def finetune(
 
 @app.command()
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
+    ],
     overrides: Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="Data and task, for a checkpoint that is no run.")] = None,
     split: Annotated[str | None, typer.Option(help="Split or slice. [default: the recipe's evaluation split]")] = None,
@@ -106,7 +113,12 @@ def evaluate(
     from hfpipe.pipeline import evaluate as run_evaluate
 
     measured = run_evaluate(
-        target, recipe=recipe, overrides=overrides or [], split=split, runs_dir=runs_dir, display=display.choose(silent=as_json)
+        target,
+        recipe=recipe,
+        overrides=overrides or [],
+        split=split,
+        runs_dir=runs_dir,
+        display=display.choose(silent=as_json),
     )
     if as_json:
         _print_json(asdict(measured))
@@ -114,12 +126,68 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", "95 % interval", title=f"{measured.target}, {measured.examples:,} examples of {measured.split}")
+    table = Table(
+        "metric",
+        "value",
+        "95 % interval",
+        title=f"{measured.target}, {measured.examples:,} examples of {measured.split}",
+    )
     for name, value in measured.metrics.items():
         interval = measured.intervals[name]
         between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
         table.add_row(name, "undefined" if value is None else f"{value:.4f}", between)
     Console().print(table)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,...", help="A field and its values; may be given several times: the grid is trained."),
+    ] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train variants of a recipe from one seed, and say where and how far they part."""
+    from hfpipe import display
+    from hfpipe.comparison.compare import compare as run_comparison
+    from hfpipe.comparison.grid import parse_vary
+    from hfpipe.comparison.table import show
+
+    comparison = run_comparison(
+        recipe,
+        parse_vary(vary or []),
+        overrides=overrides or [],
+        runs_dir=runs_dir,
+        display=display.choose(silent=as_json),
+    )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
+    if as_json:
+        _print_json(comparison.as_dict())
+    else:
+        show(comparison)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A YAML file, or the name of a shipped recipe.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe on this machine by measuring it, or without one the machine."""
+    from hfpipe.doctor import examine, exit_code
+
+    checks = examine(recipe, overrides=overrides or [], show=lambda check: None if as_json else print(check.line()))
+    if as_json:
+        _print_json({"checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]})
+    raise typer.Exit(exit_code(checks))
 
 
 @recipes_app.command("list")
@@ -189,9 +257,9 @@ def recipes_validate(recipe: RecipeArgument, overrides: Overrides = None, as_jso
 @recipes_app.command("schema")
 def recipes_schema() -> None:
     """The JSON Schema of recipes, for editors."""
-    from hfpipe.recipe import Recipe
+    from hfpipe.recipe.schema import json_schema
 
-    _print_json(Recipe.model_json_schema())
+    _print_json(json_schema())
 
 
 @runs_app.command("list")
@@ -204,7 +272,13 @@ def runs_list(runs_dir: RunsDir = None, as_json: Json = False) -> None:
     for run in list_runs(folder):
         about = run.about
         rows.append(
-            {"id": run.id, "status": run.status, "engine": about.get("engine"), "started": about.get("started"), "metrics": run.metrics}
+            {
+                "id": run.id,
+                "status": run.status,
+                "engine": about.get("engine"),
+                "started": about.get("started"),
+                "metrics": run.metrics,
+            }
         )
     if as_json:
         _print_json({"runs_dir": str(folder), "runs": rows})
@@ -221,7 +295,9 @@ def runs_list(runs_dir: RunsDir = None, as_json: Json = False) -> None:
 
 
 @runs_app.command("show")
-def runs_show(run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False) -> None:
+def runs_show(
+    run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False
+) -> None:
     """What a run remembers."""
     from hfpipe.display import figures
     from hfpipe.recipe import to_yaml
@@ -230,7 +306,9 @@ def runs_show(run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: Runs
     found = find_run(run, runs_dir or default_folder())
     about = found.about
     if as_json:
-        _print_json({"run": str(found.path), **about, "metrics": found.metrics, "recipe": found.recipe.model_dump(mode="json")})
+        _print_json(
+            {"run": str(found.path), **about, "metrics": found.metrics, "recipe": found.recipe.model_dump(mode="json")}
+        )
         return
     print(found.path)
     for key in ("status", "engine", "started", "ended", "device", "seed", "commit", "error"):
@@ -255,7 +333,13 @@ def runs_diff(
     folder = runs_dir or default_folder()
     rows = difference(find_run(first, folder), find_run(second, folder))
     if as_json:
-        _print_json({"first": first, "second": second, "differences": [{"path": p, "first": a, "second": b} for p, a, b in rows]})
+        _print_json(
+            {
+                "first": first,
+                "second": second,
+                "differences": [{"path": p, "first": a, "second": b} for p, a, b in rows],
+            }
+        )
         return
     from rich.console import Console
     from rich.table import Table

@@ -130,7 +130,7 @@ def sentence(record: Mapping[str, Any]) -> str:
     """One record as a line."""
     if record["type"] == "evaluation":
         return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {figures(record['metrics'])}"
-    if record["type"] == "notice":
+    if record["type"] in ("notice", "check"):
         return f"note: {record['text']}"
     return "  ".join(f"{key} {value}" for key, value in record.items() if key != "type")
 

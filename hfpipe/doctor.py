@@ -112,7 +112,9 @@ def _environment() -> Iterator[Check]:
     said: list[str] = []
     before = hub.is_offline()
     offline = hub.settle_offline(said.append)
-    told = said[0] if said else "HF_HUB_OFFLINE is set: the local cache only" if before and offline else "the Hub answers"
+    told = (
+        said[0] if said else "HF_HUB_OFFLINE is set: the local cache only" if before and offline else "the Hub answers"
+    )
     yield Check("hub", True, told)
     yield _cache()
     yield from _disk()
@@ -157,8 +159,12 @@ def _devices() -> Iterator[Check]:
     from hfpipe.parts.precision import choose
 
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
-    yield Check("torch", True, f"{torch.__version__}, {built}, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
-    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    yield Check(
+        "torch", True, f"{torch.__version__}, {built}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    )
+    devices = (
+        [torch.device("cuda", index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
     if not devices:
         devices = [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
     for device in devices:
@@ -169,7 +175,11 @@ def _devices() -> Iterator[Check]:
         precision = choose("auto", device, "")
         yield Check("device", True, f"{about}; precision auto is {precision.name}: {precision.why}")
     if torch.version.cuda and devices[0].type == "cpu":
-        yield Check("cuda", True, "torch is built for CUDA and finds no GPU: without one that is right, with one look at its driver")
+        yield Check(
+            "cuda",
+            True,
+            "torch is built for CUDA and finds no GPU: without one that is right, with one look at its driver",
+        )
 
 
 def _cache() -> Check:

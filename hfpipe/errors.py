@@ -1,14 +1,14 @@
 """The errors hfpipe raises on purpose; each knows the exit code of the command line.
 
-    HfpipeError
-    ├── RecipeError        2   the recipe, an override or the usage is wrong
-    ├── DataError          3   the data cannot give a right result
-    ├── ModelError         4   the checkpoint or the tokenizer cannot
-    ├── MachineError       5   disk, permission, memory, network
-    ├── NumericError       6   a number that must be finite is not, or training diverged
-    ├── RefusedError       7   refused for security
-    ├── InterruptedRun    75   stopped early and resumable
-    └── StoppedByUser    130   Ctrl-C
+HfpipeError
+├── RecipeError        2   the recipe, an override or the usage is wrong
+├── DataError          3   the data cannot give a right result
+├── ModelError         4   the checkpoint or the tokenizer cannot
+├── MachineError       5   disk, permission, memory, network
+├── NumericError       6   a number that must be finite is not, or training diverged
+├── RefusedError       7   refused for security
+├── InterruptedRun    75   stopped early and resumable
+└── StoppedByUser    130   Ctrl-C
 """
 
 from __future__ import annotations

@@ -114,7 +114,12 @@ def check_parts(recipe: Recipe) -> None:
     attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
     attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
     attempt("optimizer.name", lambda: _build_optimizer(recipe, torch.nn.Linear(2, 2), None))
-    attempt("schedule", lambda: _build_schedule(recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10_000))
+    attempt(
+        "schedule",
+        lambda: _build_schedule(
+            recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10_000
+        ),
+    )
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
     problems += option_problems(recipe)
     if problems:
@@ -190,7 +195,11 @@ def prepare(
             None
             if rows is None
             else tasks.encode(
-                task, rows, tokenizer, max_length=max_length, identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}"
+                task,
+                rows,
+                tokenizer,
+                max_length=max_length,
+                identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}",
             )
             for rows, split in ((train_raw, recipe.dataset.splits.train), (evaluation_raw, evaluation_split))
         )
@@ -211,7 +220,12 @@ def prepare(
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
     objective = make_objective(recipe, task, train_data["labels"][:], loss)
     built = _build_optimizer(recipe, model, optimizer)
-    _tell_double_division(recipe, built, min(recipe.train.batch_size * recipe.train.accumulate * state.num_processes, len(train_data)), notices)
+    _tell_double_division(
+        recipe,
+        built,
+        min(recipe.train.batch_size * recipe.train.accumulate * state.num_processes, len(train_data)),
+        notices,
+    )
     job = Job(
         recipe=recipe,
         task=task,
@@ -232,7 +246,11 @@ def prepare(
         fresh=fresh,
         identity={
             "dataset": {"path": recipe.dataset.path, "commit": raw.commit, "digest": raw.digest},
-            "checkpoint": {"path": recipe.model.checkpoint, "commit": checkpoint.commit, "digest": checkpoint.weights_digest},
+            "checkpoint": {
+                "path": recipe.model.checkpoint,
+                "commit": checkpoint.commit,
+                "digest": checkpoint.weights_digest,
+            },
             "tokenizer": {"digest": tokens},
             "recipe": {"digest": _digest(to_yaml(recipe))},
         },
@@ -270,11 +288,17 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _max_length(recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]) -> int:
+def _max_length(
+    recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
+) -> int:
     bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
     if wanted is None:
         if bound is None:
-            raise RecipeError("nothing bounds the input of this model", where=recipe.where("model"), fix="Give model.max_length, in tokens.")
+            raise RecipeError(
+                "nothing bounds the input of this model",
+                where=recipe.where("model"),
+                fix="Give model.max_length, in tokens.",
+            )
         return bound
     if bound is not None and wanted > bound:
         notices.append(f"model.max_length is {wanted}, and the model takes {bound} tokens: {bound} it is")
@@ -285,7 +309,9 @@ def _max_length(recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTra
 def _tell_truncation(encoded: datasets.Dataset, max_length: int, notices: list[str]) -> None:
     full = int((tasks.lengths(encoded) >= max_length).sum())
     if full > 0.01 * len(encoded):
-        notices.append(f"{full:,} of {len(encoded):,} training inputs reach max_length ({max_length} tokens) and may have been cut")
+        notices.append(
+            f"{full:,} of {len(encoded):,} training inputs reach max_length ({max_length} tokens) and may have been cut"
+        )
 
 
 def _tell_double_division(recipe: Recipe, optimizer: torch.optim.Optimizer, num_items: int, notices: list[str]) -> None:
@@ -293,8 +319,9 @@ def _tell_double_division(recipe: Recipe, optimizer: torch.optim.Optimizer, num_
         lr = recipe.optimizer.lr
         rate = effective_rate(lr, "mean", num_items, optimizer_divides=True)
         notices.append(
-            f"divided twice: loss.reduction is mean, and {recipe.optimizer.name} divides by the items again; with {num_items:,} items "
-            f"in an update, optimizer.lr={lr:g} acts like {rate:.4g}. Say loss.reduction=sum, or take an optimizer that does not divide"
+            f"divided twice: loss.reduction is mean, and {recipe.optimizer.name} divides by the items again, so that with "
+            f"{num_items:,} items in an update optimizer.lr={lr:g} acts like {rate:.4g}; say loss.reduction=sum, or take an "
+            "optimizer that does not divide"
         )
 
 
@@ -330,7 +357,9 @@ def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
     return RecipeError(error.what, where=where, allowed=error.allowed, fix=error.fix)
 
 
-def _bind_loss(recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch.Tensor | None) -> Callable[..., torch.Tensor]:
+def _bind_loss(
+    recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch.Tensor | None
+) -> Callable[..., torch.Tensor]:
     """The loss with its arguments, as a function of logits and targets."""
     arguments = dict(recipe.loss.arguments)
     if recipe.loss.label_smoothing:
@@ -338,16 +367,31 @@ def _bind_loss(recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch
     if recipe.loss.class_weights is not None:
         arguments["class_weights"] = weights
     _bind("loss", recipe.loss.name, loss, (None, None), arguments, recipe)
-    return functools.partial(_on_device, loss, weights, arguments) if weights is not None else functools.partial(loss, **arguments)
+    return (
+        functools.partial(_on_device, loss, weights, arguments)
+        if weights is not None
+        else functools.partial(loss, **arguments)
+    )
 
 
 def _on_device(
-    loss: Callable[..., torch.Tensor], weights: torch.Tensor, arguments: dict[str, Any], logits: torch.Tensor, targets: torch.Tensor
+    loss: Callable[..., torch.Tensor],
+    weights: torch.Tensor,
+    arguments: dict[str, Any],
+    logits: torch.Tensor,
+    targets: torch.Tensor,
 ) -> torch.Tensor:
     return loss(logits, targets, **{**arguments, "class_weights": weights.to(logits.device)})
 
 
-def _bind(what: str, name: str, part: Callable[..., Any], positional: tuple[Any, ...], arguments: dict[str, Any], recipe: Recipe) -> None:
+def _bind(
+    what: str,
+    name: str,
+    part: Callable[..., Any],
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    recipe: Recipe,
+) -> None:
     try:
         signature = inspect.signature(part)
     except (ValueError, TypeError):
@@ -364,7 +408,9 @@ def _bind(what: str, name: str, part: Callable[..., Any], positional: tuple[Any,
         ) from None
 
 
-def _build_optimizer(recipe: Recipe, model: torch.nn.Module, factory: Callable[..., torch.optim.Optimizer] | None) -> torch.optim.Optimizer:
+def _build_optimizer(
+    recipe: Recipe, model: torch.nn.Module, factory: Callable[..., torch.optim.Optimizer] | None
+) -> torch.optim.Optimizer:
     part = recipe.optimizer
     factory = factory or resolve(OPTIMIZERS, part.name, "optimizer")
     try:
@@ -373,7 +419,9 @@ def _build_optimizer(recipe: Recipe, model: torch.nn.Module, factory: Callable[.
         raise _placed(error, recipe, "optimizer") from None
 
 
-def _build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: Callable[..., Any] | None, num_steps: int) -> Any:
+def _build_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: Callable[..., Any] | None, num_steps: int
+) -> Any:
     part = recipe.schedule
     if schedule is not None:
         return schedule(optimizer, num_steps)
@@ -384,7 +432,11 @@ def _build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: 
     arguments = part.arguments
     if part.name in ON_METRIC:
         if recipe.evaluate.every == "never" or recipe.dataset.splits.evaluation is None:
-            raise RecipeError(f"{part.name!r} follows the evaluation, and there is none", where=recipe.where("schedule.name"), fix="Set evaluate.every.")
+            raise RecipeError(
+                f"{part.name!r} follows the evaluation, and there is none",
+                where=recipe.where("schedule.name"),
+                fix="Set evaluate.every.",
+            )
         arguments = {"mode": "max" if is_greater_better(recipe) else "min", **arguments}
     try:
         return build_schedule(optimizer, part.name, num_steps=num_steps, warmup=part.warmup, **arguments)
@@ -416,7 +468,11 @@ def _check_best(recipe: Recipe, job: Job) -> None:
     names = ["loss", *job.compute_metrics(EvalPrediction(logits, labels))]
     best = recipe.evaluate.best
     if best is not None and best not in names:
-        raise RecipeError(f"no metric is called {best!r}{near(best, names)}", where=recipe.where("evaluate.best"), allowed=", ".join(names))
+        raise RecipeError(
+            f"no metric is called {best!r}{near(best, names)}",
+            where=recipe.where("evaluate.best"),
+            allowed=", ".join(names),
+        )
     if best is not None and best not in GREATER_IS_BETTER and recipe.evaluate.greater_is_better is None:
         raise RecipeError(
             f"whether a greater {best!r} is better is not known",

@@ -10,17 +10,23 @@ from pathlib import Path
 
 from hfpipe.errors import HfpipeError, MachineError, StoppedByUser
 
-_SMALLER = "Halve train.batch_size and double train.accumulate: here that gives the same update. Or shorten model.max_length."
+_SMALLER = (
+    "Halve train.batch_size and double train.accumulate: here that gives the same update. Or shorten model.max_length."
+)
 
 
 def as_machine_error(error: OSError) -> MachineError:
     """The fault in words, with the path and what is free there."""
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MachineError(f"the disk is full{_free(where)}", where=where, fix="Free some space, or use another --runs-dir.")
+        return MachineError(
+            f"the disk is full{_free(where)}", where=where, fix="Free some space, or use another --runs-dir."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(f"not allowed: {error.strerror}", where=where, fix="Use a folder you may write.")
-    return MachineError(f"{error.strerror or error}", where=where, fix="Look at the path and the disk; --debug shows where it happened.")
+    return MachineError(
+        f"{error.strerror or error}", where=where, fix="Look at the path and the disk; --debug shows where it happened."
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import traceback
@@ -87,14 +88,21 @@ def finetune(
     with _remembered(run, recipe, main=state.is_main_process):
         _train(run, recipe, engine, display if state.is_main_process else Silent(), parts, main=state.is_main_process)
         state.wait_for_everyone()
+    if state.is_main_process:
+        from hfpipe.report import write_report
+
+        with faults_told():
+            write_report(run)
     return run
 
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
-    from hfpipe.job import is_greater_better, prepare
+    from hfpipe.job import is_greater_better, measure, prepare
+    from hfpipe.scale_check import check_scale, is_due
 
     job = prepare(recipe, say=display.say, **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
+    scale = check_scale(job) if is_due(job) else None
 
     def save(folder: Path) -> None:
         job.model.save_pretrained(folder)
@@ -112,44 +120,76 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
     )
     emit = recorder if main else _nowhere
     if main:
-        run.note(status="running", device=str(job.device), precision=asdict(job.precision), identity=job.identity, fresh=job.fresh)
+        run.note(
+            status="running",
+            device=str(job.device),
+            precision=asdict(job.precision),
+            identity=job.identity,
+            fresh=job.fresh,
+        )
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
     for notice in job.notices:
         emit({"type": "notice", "text": notice})
+    if scale is not None:
+        emit(scale.record())
+        if not str(getattr(train, "__module__", "")).startswith("hfpipe.engines."):
+            own = "the engine is your own: that check saw the loss and its reduction, not what the engine does with them"
+            emit({"type": "notice", "text": own})
+        if not scale.ok:
+            raise scale.error()
     display.start(job.num_steps)
     try:
         train(job, emit)
     finally:
         display.close()
+    seconds = recorder.training_seconds
+    last, final = _from_main(recorder.last_step, recorder.final_evaluation)
+    if last is None:
+        raise RecipeError("the engine emitted no step record", where=recipe.where("engine"))
+    if final is None and job.evaluation_data is not None:
+        job.model.to(job.device)
+        final = measure(job, last["step"])  # all processes together
+        emit(final)
     if main:
-        _finish(run, job, recorder, save, display)
+        _finish(run, job, recorder, final, seconds, save)
 
 
 def _nowhere(record: dict[str, Any]) -> None:
     """Records of the other processes are the same, so one process keeps them."""
 
 
-def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None], display: Display) -> None:
-    """Put the final weights and figures into the run."""
-    from hfpipe.job import measure
+def _from_main(*values: Any) -> list[Any]:
+    """What the main process knows, on every process."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    known = list(values)
+    if PartialState().num_processes > 1:
+        broadcast_object_list(known)
+    return known
+
+
+def _finish(
+    run: Run,
+    job: Any,
+    recorder: Recorder,
+    final: dict[str, Any] | None,
+    seconds: float,
+    save: Callable[[Path], None],
+) -> None:
+    """Put the final weights and figures into the run; `seconds` is the time of the training alone."""
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
-    if last is None:
-        raise RecipeError("the engine emitted no step record", where=recipe.where("engine"))
-    seconds = recorder.training_seconds
+    assert last is not None
     if (folder := recorder.best_folder) is not None:
         job.model = _reload(job.model, folder)
-    final = recorder.final_evaluation
-    if final is None and job.evaluation_data is not None:
-        job.model.to(job.device)
-        final = measure(job, last["step"])
-        recorder(final)
     with run.staged("model") as model_folder:
         save(model_folder)
     epochs, within = divmod(last["step"], job.steps_per_epoch)
     examples = epochs * len(job.train_data) + min(
-        within * recipe.train.batch_size * recipe.train.accumulate * job.loader.batch_sampler.processes, len(job.train_data)
+        within * recipe.train.batch_size * recipe.train.accumulate * job.loader.batch_sampler.processes,
+        len(job.train_data),
     )
     metrics = final["metrics"] if final else {}
     for metric in [key for key, value in metrics.items() if value is None]:
@@ -159,13 +199,19 @@ def _finish(run: Run, job: Any, recorder: Recorder, save: Callable[[Path], None]
     summary = {
         "steps": last["step"],
         "epochs": last["epoch"],
-        "examples": examples,
+        "trained_examples": examples,
         "seconds": seconds,
         "examples_per_second": examples / seconds,
         "evaluated_step": final["step"] if final else None,
     }
-    rows = {"train": len(job.train_data), "evaluation": len(job.evaluation_data) if job.evaluation_data is not None else 0}
-    run.write_json("metrics.json", {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary})
+    rows = {
+        "train": len(job.train_data),
+        "evaluation": len(job.evaluation_data) if job.evaluation_data is not None else 0,
+    }
+    run.write_json(
+        "metrics.json",
+        {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary},
+    )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
     run.note(rows=rows)
@@ -176,7 +222,8 @@ def _reload(model: Any, folder: Path) -> Any:
         return type(model).from_pretrained(folder)
     except OSError as error:
         raise ModelError(
-            f"the best checkpoint is gone from {folder}", fix="The last weights are not passed off as the best; train again."
+            f"the best checkpoint is gone from {folder}",
+            fix="The last weights are not passed off as the best; train again.",
         ) from error
 
 
@@ -209,7 +256,9 @@ def evaluate(
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
         checkpoint = str((run.path / "model").resolve())
         if not Path(checkpoint).is_dir():
-            raise ModelError(f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end.")
+            raise ModelError(
+                f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end."
+            )
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
@@ -229,7 +278,9 @@ def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | N
         if not must:
             return None
         if Path(name).expanduser().is_dir():
-            raise RecipeError(f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE.") from None
+            raise RecipeError(
+                f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE."
+            ) from None
         raise
 
 
@@ -254,10 +305,9 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
     from hfpipe import chatter
 
     if not main:
-        yield
+        with chatter.into(Path(os.devnull)), faults_told():
+            yield
         return
-    import os
-
     run.note(
         id=run.id,
         name=recipe.name,

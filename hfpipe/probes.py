@@ -94,7 +94,9 @@ def _tokenizer(job: Job) -> Found:
     pad = job.model.config.pad_token_id
     problems = []
     if len(tokenizer) > embeddings or len(tokenizer) < VOCABULARY_SHARE * embeddings:
-        problems.append(f"it has {len(tokenizer):,} entries for {embeddings:,} embeddings, so it belongs to another checkpoint")
+        problems.append(
+            f"it has {len(tokenizer):,} entries for {embeddings:,} embeddings, so it belongs to another checkpoint"
+        )
     if outside:
         problems.append(f"its ids {', '.join(map(str, outside[:5]))} are outside the {embeddings:,} embeddings")
     if unknown > UNKNOWN_SHARE:
@@ -157,7 +159,9 @@ def _cut(job: Job) -> tuple[datasets.Dataset, int, int]:
     return rows.select(range(batch_size * accumulate)), batch_size, accumulate
 
 
-def _first_gradient(train: Callable[..., None], job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -> float:
+def _first_gradient(
+    train: Callable[..., None], job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int
+) -> float:
     """The norm of the gradient of an engine's first update, without dropout and in fp32; the weights stay as they are."""
     changes = [f"train.batch_size={batch_size}", f"train.accumulate={accumulate}", "train.max_steps=1"]
     recipe = with_overrides(job.recipe, [*changes, "train.max_grad_norm=null", "train.gradient_checkpointing=false"])
@@ -225,7 +229,9 @@ class _Outcome:
     def difference(self, other: _Outcome) -> tuple[float, float]:
         """The largest absolute difference of the losses and of the weights."""
         losses = max(abs(a - b) for a, b in zip(self.losses, other.losses, strict=True))
-        weights = max(float((value - other.weights[key]).abs().max()) for key, value in self.weights.items() if value.numel())
+        weights = max(
+            float((value - other.weights[key]).abs().max()) for key, value in self.weights.items() if value.numel()
+        )
         return losses, weights
 
 

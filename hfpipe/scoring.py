@@ -29,7 +29,11 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     Returns:
         split, metrics, intervals, examples and examples_per_second, as in :class:`hfpipe.pipeline.Evaluation`.
     """
-    roles = {"train": recipe.dataset.splits.train, "evaluation": recipe.dataset.splits.evaluation, None: recipe.dataset.splits.evaluation}
+    roles = {
+        "train": recipe.dataset.splits.train,
+        "evaluation": recipe.dataset.splits.evaluation,
+        None: recipe.dataset.splits.evaluation,
+    }
     name = roles.get(split) or split or recipe.dataset.splits.train
     where = "--split" if split else recipe.where("dataset.splits.evaluation")
     say(f"reading {recipe.dataset.path}")
@@ -53,7 +57,9 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
     identity = f"{raw.digest} {recipe.dataset.name} {name} {models.tokenizer_digest(tokenizer)}"
     with state.main_process_first():
-        encoded = tasks.encode(task, rows, tokenizer, max_length=min(bound, recipe.model.max_length or bound), identity=identity)
+        encoded = tasks.encode(
+            task, rows, tokenizer, max_length=min(bound, recipe.model.max_length or bound), identity=identity
+        )
     objective = make_objective(recipe, task, _train_labels(recipe, raw, task))
     say("scoring")
     predictions = predict(
@@ -68,7 +74,9 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     figures: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     figures |= compute_metrics(task, metrics)(EvalPrediction(predictions.logits, predictions.labels))
     decisions = decided(predictions.logits, task)
-    intervals = bootstrap_intervals(metrics, decisions, predictions.labels, predictions.losses, predictions.weights, seed=recipe.seed)
+    intervals = bootstrap_intervals(
+        metrics, decisions, predictions.labels, predictions.losses, predictions.weights, seed=recipe.seed
+    )
     return {
         "split": name,
         "metrics": figures,

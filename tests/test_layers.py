@@ -19,9 +19,9 @@ LAYERS = [
     ["job"],
     ["evaluation"],
     ["engines"],
-    ["chatter", "display", "scoring"],
-    ["pipeline"],
-    ["compare", "doctor"],
+    ["chatter", "display", "scale_check", "scoring"],
+    ["pipeline", "probes"],
+    ["comparison", "doctor"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back
 ]

@@ -62,8 +62,16 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """As `compare.json` and `--json` have it."""
-        rows = [{key: str(part.path) if isinstance(part, Run) else part for key, part in vars(row).items()} for row in self.variants]
-        return {"path": str(self.path), "baseline": self.baseline, "figure": str(self.path / "losses.svg"), "variants": rows}
+        rows = [
+            {key: str(part.path) if isinstance(part, Run) else part for key, part in vars(row).items()}
+            for row in self.variants
+        ]
+        return {
+            "path": str(self.path),
+            "baseline": self.baseline,
+            "figure": str(self.path / "losses.svg"),
+            "variants": rows,
+        }
 
 
 def compare(
@@ -79,7 +87,8 @@ def compare(
 
     Args:
         recipe: a recipe, or what `load_recipe` takes.
-        vary: dotted path to its values, such as `{"engine": ["trainer", "loop"]}`. The first combination is the baseline.
+        vary: dotted path to its values, such as `{"engine": ["trainer", "loop"]}`; the first combination is
+            the baseline.
         overrides: `dotted.path=value` each, for all variants.
         runs_dir: folder for the comparison; by default `$HFPIPE_RUNS_DIR` or `runs`.
         display: where progress goes; by default nowhere.
@@ -95,7 +104,9 @@ def compare(
     display = Once(display or Silent())
     idle = [override for override in overrides if override.partition("=")[0].strip() in vary]
     if idle:
-        raise RecipeError(f"{', '.join(idle)}: varied too, so this does nothing", where="--vary", fix="Say one of the two.")
+        raise RecipeError(
+            f"{', '.join(idle)}: varied too, so this does nothing", where="--vary", fix="Say one of the two."
+        )
     base = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     variants = grid(base, vary)
     _check(variants, display)
@@ -107,7 +118,9 @@ def compare(
         run, failure = _train(variant, group, display, parts)
         is_linear = variant.recipe.optimizer.name in LINEAR and "optimizer" not in parts
         traces.append(
-            read_trace(variant.name, run, variant.recipe, divides=divides[variant.name], is_linear=is_linear, failure=failure)
+            read_trace(
+                variant.name, run, variant.recipe, divides=divides[variant.name], is_linear=is_linear, failure=failure
+            )
         )
     comparison = judge(group, traces)
     _write(comparison, base.name, traces)
@@ -126,9 +139,8 @@ def judge(folder: Path, traces: Sequence[Trace]) -> Comparison:
         twin = None if trace is base else _twin(trace, base, difference, alone)
         if twin is None:
             alone.append(trace)
-        said = "the baseline" if trace is base else verdicts.verdict(trace, base, difference, None if twin and twin[0] == base.name else twin)
-        if trace is base and trace.failure is not None:
-            said = f"the baseline; diverged after step {len(trace.steps)}: {trace.failure}"
+        other = None if twin and twin[0] == base.name else twin
+        said = verdicts.of_baseline(base) if trace is base else verdicts.verdict(trace, base, difference, other)
         rows.append(
             Compared(
                 name=trace.name,
@@ -182,7 +194,9 @@ def _optimizer_divides(recipe: Recipe, given: Any) -> bool:
 
     part = recipe.optimizer
     factory = given or resolve(OPTIMIZERS, part.name, "optimizer")
-    built = build_optimizer(torch.nn.Linear(1, 1), factory, lr=part.lr, weight_decay=part.weight_decay, **part.arguments)
+    built = build_optimizer(
+        torch.nn.Linear(1, 1), factory, lr=part.lr, weight_decay=part.weight_decay, **part.arguments
+    )
     return bool(getattr(built, "divides_by_items", False))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hfpipe.comparison.traces import Trace
 
@@ -27,13 +28,13 @@ def losses_svg(title: str, traces: Sequence[Trace], twins: Mapping[str, str]) ->
 
     base = traces[0]
     drawn = [trace for trace in traces if trace.name not in twins and trace.steps]
-    settings = {"svg.hashsalt": "hfpipe", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.0}
+    settings: Any = {"svg.hashsalt": "hfpipe", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.0}
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(8.0, 6.4), layout="constrained")
         FigureCanvasSVG(figure)
         above, below = figure.subplots(2, 1, sharex=True)
         for index, trace in enumerate(drawn):
-            look = {
+            look: dict[str, Any] = {
                 "color": _COLOURS[index % len(_COLOURS)],
                 "linestyle": _STYLES[index // len(_COLOURS) % len(_STYLES)],
                 "marker": "x" if trace.failure else "o",
@@ -52,7 +53,9 @@ def losses_svg(title: str, traces: Sequence[Trace], twins: Mapping[str, str]) ->
         for axes in (above, below):
             axes.grid(visible=True, linewidth=0.3)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(*above.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8.0)
+        figure.legend(
+            *above.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8.0
+        )
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": title})
     return text.getvalue()

@@ -12,7 +12,10 @@ from typing import Any
 from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, parse_value, with_overrides
 
-_FIXED = {"seed": "all variants train from the one seed", "name": "a name changes nothing; runs are called after what is varied"}
+_FIXED = {
+    "seed": "all variants train from the one seed",
+    "name": "a name changes nothing; runs are called after what is varied",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,11 @@ def grid(recipe: Recipe, vary: Mapping[str, Sequence[Any]]) -> list[Variant]:
             problems += str(error).splitlines()
     _refuse(problems)
     if len(cells) < 2:
-        raise RecipeError("a comparison needs two variants", where="--vary", fix="Give a field two values: --vary engine=trainer,loop.")
+        raise RecipeError(
+            "a comparison needs two variants",
+            where="--vary",
+            fix="Give a field two values: --vary engine=trainer,loop.",
+        )
     names = [name for name, _ in cells]
     if len(set(names)) < len(names) or max(map(len, names)) > 64:
         names = [f"{number:02d}-{name[:60]}".rstrip("-") for number, name in enumerate(names, start=1)]
@@ -114,10 +121,14 @@ def _misuses(vary: Mapping[str, Sequence[Any]]) -> list[str]:
         try:
             texts = [_as_text(value) for value in values]
         except TypeError:
-            problems.append(f"--vary {key}: {list(values)!r}; allowed: what YAML can say; other parts are passed to hfpipe.finetune")
+            problems.append(
+                f"--vary {key}: {list(values)!r}; allowed: what YAML can say; other parts are passed to hfpipe.finetune"
+            )
             continue
         problems += [f"--vary {key}: {text} is given twice" for text in dict.fromkeys(texts) if texts.count(text) > 1]
-        problems += [f"--vary {key}: {other} is varied too, and lies inside it" for other in vary if other.startswith(f"{key}.")]
+        problems += [
+            f"--vary {key}: {other} is varied too, and lies inside it" for other in vary if other.startswith(f"{key}.")
+        ]
     return problems
 
 
@@ -139,7 +150,8 @@ def _as_text(value: Any) -> str:
 def _name(chosen: Mapping[str, Any]) -> str:
     """The values joined, as a run id: those of text as they are, others after the last word of their key."""
     pieces = [
-        value if isinstance(value, str) else f"{key.rpartition('.')[2]}-{json.dumps(value)}" for key, value in chosen.items()
+        value if isinstance(value, str) else f"{key.rpartition('.')[2]}-{json.dumps(value)}"
+        for key, value in chosen.items()
     ]
     cleaned = [re.sub(r"[^a-z0-9._]+", "-", piece.lower()).strip("-._") for piece in pieces]
     return "-".join(piece for piece in cleaned if piece) or "variant"

@@ -11,9 +11,9 @@ from hfpipe.recipe import Recipe
 from hfpipe.runs import Run
 
 # A loss or a weight of size s may differ after t steps by GROWTH * eps * t * max(1, s) and still be called rounding. A
-# float32 sum in another order is off by a few eps; each step adds as much again, and later steps magnify it a little.
+# float32 sum in another order is off by a few eps; each step adds as much again.
 EPS = 2.0**-23
-GROWTH = 16.0
+GROWTH = 4.0
 
 # Their step is proportional to the gradient, so that a factor on the gradient is a factor on the learning rate.
 LINEAR = ("sgd", "updater_sgd", "updater_momentum", "updater_nesterov")

@@ -16,7 +16,16 @@ from hfpipe.parts.reduction import effective_rate, item_scale
 # Relative: how exactly a measured ratio of two L2 norms must be the predicted one.
 _NORM_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 # What may differ between two recipes without changing an update, or in ways that the rates below contain.
-_UNDERSTOOD = ("engine", "loss.reduction", "optimizer.name", "optimizer.lr", "schedule", "evaluate", "checkpoints", "train.workers")
+_UNDERSTOOD = (
+    "engine",
+    "loss.reduction",
+    "optimizer.name",
+    "optimizer.lr",
+    "schedule",
+    "evaluate",
+    "checkpoints",
+    "train.workers",
+)
 
 
 def gradient_ratio(trace: Trace, base: Trace) -> float | None:
@@ -37,7 +46,9 @@ def predicted_gradient_ratio(trace: Trace, base: Trace) -> float | None:
     same_items = ours["num_items"] == theirs["num_items"] and ours["divisor"] == theirs["divisor"]
     if not same_items or not abs(trace.losses[1] - base.losses[1]) <= rounding(1, base.losses[1]):
         return None
-    return item_scale(trace.recipe.loss.reduction, ours["divisor"]) / item_scale(base.recipe.loss.reduction, theirs["divisor"])
+    return item_scale(trace.recipe.loss.reduction, ours["divisor"]) / item_scale(
+        base.recipe.loss.reduction, theirs["divisor"]
+    )
 
 
 def effective_learning_rate(trace: Trace) -> float | None:
@@ -48,6 +59,14 @@ def effective_learning_rate(trace: Trace) -> float | None:
     if not trace.is_linear or not trace.steps:
         return None
     return _rate(trace, trace.steps[0]["divisor"], trace.recipe.optimizer.lr)
+
+
+def of_baseline(base: Trace) -> str:
+    """What there is to say about the baseline itself: that it is not divided exactly once, and that it diverged."""
+    said = "the baseline"
+    if base.is_linear and (base.recipe.loss.reduction == "mean") == base.divides:
+        said += f": {_division(base)}"
+    return said + (f"; diverged after step {_last_step(base)}: {base.failure}" if base.failure is not None else "")
 
 
 def verdict(trace: Trace, base: Trace, difference: Difference, twin: tuple[str, str] | None = None) -> str:
@@ -63,9 +82,13 @@ def verdict(trace: Trace, base: Trace, difference: Difference, twin: tuple[str, 
     measured, predicted = gradient_ratio(trace, base), predicted_gradient_ratio(trace, base)
     tolerance = max(_NORM_TOLERANCE.get(part.precision, 1e-2) for part in (trace, base))
     if measured is not None and predicted is not None and not math.isclose(measured, predicted, rel_tol=tolerance):
-        said.append(f"the first gradient is {measured:.6g} times the baseline's, and the arithmetic predicts {predicted:.6g}")
+        said.append(
+            f"the first gradient is {measured:.6g} times the baseline's, and the arithmetic predicts {predicted:.6g}"
+        )
     if trace.failure is None and base.failure is None and trace.weights_step != base.weights_step:
-        said.append(f"model/ holds the weights of step {trace.weights_step}, the baseline's those of step {base.weights_step}")
+        said.append(
+            f"model/ holds the weights of step {trace.weights_step}, the baseline's those of step {base.weights_step}"
+        )
     if twin is not None:
         said.append(f"the same as {twin[0]}, {twin[1]}")
     return "; ".join(said)
@@ -76,11 +99,9 @@ def _main(trace: Trace, base: Trace, difference: Difference) -> str:
     others = _other_fields(trace, base)
     besides = f"; {', '.join(others)} differ{'s' if len(others) == 1 else ''} too" if others else ""
     if trace.failure is not None:
-        last = trace.steps[-1]["step"] if trace.steps else 0
-        return f"diverged after step {last}: {trace.failure}" + (f"; {rate}{besides}" if rate else "")
+        return f"diverged after step {_last_step(trace)}: {trace.failure}" + (f"; {rate}{besides}" if rate else "")
     if base.failure is not None:
-        last = base.steps[-1]["step"] if base.steps else 0
-        return f"the baseline diverged after step {last}" + (f"; {rate}{besides}" if rate else "")
+        return f"the baseline diverged after step {_last_step(base)}" + (f"; {rate}{besides}" if rate else "")
     if difference.size is not None:
         return _same(trace, base, difference, rate)
     if rate is not None:
@@ -136,15 +157,18 @@ def rate_explanation(trace: Trace, base: Trace) -> tuple[str | None, int | None]
         return None, None
     full = trace.steps[0]["divisor"]
     at_full = [ratio for divisor, _, ratio in ratios if divisor == full]
-    ragged = [(step, ratio) for divisor, step, ratio in ratios if divisor != full and not math.isclose(ratio, at_full[0])]
+    ragged = [
+        (step, ratio) for divisor, step, ratio in ratios if divisor != full and not math.isclose(ratio, at_full[0])
+    ]
     if not all(math.isclose(ratio, at_full[0]) for ratio in at_full):
         return f"from {min(at_full):.3g} to {max(at_full):.3g} times the learning rate: the schedules differ", None
     if math.isclose(at_full[0], 1):
         return None, ragged[0][0] if ragged else None
-    text = f"{_times(at_full[0])} the learning rate: {_cause(trace, base)}"
+    rate = "the learning rate of the gradient" if trace.recipe.optimizer.weight_decay else "the learning rate"
+    text = f"{_times(at_full[0])} {rate}: {_cause(trace, base)}"
     if ragged:
         step, ratio = ragged[0]
-        text += f" ({_times(ratio)} in step {step}, a ragged batch)"
+        text += f" ({_times(ratio).removesuffix(' of')} in step {step}, a ragged batch)"
     return text, None
 
 
@@ -178,8 +202,6 @@ def _cause(trace: Trace, base: Trace) -> str:
     is_mean = [part.recipe.loss.reduction == "mean" for part in (trace, base)]
     if trace.is_linear and (is_mean[0] != is_mean[1] or trace.divides != base.divides):
         causes.append(_division(trace))
-        if _division(base) in ("sum without division", "none, a sum without division", "divided twice"):
-            causes.append(f"the baseline is {_division(base)}")
     if ours.optimizer.lr != theirs.optimizer.lr:
         causes.append(f"optimizer.lr is {ours.optimizer.lr:g}, the baseline's {theirs.optimizer.lr:g}")
     return ", and ".join(causes) or "the schedule"
@@ -192,6 +214,10 @@ def _division(trace: Trace) -> str:
     if trace.divides:
         return f"divided once, by {_name(trace)}"
     return "sum without division" if reduction == "sum" else "none, a sum without division"
+
+
+def _last_step(trace: Trace) -> int:
+    return trace.steps[-1]["step"] if trace.steps else 0
 
 
 def _times(ratio: float) -> str:

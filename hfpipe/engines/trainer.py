@@ -62,12 +62,16 @@ class ItemTrainer(Trainer):
         """The job's own loader, whose order depends on seed and epoch alone."""
         return self.job.loader
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
         """The micro-batches of one update, and the sum of their items' weights over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
         tally = self.job.objective.tally(batches)
         self.update = Update(self.job.objective, tally, [])
-        self.args.max_grad_norm = clip_threshold(self.job.recipe.train.max_grad_norm, self.job.objective.reduction, tally.divisor)
+        self.args.max_grad_norm = clip_threshold(
+            self.job.recipe.train.max_grad_norm, self.job.objective.reduction, tally.divisor
+        )
         return batches, torch.tensor(tally.divisor)
 
     def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -77,7 +81,9 @@ class ItemTrainer(Trainer):
         self.update.add(losses)
         return self.job.objective.backward_value(losses, self.update.tally, self.args.world_size)
 
-    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
         self.measured = record = measure(self.job, self.state.global_step)
         named = {f"{metric_key_prefix}_{name}": value for name, value in record["metrics"].items()}
@@ -109,7 +115,9 @@ class Records(TrainerCallback):
             grad_norm, lr = float(logs["grad_norm"]), logs["learning_rate"]
             self.trainer.emit(self.trainer.job.step_record(state.global_step, self.figures, grad_norm, lr))
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Record an evaluation."""
         assert self.trainer.measured is not None
         self.trainer.emit(self.trainer.measured)
@@ -120,7 +128,8 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
     recipe = job.recipe
     every = recipe.evaluate.every if job.evaluation_data is not None else "never"
     return TrainingArguments(
-        **recipe.trainer,
+        # Asked for bf16 on a CPU, TrainingArguments looks for a GPU unless it is told.
+        **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
         max_steps=job.num_steps,
@@ -142,5 +151,4 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         logging_nan_inf_filter=False,  # it would show a loss that is not finite as 0
         disable_tqdm=True,
         remove_unused_columns=False,  # nothing unused is left after tokenizing
-        report_to=recipe.trainer.get("report_to", "none"),
     )

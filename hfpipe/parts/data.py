@@ -45,7 +45,9 @@ class RawData:
         base = re.match(r"[^\[+]*", expression)[0].strip()  # type: ignore[index]
         if base not in self.splits:
             raise DataError(
-                f"{self.name} has no split {base!r}{near(base, self.splits)}", where=where, allowed=", ".join(self.splits)
+                f"{self.name} has no split {base!r}{near(base, self.splits)}",
+                where=where,
+                allowed=", ".join(self.splits),
             )
         rows = self.splits[base]
         if base != expression:
@@ -126,7 +128,9 @@ def _prepared(path: str, name: str | None, revision: str | None) -> str | None:
 
 
 def _open_folder(folder: Path, recipe: Recipe) -> RawData:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)
+    )
     if recipe.dataset.revision is not None:
         raise RecipeError("a revision for a local folder", where=recipe.where("dataset.revision"), fix="Remove it.")
     digest = digest_of_files(files, relative_to=folder)
@@ -136,7 +140,9 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
 def _open_files(recipe: Recipe) -> RawData:
     spec, where = recipe.dataset, recipe.where("dataset.data_files")
     if spec.data_files is None:
-        raise RecipeError("data_files is missing", where=recipe.where("dataset.path"), fix=f"Name the {spec.path} files.")
+        raise RecipeError(
+            "data_files is missing", where=recipe.where("dataset.path"), fix=f"Name the {spec.path} files."
+        )
     given = spec.data_files if isinstance(spec.data_files, dict) else {"train": list(_listed(spec.data_files))}
     files = {split: _found(patterns, where) for split, patterns in given.items()}
     digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
@@ -185,7 +191,9 @@ def _build(
     `cache` names a folder of its own for these very data, since the library caches a local folder by its name.
     """
     if cache is not None:
-        options["cache_dir"] = str(Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24])
+        options["cache_dir"] = str(
+            Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24]
+        )
     try:
         builder = datasets.load_dataset_builder(path, **options)
         builder.download_and_prepare()

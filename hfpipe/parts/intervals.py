@@ -20,7 +20,13 @@ _MOST_NUMBERS = 20_000_000  # held at once while resampling
 
 
 def bootstrap_intervals(
-    metrics: Sequence[tuple[str, Metric]], predictions: Array, references: Array, losses: Array, weights: Array, *, seed: int
+    metrics: Sequence[tuple[str, Metric]],
+    predictions: Array,
+    references: Array,
+    losses: Array,
+    weights: Array,
+    *,
+    seed: int,
 ) -> dict[str, list[float] | None]:
     """Percentile intervals [low, high] of the loss and of every metric, resampling examples with replacement.
 
@@ -66,7 +72,9 @@ def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed:
     return _percentiles(result.bootstrap_distribution)
 
 
-def _slow_intervals(name: str, metric: Metric, predictions: Array, references: Array, seed: int) -> dict[str, list[float] | None]:
+def _slow_intervals(
+    name: str, metric: Metric, predictions: Array, references: Array, seed: int
+) -> dict[str, list[float] | None]:
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(_SLOW_RESAMPLES if len(references) > 1 else 0):
         rows = rng.integers(0, len(references), len(references))
@@ -75,7 +83,10 @@ def _slow_intervals(name: str, metric: Metric, predictions: Array, references: A
         except HfpipeError:  # such as a resample that lacks a class
             continue
     names = drawn[0] if drawn else {}
-    return {key: _percentiles(np.array([np.nan if one[key] is None else one[key] for one in drawn], dtype=float)) for key in names}
+    return {
+        key: _percentiles(np.array([np.nan if one[key] is None else one[key] for one in drawn], dtype=float))
+        for key in names
+    }
 
 
 def _percentiles(values: Array) -> list[float] | None:
@@ -146,5 +157,8 @@ _STATISTICS: dict[str, dict[str, Callable[..., Array]]] = {
     "glue/mrpc": {"accuracy": _accuracy, "f1": _f1},
     "glue/qqp": {"accuracy": _accuracy, "f1": _f1},
     "glue/stsb": {"pearson": _pearson, "spearmanr": _spearman},
-    **{f"glue/{name}": _ONE_ACCURACY for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli")},
+    **{
+        f"glue/{name}": _ONE_ACCURACY
+        for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli")
+    },
 }

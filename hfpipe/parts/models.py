@@ -57,7 +57,9 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
             fix="hfpipe never runs a checkpoint's code; use one whose architecture transformers has.",
         )
     if "model_type" not in described:
-        raise ModelError(f"{spec.checkpoint!r}: config.json has no model_type", where=where, fix="Save it with save_pretrained.")
+        raise ModelError(
+            f"{spec.checkpoint!r}: config.json has no model_type", where=where, fix="Save it with save_pretrained."
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
@@ -108,7 +110,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             fix="The tokenizer belongs to another checkpoint; take the one that was trained with these weights.",
         )
     if tokenizer.pad_token is None:
-        raise ModelError(f"the tokenizer of {name!r} has no padding token", where=where, fix="Set pad_token and save it.")
+        raise ModelError(
+            f"the tokenizer of {name!r} has no padding token", where=where, fix="Set pad_token and save it."
+        )
     return tokenizer
 
 
@@ -128,14 +132,23 @@ def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) ->
     positions = getattr(checkpoint.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         # RoBERTa's family counts positions from pad_token_id + 1, so that many rows are never used.
-        offset = checkpoint.config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xlm-roberta-xl")
+        offset = checkpoint.config.model_type in (
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "longformer",
+            "mpnet",
+            "xlm-roberta-xl",
+        )
         bounds.append(positions - (checkpoint.config.pad_token_id + 1 if offset else 0))
     if tokenizer.model_max_length < 10**9:
         bounds.append(int(tokenizer.model_max_length))
     return min(bounds) if bounds else None
 
 
-def load_model(checkpoint: Checkpoint, task: TextTask, fresh: Iterable[str], fresh_where: str) -> tuple[PreTrainedModel, list[str]]:
+def load_model(
+    checkpoint: Checkpoint, task: TextTask, fresh: Iterable[str], fresh_where: str
+) -> tuple[PreTrainedModel, list[str]]:
     """The model for the task with the checkpoint's weights.
 
     Returns:
@@ -209,7 +222,9 @@ def _read_config(folder: Path, name: str, where: str) -> dict[str, Any]:
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{name!r} has no config.json in {folder}", where=where, fix="Name a folder written by save_pretrained.") from None
+        raise ModelError(
+            f"{name!r} has no config.json in {folder}", where=where, fix="Name a folder written by save_pretrained."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / 'config.json'} is not JSON: {error}", where=where) from None
     if not isinstance(described, dict):

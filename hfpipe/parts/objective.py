@@ -75,7 +75,10 @@ class Objective:
             counts = reduce(counts.to(state.device), "sum").cpu()  # type: ignore[no-untyped-call]
         num_items, divisor = int(counts[0]), float(counts[1])
         if not num_items or divisor <= 0:
-            raise RecipeError(f"an update has {num_items} items of total weight {divisor}", fix="Look at the labels and class_weights.")
+            raise RecipeError(
+                f"an update has {num_items} items of total weight {divisor}",
+                fix="Look at the labels and class_weights.",
+            )
         return Tally(num_items, divisor)
 
     def weights(self, labels: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,9 @@ def make_task(spec: schema.Task, train: datasets.Dataset, title: str, where: str
         names = tuple(feature.names)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = [value for value in pc.unique(column).to_pylist() if value is not None]
-        names = tuple(sorted(found, key=lambda value: (not value.isdigit(), int(value) if value.isdigit() else 0, value)))
+        names = tuple(
+            sorted(found, key=lambda value: (not value.isdigit(), int(value) if value.isdigit() else 0, value))
+        )
     elif pa.types.is_integer(column.type):
         found = sorted(value for value in pc.unique(column).to_pylist() if value is not None)
         if found != list(range(len(found))):
@@ -134,7 +136,9 @@ def check_features_agree(task: TextTask, rows: datasets.Dataset, split: str, whe
     """
     feature = rows.features.get(task.label)
     if isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != task.names:
-        raise DataError(f"{split}: the classes are {feature.names}", where=where, allowed=f"{list(task.names)}, as in training")
+        raise DataError(
+            f"{split}: the classes are {feature.names}", where=where, allowed=f"{list(task.names)}, as in training"
+        )
 
 
 def encode(
@@ -164,7 +168,13 @@ def encode(
         _encode_batch,
         batched=True,
         remove_columns=rows.column_names,
-        fn_kwargs={"tokenizer": tokenizer, "task": task, "classes": classes, "max_length": max_length, "labelled": labelled},
+        fn_kwargs={
+            "tokenizer": tokenizer,
+            "task": task,
+            "classes": classes,
+            "max_length": max_length,
+            "labelled": labelled,
+        },
         new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
     )
 

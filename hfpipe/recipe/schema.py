@@ -73,7 +73,10 @@ class Dataset(Section):
     """Configuration of the data set (`mrpc`), where it has several."""
     revision: str | None = None
     """Commit, branch or tag on the Hub; null takes the newest and records its commit."""
-    data_files: Annotated[str | tuple[str, ...] | dict[str, str | list[str]] | None, BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = None
+    data_files: Annotated[
+        str | tuple[str, ...] | dict[str, str | list[str]] | None,
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ] = None
     """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`."""
     splits: Splits = Splits()
     """Which split plays which role."""
@@ -245,7 +248,9 @@ class Recipe(Section):
         if self.trainer and self.engine == "loop":
             raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
         if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
-            raise PydanticCustomError("idle", "label_smoothing and class_weights need classes, and a regression has none")
+            raise PydanticCustomError(
+                "idle", "label_smoothing and class_weights need classes, and a regression has none"
+            )
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -259,3 +264,15 @@ class Recipe(Section):
             if pieces[:end] in self._positions:
                 return f"{self._positions[pieces[:end]]}: {path}"
         return path
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe file, for editors: with `extends`, and one text wherever a list of texts may stand."""
+    schema = Recipe.model_json_schema()
+    schema["properties"]["extends"] = {"type": "string", "description": "Another recipe to take as the base."}
+    schema.pop("required", None)  # what is missing here may come from the extended recipe
+    for section, field in (("Task", "text"), ("Model", "fresh"), ("Evaluate", "metrics")):
+        listed = schema["$defs"][section]["properties"][field]
+        about = {key: listed.pop(key) for key in ("description", "default", "title") if key in listed}
+        schema["$defs"][section]["properties"][field] = {"anyOf": [{"type": "string"}, listed], **about}
+    return schema

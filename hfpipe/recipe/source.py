@@ -95,7 +95,9 @@ def _parse(text: str, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         what = " ".join(str(error.problem or error.context or error).split())
-        raise RecipeError(f"not YAML 1.2: {what}", where=where, fix="Mend the line, and look at the one above it.") from None
+        raise RecipeError(
+            f"not YAML 1.2: {what}", where=where, fix="Mend the line, and look at the one above it."
+        ) from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise RecipeError(f"not YAML 1.2: {' '.join(str(error).split())}", where=name) from None
 
@@ -117,7 +119,9 @@ def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
     tree = _parse(text, str(path))
     if not isinstance(tree, Mapping):
         got = "nothing" if tree is None else f"a {type(tree).__name__}"
-        raise RecipeError(f"holds {got}", where=str(path), allowed="a mapping of sections; `hfpipe recipes show quickstart`")
+        raise RecipeError(
+            f"holds {got}", where=str(path), allowed="a mapping of sections; `hfpipe recipes show quickstart`"
+        )
     own: Positions = {}
     fields = _plain(tree, (), str(path), own, [0])
     parent = fields.pop("extends", None)
@@ -128,7 +132,9 @@ def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
         raise RecipeError(f"extends: {parent!r}", where=own[("extends",)], allowed="the name of one other recipe")
     if depth == _MOST_EXTENDS:
         raise RecipeError(
-            f"extends: more than {_MOST_EXTENDS} recipes deep", where=own[("extends",)], fix="Look for a circle of `extends`."
+            f"extends: more than {_MOST_EXTENDS} recipes deep",
+            where=own[("extends",)],
+            fix="Look for a circle of `extends`.",
         )
     beside = path.parent / parent
     inherited = _read(beside if beside.is_file() else shipped.find(parent, own[("extends",)]), positions, depth + 1)
@@ -149,7 +155,11 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
     """The parsed tree as plain Python values; the place of every key goes into `positions`."""
     seen[0] += 1
     if seen[0] > _MOST_NODES or len(path) > 50:
-        raise RecipeError(f"more than {_MOST_NODES:,} values, or nested too deeply", where=file, fix="Look for aliases (*name) inside aliases.")
+        raise RecipeError(
+            f"more than {_MOST_NODES:,} values, or nested too deeply",
+            where=file,
+            fix="Look for aliases (*name) inside aliases.",
+        )
     tag = getattr(getattr(node, "tag", None), "value", None)
     if isinstance(node, TaggedScalar) and tag == "tag:yaml.org,2002:str":
         return str(node.value)
@@ -218,7 +228,9 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
                 section[piece] = {}
                 positions[path[: depth + 1]] = label
             if not isinstance(section[piece], dict):
-                problems.append(f"{label}: {'.'.join(path[: depth + 1])} is a single value and has no {path[depth + 1]!r}")
+                problems.append(
+                    f"{label}: {'.'.join(path[: depth + 1])} is a single value and has no {path[depth + 1]!r}"
+                )
                 break
             section = section[piece]
         else:
@@ -295,5 +307,3 @@ def _known_path(location: list[str]) -> tuple[list[str], type[BaseModel] | None]
             break
         model = nested
     return path, model
-
-

@@ -75,7 +75,12 @@ class Recorder:
     @property
     def best_folder(self) -> Path | None:
         """The best checkpoint, when one is kept and it is not the last step."""
-        if self.best is None or not self._keeps_best or self.last_step is None or self.best["step"] == self.last_step["step"]:
+        if (
+            self.best is None
+            or not self._keeps_best
+            or self.last_step is None
+            or self.best["step"] == self.last_step["step"]
+        ):
             return None
         return self.run.path / _name(self.best["step"])
 

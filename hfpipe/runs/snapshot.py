@@ -12,7 +12,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("hfpipe", "torch", "transformers", "datasets", "accelerate", "evaluate", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+PACKAGES = (
+    "hfpipe",
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+)
 
 
 def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, label: str = "") -> str:
@@ -54,7 +66,9 @@ def commit() -> str | None:
     """The git commit of the working directory, marked `-dirty` when files differ; None outside a repository."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("-dirty" if status.stdout.strip() else "")

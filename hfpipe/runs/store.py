@@ -50,7 +50,11 @@ class Run:
         if name is not None:
             check_id(name)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        candidates = [name] if name else [f"{recipe.name[:40]}-{stamp}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))]
+        candidates = (
+            [name]
+            if name
+            else [f"{recipe.name[:40]}-{stamp}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))]
+        )
         for candidate in candidates:
             path = folder / candidate
             try:
@@ -62,12 +66,18 @@ class Run:
                 continue
             except OSError as error:
                 raise MachineError(
-                    f"{path} can't be made: {error.strerror}", where="--runs-dir", fix="Name a folder you may write with --runs-dir."
+                    f"{path} can't be made: {error.strerror}",
+                    where="--runs-dir",
+                    fix="Name a folder you may write with --runs-dir.",
                 ) from error
             run = cls(path)
             run.write_text("recipe.yaml", to_yaml(recipe))
             return run
-        raise RecipeError(f"the run id {candidates[0]!r} is taken in {folder}", where="--name", fix="Choose another, or delete that run.")
+        raise RecipeError(
+            f"the run id {candidates[0]!r} is taken in {folder}",
+            where="--name",
+            fix="Choose another, or delete that run.",
+        )
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file so that a reader sees the old or the new one, never half of it. NaN becomes null."""
@@ -107,7 +117,9 @@ class Run:
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"not JSON: {error}", where=str(self.path / name), fix="The run was damaged; train it again.") from None
+            raise RecipeError(
+                f"not JSON: {error}", where=str(self.path / name), fix="The run was damaged; train it again."
+            ) from None
 
     @property
     def about(self) -> dict[str, Any]:
@@ -193,7 +205,9 @@ def check_id(name: str) -> None:
         RecipeError: with what an id may be.
     """
     if not re.fullmatch(NAME_PATTERN, name) or name.split(".")[0] in _RESERVED:
-        raise RecipeError(f"{name[:80]!r} is no run id", where="--name", allowed="1 to 64 of a-z 0-9 . _ -, not starting with a sign")
+        raise RecipeError(
+            f"{name[:80]!r} is no run id", where="--name", allowed="1 to 64 of a-z 0-9 . _ -, not starting with a sign"
+        )
 
 
 def list_runs(folder: Path) -> list[Run]:

@@ -35,7 +35,13 @@ def write_transformers_files(run: Run, rows: dict[str, int], summary: dict[str, 
     run.write_json("train_results.json", train)
     run.write_json("all_results.json", {**evaluation, **train})
     history = [
-        {"epoch": r["epoch"], "grad_norm": r["grad_norm"], "learning_rate": r["lr"], "loss": r["loss"], "step": r["step"]}
+        {
+            "epoch": r["epoch"],
+            "grad_norm": r["grad_norm"],
+            "learning_rate": r["lr"],
+            "loss": r["loss"],
+            "step": r["step"],
+        }
         if r["type"] == "step"
         else {"epoch": r["epoch"], "step": r["step"], **{f"eval_{name}": value for name, value in r["metrics"].items()}}
         for r in records

@@ -1,0 +1,101 @@
+"""Write what is made from the recipe's schema: docs/recipe.md and recipes/schema.json.
+
+    python scripts/generate.py           write both
+    python scripts/generate.py --check   exit 1 when one of them is stale
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from hfpipe.recipe import catalog
+from hfpipe.recipe.schema import Recipe, json_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def reference() -> str:
+    schema = Recipe.model_json_schema()
+    sections = schema["$defs"]
+    lines = [
+        "# The recipe",
+        "",
+        "Every field of a recipe, made from the schema by `scripts/generate.py`. YAML 1.2; an unknown field is an error.",
+        "`extends: other.yaml` takes another recipe as the base: mappings are joined, everything else is replaced.",
+        "On the command line and in `load_recipe(..., overrides=[...])` a field is changed by its path: `train.epochs=1`.",
+        "",
+    ]
+    plain = {name: spec for name, spec in schema["properties"].items() if "$ref" not in spec}
+    lines += ["## Top level", "", *_table(plain, schema.get("required", []))]
+    for name, spec in schema["properties"].items():
+        if "$ref" not in spec:
+            continue
+        section = sections[spec["$ref"].rpartition("/")[2]]
+        lines += ["", f"## `{name}`", "", section["description"], "", *_table(section["properties"], section.get("required", []))]
+        for key, nested in section["properties"].items():
+            if "$ref" in nested:
+                inner = sections[nested["$ref"].rpartition("/")[2]]
+                lines += ["", f"### `{name}.{key}`", "", inner["description"], "", *_table(inner["properties"], [])]
+    lines += ["", "## Names", "", "Beside these, `module:attribute` names an object of your own.", ""]
+    for title, table in (
+        ("Losses", catalog.LOSSES),
+        ("Optimizers", catalog.OPTIMIZERS),
+        ("Schedules", catalog.SCHEDULES),
+        ("Metrics", catalog.METRICS),
+    ):
+        lines += [f"### {title}", "", "| name | arguments |", "| --- | --- |"]
+        lines += [f"| `{name}` | {', '.join(f'`{a}`' for a in entry.arguments)} |" for name, entry in table.items()]
+        lines += [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(properties: dict[str, Any], required: list[str]) -> list[str]:
+    rows = ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, spec in properties.items():
+        default = "required" if name in required else f"`{json.dumps(spec['default'])}`" if "default" in spec else ""
+        if "$ref" in spec:
+            default = ""
+        meaning = " ".join(spec.get("description", "").split()).replace("|", "\\|")
+        rows.append(f"| `{name}` | {_type(spec)} | {default} | {meaning} |")
+    return rows
+
+
+def _type(spec: dict[str, Any]) -> str:
+    if "anyOf" in spec:
+        return " or ".join(dict.fromkeys(_type(part) for part in spec["anyOf"]))
+    if "enum" in spec:
+        return ", ".join(f"`{value}`" for value in spec["enum"])
+    if "const" in spec:
+        return f"`{spec['const']}`"
+    if "$ref" in spec:
+        return "section"
+    names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    names |= {"array": "list", "object": "mapping", "null": "null"}
+    bounds = []
+    for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")):
+        if key in spec:
+            bounds.append(f"{sign} {spec[key]}")
+    return names.get(spec.get("type", ""), "anything") + (f" {', '.join(bounds)}" if bounds else "")
+
+
+def schema_json() -> str:
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    made = {ROOT / "docs" / "recipe.md": reference(), ROOT / "recipes" / "schema.json": schema_json()}
+    stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run python scripts/generate.py")
+        sys.exit(1 if stale else 0)
+    for path in stale:
+        path.write_text(made[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
