@@ -145,7 +145,7 @@ def compare(
     overrides: Overrides = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=A,B,...", help="A field and its values; may be given several times: the grid is trained."),
+        typer.Option(metavar="KEY=A,B,...", help="A field and its values. Several make a grid."),
     ] = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
@@ -270,14 +270,15 @@ def runs_list(runs_dir: RunsDir = None, as_json: Json = False) -> None:
     folder = runs_dir or default_folder()
     rows: list[dict[str, Any]] = []
     for run in list_runs(folder):
-        about = run.about
+        damaged = run.status == "damaged"
+        about, metrics = ({}, {}) if damaged else (run.about, run.metrics)
         rows.append(
             {
                 "id": run.id,
                 "status": run.status,
                 "engine": about.get("engine"),
                 "started": about.get("started"),
-                "metrics": run.metrics,
+                "metrics": metrics,
             }
         )
     if as_json:

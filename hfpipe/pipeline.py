@@ -133,7 +133,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
     if scale is not None:
         emit(scale.record())
         if not str(getattr(train, "__module__", "")).startswith("hfpipe.engines."):
-            own = "the engine is your own: that check saw the loss and its reduction, not what the engine does with them"
+            own = "the engine is your own: that check saw the loss and its reduction, not what it does with them"
             emit({"type": "notice", "text": own})
         if not scale.ok:
             raise scale.error()

@@ -1,4 +1,4 @@
-"""What `hfpipe doctor RECIPE` measures: on a few rows of the recipe's own data, with its own checkpoint and objective."""
+"""What `hfpipe doctor RECIPE` measures, on a few rows of the recipe's data with its checkpoint and objective."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
     yield "checkpoint", True, f"{recipe.model.checkpoint}: {type(job.model).__name__}, {weights:,} weights{fresh}", 0
     yield "device", True, f"{job.device}, {job.precision.name}: {job.precision.why}", 0
     yield _tokenizer(job)
-    yield _scale(job)
-    yield _stock(job)
+    cut = _cut(job, recipe.train.accumulate)
+    yield _scale(job, *cut)
+    yield _stock(job, *cut)
     first = _three_steps(_BOTH["trainer"], job)
     del job  # one in memory at a time: that of the other engine comes next
     yield _agreement(small, data, first, own=recipe.engine if recipe.engine not in ENGINES else None)
@@ -109,7 +110,7 @@ def _tokenizer(job: Job) -> Found:
     return "tokenizer", True, f"{fit}, {unknown:.1%} of {len(words):,} tokens are unknown", 0
 
 
-def _scale(job: Job) -> Found:
+def _scale(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -> Found:
     """Whether one update has one gradient, however it is cut: by the definition, and through both engines."""
     name = "loss scale"
     measured = check_scale(job)
@@ -117,7 +118,6 @@ def _scale(job: Job) -> Found:
         return name, True, "one example is no update that could be cut", 0
     if not measured.ok:
         return name, False, str(measured.error()), _NUMBERS
-    rows, batch_size, accumulate = _cut(job)
     ratios = {}
     for engine, train in _BOTH.items():
         whole, cut = (
@@ -131,10 +131,9 @@ def _scale(job: Job) -> Found:
     return name, False, f"depends on accumulation: the gradients of {shapes} have the ratio {told}, not 1", _NUMBERS
 
 
-def _stock(job: Job) -> Found:
+def _stock(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -> Found:
     """What a bare transformers.Trainer does with the same examples and the head's own loss."""
     name = "stock Trainer"
-    rows, batch_size, accumulate = _cut(job)
     if accumulate < 2:
         return name, True, "one example is no update that could be cut", 0
     try:
@@ -150,9 +149,9 @@ def _stock(job: Job) -> Found:
     return name, True, f"its gradient would be {verb} {ratio:.3f} times {at} ({losses}); hfpipe's is not", 0
 
 
-def _cut(job: Job) -> tuple[datasets.Dataset, int, int]:
-    """A few rows, and the batch size and accumulation that make one update of them."""
-    accumulate = job.recipe.train.accumulate if 2 <= job.recipe.train.accumulate <= 4 else 4
+def _cut(job: Job, accumulate: int) -> tuple[datasets.Dataset, int, int]:
+    """A few rows, and the batch size and accumulation that make one update of them: the recipe's own, or 4."""
+    accumulate = accumulate if 2 <= accumulate <= 4 else 4
     rows = few_examples(job, 2 * accumulate)
     accumulate = min(accumulate, len(rows))
     batch_size = len(rows) // accumulate
@@ -162,7 +161,7 @@ def _cut(job: Job) -> tuple[datasets.Dataset, int, int]:
 def _first_gradient(
     train: Callable[..., None], job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int
 ) -> float:
-    """The norm of the gradient of an engine's first update, without dropout and in fp32; the weights stay as they are."""
+    """The norm of an engine's first gradient, without dropout and in fp32; the weights stay as they are."""
     changes = [f"train.batch_size={batch_size}", f"train.accumulate={accumulate}", "train.max_steps=1"]
     recipe = with_overrides(job.recipe, [*changes, "train.max_grad_norm=null", "train.gradient_checkpointing=false"])
     optimizer, schedule = _motionless(job.model)

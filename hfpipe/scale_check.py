@@ -139,11 +139,12 @@ def check_scale(job: Job) -> ScaleCheck | None:
 
             tally = objective.tally(micro_batches)
             for batch in micro_batches:
-                objective.backward_value(_item_losses(job, batch), tally, state.num_processes).backward()
+                value = objective.backward_value(_item_losses(job, batch), tally, state.num_processes)
+                value.backward()  # type: ignore[no-untyped-call]
             if state.num_processes > 1:
                 for parameter in model.parameters():
                     if parameter.grad is not None:
-                        parameter.grad = reduce(parameter.grad, "mean")  # type: ignore[no-untyped-call]  # as DDP does
+                        parameter.grad = reduce(parameter.grad, "mean")  # as DDP does
             cut = _gradient_norm(model)
 
             _backward_as_defined(job, whole, -1.0)

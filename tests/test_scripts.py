@@ -302,6 +302,17 @@ def test_failed_setup_is_made_anew(checkout: Checkout) -> None:
     assert "is current" in checkout.setup().stderr
 
 
+def test_broken_off_update_is_not_current(checkout: Checkout) -> None:
+    """After a failed update the mark of the earlier success counts no longer, even if its requirements come back."""
+    checkout.setup()
+    constraints = checkout.root / "constraints.txt"
+    before = constraints.read_text()
+    constraints.write_text(f"{before}# changed\n")
+    assert checkout.setup(PIP_CODE="1").returncode == 5
+    constraints.write_text(before)
+    assert "was broken off: making it anew" in checkout.setup().stderr
+
+
 def killed_while_pip_works(checkout: Checkout, number: signal.Signals) -> int:
     """Kill a set-up in the middle of pip; its exit code."""
     process = checkout.start("scripts/setup", PIP_SLEEPS="1.5")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def bootstrap_intervals(
     found: dict[str, list[float] | None] = {"loss": _interval((losses, weights), _ratio, seed)}
     for name, metric in metrics:
         vectorised = _STATISTICS.get(name)
-        if vectorised is not None and not getattr(metric, "arguments_given", False):
+        if vectorised is not None and _scores_class_1(metric):
             for key, statistic in vectorised.items():
                 found[key] = _interval((predictions, references), statistic, seed)
         else:
@@ -53,11 +54,18 @@ def bootstrap_intervals(
     return found
 
 
+def _scores_class_1(metric: Metric) -> bool:
+    """Whether a metric was built without an average or a positive class of its own, as the statistics below are."""
+    return getattr(metric, "average", "binary") == "binary" and getattr(metric, "pos_label", 1) == 1
+
+
 def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> list[float] | None:
     examples = len(columns[0])
     if examples < 2:
         return None
-    with np.errstate(all="ignore"):
+    # An undefined resample is NaN and left out below; scipy's warning about it says nothing more.
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             columns,
             statistic,
@@ -126,6 +134,18 @@ def _recall(predictions: Array, references: Array, axis: int) -> Array:
     return hits / is_so
 
 
+def _matthews(predictions: Array, references: Array, axis: int) -> Array:
+    """The correlation of the confusion matrix in any number of classes, as `MatthewsCorrelation` writes it."""
+    examples = references.shape[axis]
+    hits = (predictions == references).sum(axis=axis)
+    both, said_twice, is_twice = 0, 0, 0
+    for label in np.union1d(predictions, references):
+        said, is_so = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
+        both, said_twice, is_twice = both + said * is_so, said_twice + said**2, is_twice + is_so**2
+    margins = (examples**2 - np.asarray(said_twice, float)) * (examples**2 - np.asarray(is_twice, float))
+    return np.asarray((hits * examples - both) / np.sqrt(margins))
+
+
 def _pearson(predictions: Array, references: Array, axis: int) -> Array:
     x = predictions - predictions.mean(axis=axis, keepdims=True)
     y = references - references.mean(axis=axis, keepdims=True)
@@ -150,6 +170,9 @@ _STATISTICS: dict[str, dict[str, Callable[..., Array]]] = {
     "f1": {"f1": _f1},
     "precision": {"precision": _precision},
     "recall": {"recall": _recall},
+    "matthews_correlation": {"matthews_correlation": _matthews},
+    "glue/cola": {"matthews_correlation": _matthews},
+    "glue/ax": {"matthews_correlation": _matthews},
     "pearson": {"pearson": _pearson},
     "spearmanr": {"spearmanr": _spearman},
     "mse": {"mse": _mse},
@@ -159,6 +182,6 @@ _STATISTICS: dict[str, dict[str, Callable[..., Array]]] = {
     "glue/stsb": {"pearson": _pearson, "spearmanr": _spearman},
     **{
         f"glue/{name}": _ONE_ACCURACY
-        for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli")
+        for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
     },
 }

@@ -50,6 +50,12 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _trainer(trainer)
 
 
+def default_loss(fields: Mapping[str, Any]) -> str:
+    """The loss of a recipe that names none."""
+    task = fields.get("task")
+    return "mse" if isinstance(task, Mapping) and task.get("kind") == "text-regression" else "cross_entropy"
+
+
 def _part(path: tuple[str, ...], table: Mapping[str, Entry], name: Any, what: str) -> Iterator[Problem]:
     if isinstance(name, str) and name:
         try:
