@@ -383,13 +383,20 @@ def _print_json(content: Any) -> None:
     print(json.dumps(finite(content), indent=2, ensure_ascii=False))
 
 
+# A wrong option or a missing argument. Some releases of typer bring their own copy of click, where this class is.
+_USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> None:
     """Run a command, tell an error in one paragraph, and leave with its exit code."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="hfpipe")
-    except KeyboardInterrupt:
+        code = app(args=arguments, prog_name="hfpipe", standalone_mode=False)
+        if code == StoppedByUser.exit_code:  # typer's own answer to Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except (KeyboardInterrupt, typer.Abort):
         _leave(StoppedByUser("stopped by the user"), arguments, debug)
     except HfpipeError as error:
         _leave(error, arguments, debug)
@@ -397,7 +404,12 @@ def main() -> None:
         from hfpipe.machine import as_machine_error
 
         _leave(as_machine_error(error), arguments, debug)
-    except Exception as error:  # noqa: BLE001 - the last resort: a fault of hfpipe itself, told without a traceback
+    except Exception as error:  # the last resort: a fault of hfpipe itself, told without a traceback
+        if isinstance(error, _USAGE_ERRORS):
+            error.show()  # with the usage above it
+            if "--json" in arguments:
+                _print_json({"error": error.format_message(), "exit_code": error.exit_code})
+            sys.exit(error.exit_code)
         fault = HfpipeError(
             f"{type(error).__name__}: {' '.join(str(error).split())[:400]}",
             where="unexpected",

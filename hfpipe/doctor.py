@@ -87,9 +87,10 @@ def _of_recipe(recipe: Recipe) -> Iterator[Check]:
         yield Check("hub", True, text)
     with tempfile.TemporaryDirectory(prefix="hfpipe-doctor-") as folder, chatter.into(Path(folder) / "log.txt"):
         from hfpipe import probes
+        from hfpipe.scale_check import random_states_kept
 
         try:
-            with faults_told():
+            with faults_told(), random_states_kept():
                 for name, ok, detail, code in probes.measure_all(recipe):
                     yield Check(name, ok, detail, code)
         except HfpipeError as error:
@@ -178,7 +179,7 @@ def _devices() -> Iterator[Check]:
         yield Check(
             "cuda",
             True,
-            "torch is built for CUDA and finds no GPU: without one that is right, with one look at its driver",
+            "torch is built for CUDA and finds no GPU here; where there is one, look at its driver",
         )
 
 

@@ -26,6 +26,7 @@ from hfpipe.parts.metrics import GREATER_IS_BETTER, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
 from hfpipe.parts.precision import Precision, choose
+from hfpipe.parts.processes import join
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
 from hfpipe.parts.trainer_options import option_problems
@@ -117,7 +118,8 @@ def check_parts(recipe: Recipe) -> None:
     attempt(
         "schedule",
         lambda: _build_schedule(
-            recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10_000
+            # How long the run is, only the data say: long enough for any warm-up.
+            recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10**9
         ),
     )
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
@@ -157,7 +159,7 @@ def prepare(
         HfpipeError: whatever is wrong, with its place in the recipe.
     """
     check_parts(recipe)
-    state = PartialState()
+    state = join()
     notices: list[str] = []
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
     say(f"reading {recipe.dataset.path}")

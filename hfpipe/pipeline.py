@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.display import Display, Silent
-from hfpipe.errors import HfpipeError, ModelError, RecipeError, StoppedByUser
+from hfpipe.errors import HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
 from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
@@ -75,10 +76,11 @@ def finetune(
     if isinstance(engine, str):
         recipe = with_overrides(recipe, [f"engine={engine}"])
     _reach_hub(recipe, display)
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state = PartialState()
+    from hfpipe.parts.processes import join
+
+    state = join()
     path: list[str] = [""]
     if state.is_main_process:
         path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
@@ -126,6 +128,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             precision=asdict(job.precision),
             identity=job.identity,
             fresh=job.fresh,
+            given=_given(parts if isinstance(engine, str | None) else {**parts, "engine": engine}),
         )
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
     for notice in job.notices:
@@ -152,6 +155,12 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         emit(final)
     if main:
         _finish(run, job, recorder, final, seconds, save)
+
+
+def _given(parts: Mapping[str, Any]) -> dict[str, str]:
+    """The parts that came as objects and stand in no recipe, by the names of their classes or functions."""
+    named = {key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items()}
+    return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
 
 
 def _nowhere(record: dict[str, Any]) -> None:
@@ -184,6 +193,7 @@ def _finish(
     assert last is not None
     if (folder := recorder.best_folder) is not None:
         job.model = _reload(job.model, folder)
+    _require_finite(job.model)
     with run.staged("model") as model_folder:
         save(model_folder)
     epochs, within = divmod(last["step"], job.steps_per_epoch)
@@ -215,6 +225,13 @@ def _finish(
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
     run.note(rows=rows)
+
+
+def _require_finite(model: Any) -> None:
+    """Refuse to save weights that diverged in the last step, whose loss was still a number."""
+    for key, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise NumericError(f"the weights {key!r} are not finite after the last step", fix="Try a smaller optimizer.lr.")
 
 
 def _reload(model: Any, folder: Path) -> Any:
@@ -251,6 +268,8 @@ def evaluate(
     """
     display = display or Silent()
     name = str(target.path if isinstance(target, Run) else target)
+    if isinstance(target, Path):
+        name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
     if run is not None:
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
@@ -262,7 +281,8 @@ def evaluate(
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
-    fixed = [f"model.checkpoint='{checkpoint}'", "model.revision=null", "model.fresh=[]"]
+    quoted = json.dumps(checkpoint, ensure_ascii=False)  # as YAML reads it too
+    fixed = [f"model.checkpoint={quoted}", "model.revision=null", "model.fresh=[]"]
     resolved = with_overrides(base, [*fixed, *overrides])
     _reach_hub(resolved, display)
     from hfpipe.scoring import score
@@ -273,15 +293,19 @@ def evaluate(
 
 def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | None:
     try:
-        return find_run(name, Path(runs_dir) if runs_dir else default_folder())
-    except RecipeError:
+        found = find_run(name, Path(runs_dir) if runs_dir else default_folder())
+        is_exact = found.id == name or (Path(name).expanduser() / "run.json").is_file()
+        # With a recipe the name may be a checkpoint's, which is no abbreviation of a run id.
+        return found if must or is_exact else None
+    except RecipeError as error:
         if not must:
             return None
         if Path(name).expanduser().is_dir():
             raise RecipeError(
                 f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE."
             ) from None
-        raise
+        fix = "For a checkpoint, say which data: --recipe RECIPE."
+        raise RecipeError(error.what, where=error.where, allowed=error.allowed, fix=fix) from None
 
 
 def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
@@ -294,8 +318,12 @@ def _reach_hub(recipe: Recipe, display: Display) -> None:
     """Find out whether the Hub answers, if the recipe needs it, before any library that would ask it is imported."""
     from hfpipe.parts import hub
 
-    needed = [path for path in (recipe.dataset.path, recipe.model.checkpoint) if not hub.is_local(path)]
-    if any("/" in path and not path.startswith("embedded:") for path in needed):
+    needed = [recipe.model.checkpoint]
+    if recipe.dataset.data_files is None:  # which go with a format, not with an id
+        needed.append(recipe.dataset.path)
+    names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
+    asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
+    if asks or any(name.startswith("evaluate:") for name in names):
         hub.settle_offline(display.say)
 
 

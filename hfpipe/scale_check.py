@@ -182,16 +182,25 @@ def few_examples(job: Job, count: int) -> datasets.Dataset:
 def dropout_off(model: torch.nn.Module) -> Iterator[None]:
     """Keep the model in evaluation mode whoever asks it to train, and put modes and random states back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     model.eval()
     model.__dict__["train"] = lambda mode=True: model  # shadows the method: engines call train() before every epoch
     try:
-        yield
+        with random_states_kept():
+            yield
     finally:
         del model.__dict__["train"]
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Put the global random states of Python, NumPy and torch back afterwards."""
+    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])

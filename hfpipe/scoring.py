@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelerate import PartialState
 from transformers import DataCollatorWithPadding
 from transformers.trainer_utils import EvalPrediction
 
-from hfpipe.errors import ModelError
+from hfpipe.errors import ModelError, RecipeError
 from hfpipe.evaluation import compute_metrics, decided, mean_loss_of, predict
 from hfpipe.job import Say, load_metrics, make_objective
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.intervals import bootstrap_intervals
 from hfpipe.parts.precision import choose
+from hfpipe.parts.processes import join
 from hfpipe.recipe.schema import Recipe
 
 
@@ -34,8 +34,10 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         "evaluation": recipe.dataset.splits.evaluation,
         None: recipe.dataset.splits.evaluation,
     }
-    name = roles.get(split) or split or recipe.dataset.splits.train
     where = "--split" if split else recipe.where("dataset.splits.evaluation")
+    name = roles.get(split) or split
+    if name is None:
+        raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
     say(f"reading {recipe.dataset.path}")
     raw = open_data(recipe)
     rows = raw.split(name, where)
@@ -52,7 +54,7 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
             where=checkpoint.where,
             fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
         )
-    state = PartialState()
+    state = join()
     model.to(state.device)
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
     identity = f"{raw.digest} {recipe.dataset.name} {name} {models.tokenizer_digest(tokenizer)}"

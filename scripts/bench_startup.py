@@ -28,13 +28,10 @@ def seconds(command: list[str]) -> float:
 def machine() -> str:
     """The processor, the cores this process may use, the system and the Python."""
     cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if (cpuinfo.exists())
-        else []
-    )
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.processor()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{models[0] if models else platform.processor()}, {cores} cores, {platform.system()}, Python {platform.python_version()}"
+    return f"{models[0]}, {cores} cores, {platform.system()}, Python {platform.python_version()}"
 
 
 def main() -> None:

@@ -57,7 +57,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=rules, model_max_length=64, **special).save_pretrained(folder)
+    columns = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=rules, model_max_length=64, model_input_names=columns, **special
+    ).save_pretrained(folder)
     layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 48}
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=66, pad_token_id=0, **layers)
@@ -98,8 +101,9 @@ def write_data_folder(folder: Path, splits: Mapping[str, list[dict[str, Any]]]) 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
     files = "".join(f"  - {{split: {split}, path: {split}.parquet}}\n" for split in splits)
     columns = "".join(f"  - {{name: {name}, dtype: string}}\n" for name in ("sentence1", "sentence2"))
-    classes = "  - {name: label, dtype: {class_label: {names: {'0': other, '1': same}}}}\n  - {name: idx, dtype: int64}\n"
-    described = f"configs:\n- config_name: default\n  data_files:\n{files}dataset_info:\n  features:\n{columns}{classes}"
+    columns += "  - {name: label, dtype: {class_label: {names: {'0': other, '1': same}}}}\n"
+    columns += "  - {name: idx, dtype: int64}\n"
+    described = f"configs:\n- config_name: default\n  data_files:\n{files}dataset_info:\n  features:\n{columns}"
     (folder / "README.md").write_text(f"---\n{described}---\nPairs.\n", encoding="utf-8")
 
 

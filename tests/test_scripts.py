@@ -348,6 +348,22 @@ def test_killed_setup_is_made_anew_once_its_pip_is_gone(checkout: Checkout) -> N
     assert "was broken off: making it anew" in result.stderr
 
 
+def test_closed_pipe_takes_pip_with_it(checkout: Checkout) -> None:
+    """`./scripts/setup 2>&1 | head -1` leaves no pip behind that would go on writing."""
+    process = checkout.start("scripts/setup", PIP_SLEEPS="30")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
+    process.wait(timeout=30)
+    process.stdout.close()
+    assert process.returncode != 0
+    mark = checkout.venv / "hfpipe-setup-unfinished"
+    for number in mark.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(number), 0)
+
+
 def test_torn_packages_are_not_trusted(checkout: Checkout) -> None:
     """A package that pip believes to be there but Python can't find ends the set-up, and the next begins anew."""
     result = checkout.setup(TORN="torch")

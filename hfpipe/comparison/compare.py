@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,10 +203,11 @@ def _optimizer_divides(recipe: Recipe, given: Any) -> bool:
 
 def _new_group(recipe: Recipe, runs_dir: str | Path | None) -> Path:
     """The folder of the comparison, made by the main process and known to all."""
-    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state = PartialState()
+    from hfpipe.parts.processes import join
+
+    state = join()
     path = [""]
     if state.is_main_process:
         path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder()).path)]
@@ -227,6 +229,8 @@ def _train(variant: Variant, group: Path, display: Display, parts: dict[str, Any
         display.say(f"{variant.name} diverged: {error.what}")
         return run, error.what
     except HfpipeError as error:
+        if not any(group.glob("*/run.json")):
+            shutil.rmtree(group, ignore_errors=True)  # nothing was trained
         error.where = f"variant {variant.name}" + (f": {error.where}" if error.where else "")
         raise
 

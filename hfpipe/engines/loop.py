@@ -28,6 +28,7 @@ def train(job: Job, emit: Emit) -> None:
     recipe, objective, schedule = job.recipe, job.objective, job.schedule
     # Micro-batches are grouped here, so Accelerate must neither count them nor divide by them.
     AcceleratorState._reset_state()
+    job.model.__dict__.pop("_is_accelerate_prepared", None)  # trained before, it would get neither precision nor DDP
     unused = DistributedDataParallelKwargs(find_unused_parameters=not recipe.train.gradient_checkpointing)
     accelerator = Accelerator(
         mixed_precision=job.precision.accelerate_name, gradient_accumulation_steps=1, kwargs_handlers=[unused]

@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -31,7 +30,7 @@ def train(job: Job, emit: Emit) -> None:
     Raises:
         NumericError: a loss or gradient that is not finite.
     """
-    AcceleratorState._reset_state()  # it would keep the precision of an earlier run in this process
+    job.model.__dict__.pop("_is_accelerate_prepared", None)  # trained before, it would get neither precision nor DDP
     with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch:  # Trainer wants a folder; it is left empty
         trainer = ItemTrainer(job, emit, training_arguments(job, scratch))
         trainer.train()

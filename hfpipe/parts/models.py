@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -117,12 +118,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens; not padding or cutting."""
+    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is cut.
+
+    How long the last input was padded or cut to is a state of the tokenizer, and left out.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
     for state in ("padding", "truncation"):
         rules.pop(state, None)
-    identity = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), tokenizer.padding_side]
+    sides = [tokenizer.padding_side, tokenizer.truncation_side]
+    identity = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), sides, tokenizer.model_input_names]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -158,7 +163,8 @@ def load_model(
     Raises:
         ModelError: any other weight missing, or a head for other classes.
     """
-    _check_classes(checkpoint, task, tuple(fresh))
+    fresh = tuple(fresh)
+    replaced = _replaced_head(checkpoint, task, fresh)
     config = checkpoint.config
     config.num_labels = task.num_labels
     config.problem_type = "regression" if task.is_regression else "single_label_classification"
@@ -175,12 +181,13 @@ def load_model(
             output_loading_info=True,
             dtype="float32",
         )
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"checkpoint {checkpoint.name!r}: {_one_line(error)}", where=checkpoint.where) from error
     prefix = f"{model.base_model_prefix}."
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in info["mismatched_keys"])
-    undeclared = [key for key in missing if key.startswith(prefix) and not _declared(key, fresh)]
+    has_head = type(model).__name__ in (checkpoint.config.architectures or [])  # then all of it must be there
+    undeclared = [key for key in missing if (has_head or key.startswith(prefix)) and not _declared(key, fresh)]
     undeclared += [key for key in mismatched if not _declared(key, fresh)]
     if undeclared:
         shown = ", ".join(undeclared[:4]) + (f" and {len(undeclared) - 4} more" if len(undeclared) > 4 else "")
@@ -189,6 +196,11 @@ def load_model(
             where=checkpoint.where,
             fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh with model.fresh ({fresh_where}).",
         )
+    drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
+    for key, parameter in model.named_parameters():
+        if _declared(key, replaced):
+            parameter.data.copy_(drawn.get_parameter(key).data)
+            missing.append(key)
     model.train()
     return model, sorted({*missing, *mismatched})
 
@@ -197,21 +209,27 @@ def _declared(key: str, fresh: Iterable[str]) -> bool:
     return any(key == start or key.startswith(f"{start}.") or key.startswith(start) for start in fresh)
 
 
-def _check_classes(checkpoint: Checkpoint, task: TextTask, fresh: tuple[str, ...]) -> None:
-    """Refuse a checkpoint whose head was trained for other classes than the data have."""
+def _replaced_head(checkpoint: Checkpoint, task: TextTask, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """What `fresh` declares of a head that was trained for other classes than the data have; such a head goes.
+
+    Raises:
+        ModelError: there is such a head, and nothing is declared.
+    """
     architectures = checkpoint.config.architectures or []
     if task.is_regression or not any(name.endswith("ForSequenceClassification") for name in architectures):
-        return
-    if any(_is_head(start) for start in fresh):
-        return
+        return ()
     names = [checkpoint.config.id2label[index] for index in sorted(checkpoint.config.id2label)]
     told = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    if len(names) != task.num_labels or (told and names != list(task.names)):
+    if len(names) == task.num_labels and (not told or names == list(task.names)):
+        return ()
+    declared = tuple(start for start in fresh if _is_head(start))
+    if not declared:
         raise ModelError(
             f"checkpoint {checkpoint.name!r} has a head for the classes {names}, and the data have {list(task.names)}",
             where=checkpoint.where,
             fix="Bring the data's classes into that order, or declare a fresh head with model.fresh: [classifier].",
         )
+    return declared
 
 
 def _is_head(start: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather_object, reduce
 
 from hfpipe.errors import NumericError, RecipeError
 from hfpipe.parts.losses import item_weights
@@ -39,6 +39,8 @@ class Objective:
         """
         logits, targets = as_items(logits, labels)
         counted = targets != IGNORED
+        # What is ignored is 0 on its way into the loss, so that nothing of it, not even a NaN, comes back.
+        logits = logits.where(counted if logits.ndim == 1 else counted[:, None], logits.new_zeros(()))
         losses = self.loss(logits, targets.where(counted, targets.new_zeros(())))
         if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape[:1]:
             got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
@@ -118,10 +120,16 @@ class Update:
                 fix="Try a smaller optimizer.lr or train.precision=fp32; the records hold every step before it.",
             )
         if self.objective.reduction == "none":
-            reduced: Any = [float(value) for part in self.losses for value in part]
+            reduced: Any = self._vector(state)
         else:
             reduced = loss if self.objective.reduction == "mean" else summed
         return {"loss": loss, "reduced_loss": reduced, "num_items": self.tally.num_items, "divisor": self.tally.divisor}
+
+    def _vector(self, state: PartialState) -> list[float]:
+        """Every position's loss, in the order that one process would have had them; 0 where the label is ignored."""
+        mine = [[float(value) for value in part] for part in self.losses]
+        shares = gather_object([mine]) if state.num_processes > 1 else [mine]
+        return [value for parts in zip(*shares, strict=True) for part in parts for value in part]
 
 
 def as_items(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

