@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hfpipe.comparison.compare import Comparison, compare
+    from hfpipe.comparison.compare import compare
     from hfpipe.errors import HfpipeError
     from hfpipe.job import Job, prepare
     from hfpipe.pipeline import Evaluation, evaluate, finetune
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hfpipe.runs import Run
 
 _PLACES = {
-    "Comparison": "hfpipe.comparison.compare",
     "Evaluation": "hfpipe.pipeline",
     "HfpipeError": "hfpipe.errors",
     "Job": "hfpipe.job",
@@ -37,7 +36,6 @@ _PLACES = {
 }
 
 __all__ = [
-    "Comparison",
     "Evaluation",
     "HfpipeError",
     "Job",

@@ -294,6 +294,13 @@ def _max_length(
     recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
 ) -> int:
     bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
+    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2)
+    if wanted is not None and wanted <= special:
+        raise RecipeError(
+            f"max_length is {wanted}, and {special} special tokens alone take that",
+            where=recipe.where("model.max_length"),
+            allowed=f"more than {special} tokens",
+        )
     if wanted is None:
         if bound is None:
             raise RecipeError(

@@ -44,10 +44,12 @@ def faults_told() -> Iterator[None]:
         if error.errno is None:
             raise
         raise as_machine_error(error) from error
-    except RuntimeError as error:
+    except Exception as error:
         told = str(error).lower()
-        if "out of memory" in told or "can't allocate memory" in told:
+        if isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told):
             raise MachineError(f"out of memory: {str(error).splitlines()[0]}", fix=_SMALLER) from error
+        if "no space left on device" in told:  # safetensors and Arrow have errors of their own
+            raise as_machine_error(OSError(errno.ENOSPC, str(error))) from error
         raise
 
 

@@ -195,6 +195,7 @@ def _stock_step(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: i
             logging_steps=1,
             save_strategy="no",
             disable_tqdm=True,
+            dataloader_pin_memory=False,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs in one process would share out the micro-batches
         bare = Trainer(

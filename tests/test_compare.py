@@ -282,6 +282,11 @@ def test_verdict_says_what_was_measured_and_predicted(case: str) -> None:
             "differs from step 3: losses by up to 0.5, weights by up to 0.25; "
             "the gradient is 8 times the baseline's, and adamw rescales it",
         ),
+        (
+            Difference(1e-7, 0.25, 2, 2, weights_within=False, losses_within=True),
+            "the same losses within rounding, and weights that differ by up to 0.25; "
+            "the gradient is 8 times the baseline's, and adamw rescales it",
+        ),
     ],
 )
 def test_adamw_is_said_to_hide_the_reduction_and_gets_no_rate(difference: Difference, words: str) -> None:
@@ -290,6 +295,17 @@ def test_adamw_is_said_to_hide_the_reduction_and_gets_no_rate(difference: Differ
     summed = made_up("sum", [0.7, 0.6], "optimizer.name=adamw", "loss.reduction=sum")
     assert verdicts.verdict(summed, base, difference) == words
     assert verdicts.effective_learning_rate(summed) is None
+
+
+def test_adamw_hides_a_constant_factor_until_a_ragged_batch() -> None:
+    """A drift that begins right after a ragged batch is put down to it, and one that begins before it is not."""
+    base = made_up("mean", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", items=RAGGED)
+    summed = made_up("sum", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", "loss.reduction=sum", items=RAGGED)
+    assert verdicts.verdict(summed, base, parted(2, 4)) == (
+        "drifts from step 4: adamw hides that the gradient is 8 times the baseline's, "
+        "until it is 3 times in step 3, a ragged batch"
+    )
+    assert verdicts.verdict(summed, base, parted(2, 2)).startswith("differs from step 2")
 
 
 def test_the_baseline_says_when_it_is_not_divided_once() -> None:
@@ -348,9 +364,9 @@ def test_differences_are_exact_and_rounding_grows_with_the_steps(tmp_path: Path)
     near = against("near", [0.5, 0.5 + 1.5 * allowed, 0.5], w=weights + 2 * allowed)
     assert (near.first_step, near.beyond_step, near.size) == (2, None, "within rounding")
     early = against("early", [0.5 + 1.5 * allowed, 0.5, 0.5], w=weights)
-    assert (early.first_step, early.beyond_step, early.size) == (1, 1, None)
+    assert (early.first_step, early.beyond_step, early.size, early.losses_within) == (1, 1, None, False)
     heavy = against("heavy", [0.5, 0.5, 0.5], w=weights + torch.tensor([0.0, 1e-3]))
-    assert (heavy.first_step, heavy.beyond_step) == (3, 3)
+    assert (heavy.first_step, heavy.beyond_step, heavy.losses_within) == (3, 3, True)
     assert heavy.max_weight == pytest.approx(1e-3, rel=1e-4)
     longer = against("longer", [0.5, 0.5, 0.5, 0.5], w=weights)
     assert (longer.first_step, longer.max_weight, longer.weights_within) == (4, None, None)
@@ -378,6 +394,7 @@ def test_the_figure_is_the_same_text_for_the_same_numbers() -> None:
     words = "".join(ElementTree.fromstring(text).itertext())
     for told in ("mine", "training loss", "step (update", "base and 1 the same", "sum, diverged"):
         assert told in words
+    assert "twin" not in words  # it lies under the line of the baseline
     assert ElementTree.fromstring(figure.losses_svg("mine", [BASE, twin], {"twin": "base"})) is not None
 
 

@@ -1,6 +1,6 @@
 """One global batch on one process and on two, under torchrun: the same updates with both engines.
 
-This file is also what torchrun starts: `test_processes.py FOLDER` trains every case on the recipe in FOLDER/fields.json.
+This file is also what torchrun starts: `test_processes.py FOLDER` trains every case on FOLDER/fields.json.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class Difference:
             the weights are not, the last step. None when nothing differs.
         beyond_step: the same by the bound of rounding in place of equality.
         weights_within: whether the weights differ by no more than rounding; None when they can't be compared.
+        losses_within: whether no loss differs by more than rounding, and both took the same steps.
     """
 
     max_loss: float | None
@@ -68,6 +69,7 @@ class Difference:
     first_step: int | None
     beyond_step: int | None
     weights_within: bool | None
+    losses_within: bool = False
 
     @property
     def size(self) -> str | None:
@@ -100,6 +102,7 @@ def differ(first: Trace, second: Trace) -> Difference:
     gaps = {step: _gap(ours[step], theirs[step]) for step in common}
     first_steps = [step for step in common if gaps[step] != 0][:1] + unequal[:1]
     beyond = [step for step in common if not gaps[step] <= rounding(step, theirs[step])][:1] + unequal[:1]
+    losses_within = bool(common) and not beyond
     max_weight = weights_within = None
     if first.weights_step is not None and first.weights_step == second.weights_step:
         max_weight, largest = weight_gap(first.path / "model", second.path / "model")
@@ -116,6 +119,7 @@ def differ(first: Trace, second: Trace) -> Difference:
         first_step=min(first_steps, default=None),
         beyond_step=min(beyond, default=None),
         weights_within=weights_within,
+        losses_within=losses_within,
     )
 
 

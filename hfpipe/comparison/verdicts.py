@@ -46,9 +46,7 @@ def predicted_gradient_ratio(trace: Trace, base: Trace) -> float | None:
     same_items = ours["num_items"] == theirs["num_items"] and ours["divisor"] == theirs["divisor"]
     if not same_items or not abs(trace.losses[1] - base.losses[1]) <= rounding(1, base.losses[1]):
         return None
-    return item_scale(trace.recipe.loss.reduction, ours["divisor"]) / item_scale(
-        base.recipe.loss.reduction, theirs["divisor"]
-    )
+    return _gradient_factor(trace, base, ours["divisor"])
 
 
 def effective_learning_rate(trace: Trace) -> float | None:
@@ -108,7 +106,33 @@ def _main(trace: Trace, base: Trace, difference: Difference) -> str:
         return rate + besides
     if ragged is not None and difference.beyond_step is not None and difference.beyond_step >= ragged:
         return f"drifts from step {difference.beyond_step}: the ragged batch of step {ragged}{besides}"
-    return _differs(trace, base, difference)
+    return _hidden_until(trace, base, difference) or _differs(trace, base, difference)
+
+
+def _hidden_until(trace: Trace, base: Trace, difference: Difference) -> str | None:
+    """What an adaptive optimizer hides is a constant factor; a ragged batch has another one, from which on it shows."""
+    predicted = predicted_gradient_ratio(trace, base)
+    if predicted is None or math.isclose(predicted, 1) or trace.is_linear or _name(trace) != _name(base):
+        return None
+    if difference.beyond_step is None or difference.losses_within or _other_fields(trace, base):
+        return None
+    for ours, theirs in zip(trace.steps, base.steps, strict=False):
+        if ours["divisor"] != theirs["divisor"] or ours["lr"] != theirs["lr"] or ours["step"] > difference.beyond_step:
+            return None
+        ratio = _gradient_factor(trace, base, ours["divisor"])
+        if not math.isclose(ratio, predicted):
+            return (
+                f"drifts from step {difference.beyond_step}: {_name(trace)} hides that the gradient is "
+                f"{_times(predicted)} the baseline's, until it is {_times(ratio)} in step {ours['step']}, "
+                "a ragged batch"
+            )
+    return None
+
+
+def _gradient_factor(trace: Trace, base: Trace, divisor: float) -> float:
+    """The gradient over the baseline's for the same items, by the arithmetic."""
+    ours, theirs = trace.recipe.loss.reduction, base.recipe.loss.reduction
+    return item_scale(ours, divisor) / item_scale(theirs, divisor)
 
 
 def _same(trace: Trace, base: Trace, difference: Difference, rate: str | None) -> str:
@@ -128,6 +152,9 @@ def _same(trace: Trace, base: Trace, difference: Difference, rate: str | None) -
 
 def _differs(trace: Trace, base: Trace, difference: Difference) -> str:
     """The plain statement: from where, and how much."""
+    if difference.losses_within and difference.weights_within is False:
+        text = f"the same losses within rounding, and weights that differ by up to {difference.max_weight:.2g}"
+        return text + _rescaled(trace, base)
     far = []
     if difference.max_loss is not None:
         far.append(f"losses by up to {difference.max_loss:.2g}")
@@ -139,10 +166,14 @@ def _differs(trace: Trace, base: Trace, difference: Difference) -> str:
     for ours, theirs in zip(trace.steps, base.steps, strict=False):
         if ours["num_items"] != theirs["num_items"]:
             return f"{text}; step {ours['step']} has {ours['num_items']} items, the baseline's {theirs['num_items']}"
+    return text + _rescaled(trace, base)
+
+
+def _rescaled(trace: Trace, base: Trace) -> str:
     predicted = predicted_gradient_ratio(trace, base)
-    if predicted is not None and not math.isclose(predicted, 1) and not trace.is_linear and _name(trace) == _name(base):
-        text += f"; the gradient is {_times(predicted)} the baseline's, and {_name(trace)} rescales it"
-    return text
+    if predicted is None or math.isclose(predicted, 1) or trace.is_linear or _name(trace) != _name(base):
+        return ""
+    return f"; the gradient is {_times(predicted)} the baseline's, and {_name(trace)} rescales it"
 
 
 def rate_explanation(trace: Trace, base: Trace) -> tuple[str | None, int | None]:

@@ -92,4 +92,5 @@ def evaluate(job: Job, step: int, emit: Emit) -> None:
     record = measure(job, step)
     emit(record)
     if steps_on_metric(job.schedule):
-        job.schedule.step(record["metrics"][job.recipe.evaluate.best or "loss"])
+        figure = record["metrics"][job.recipe.evaluate.best or "loss"]
+        job.schedule.step(math.nan if figure is None else figure)  # an undefined figure is no better than any

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from hfpipe.errors import RecipeError
 from hfpipe.job import Job, measure, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
@@ -32,7 +33,13 @@ def train(job: Job, emit: Emit) -> None:
     """
     job.model.__dict__.pop("_is_accelerate_prepared", None)  # trained before, it would get neither precision nor DDP
     with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch:  # Trainer wants a folder; it is left empty
-        trainer = ItemTrainer(job, emit, training_arguments(job, scratch))
+        try:
+            trainer = ItemTrainer(job, emit, training_arguments(job, scratch))
+        except (ValueError, TypeError, ImportError) as error:
+            if not job.recipe.trainer:
+                raise
+            told = " ".join(str(error).split())
+            raise RecipeError(f"Trainer refused its options: {told}", where=job.recipe.where("trainer")) from error
         trainer.train()
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
         trainer.accelerator.free_memory()
@@ -87,7 +94,9 @@ class ItemTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
         self.measured = record = measure(self.job, self.state.global_step)
-        named = {f"{metric_key_prefix}_{name}": value for name, value in record["metrics"].items()}
+        # Trainer compares the figure that says what is best, and an undefined one is better than none: NaN for it.
+        figures = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
+        named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
 
 

@@ -85,7 +85,7 @@ def focal(
 
     Source: Lin et al. 2017, "Focal loss for dense object detection", equations 4 and 5, with softmax for the sigmoid.
     """
-    _require(0.0 <= gamma < math.inf, "gamma", gamma, "a finite number of 0 or more")
+    _require(_is_number(gamma) and 0.0 <= gamma < math.inf, "gamma", gamma, "a finite number of 0 or more")
     case = _classification("focal", logits, targets, label_smoothing, class_weights)
     log_p = F.log_softmax(case.logits, dim=-1)
     # The floor keeps the gradient of x^gamma finite at x = 0 (p rounded to 1) for a gamma between 0 and 1.
@@ -242,7 +242,7 @@ def smooth_l1(
 
     Source: `torch.nn.functional.smooth_l1_loss`; Girshick 2015, "Fast R-CNN", equation 3 (beta 1).
     """
-    _require(0.0 <= beta < math.inf, "beta", beta, "a finite number of 0 or more")
+    _require(_is_number(beta) and 0.0 <= beta < math.inf, "beta", beta, "a finite number of 0 or more")
     if logits.ndim == 1:
         pair = _regression("smooth_l1", logits, targets, label_smoothing, class_weights)
         return F.smooth_l1_loss(*pair, beta=beta, reduction="none")

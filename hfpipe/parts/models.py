@@ -196,6 +196,10 @@ def load_model(
             where=checkpoint.where,
             fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh with model.fresh ({fresh_where}).",
         )
+    for parameter in model.parameters():
+        # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same
+        # weights give the same figures whatever file they come from.
+        parameter.data = parameter.data.clone()
     drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
     for key, parameter in model.named_parameters():
         if _declared(key, replaced):

@@ -73,7 +73,9 @@ def test_an_interval_heeds_the_arguments_of_its_metric(arguments: dict, monkeypa
 
 def test_the_width_is_that_of_the_normal_approximation() -> None:
     """For an accuracy the interval is within a tenth of ±1.96 √(p(1-p)/n)."""
-    low, high = bootstrap_intervals([("accuracy", load_metric("accuracy"))], SAID, CLASSES, LOSSES, ONES, seed=1)["accuracy"]
+    low, high = bootstrap_intervals([("accuracy", load_metric("accuracy"))], SAID, CLASSES, LOSSES, ONES, seed=1)[
+        "accuracy"
+    ]
     share = (SAID == CLASSES).mean()
     assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(share * (1 - share) / ROWS), rel=0.1)
 

@@ -237,9 +237,7 @@ def test_a_head_of_the_same_classes_is_kept(headed: Callable[..., Path]) -> None
         (("No", "Yes"), "['No', 'Yes'], and the data have ['no', 'yes']"),
     ],
 )
-def test_a_head_of_other_classes_is_refused(
-    headed: Callable[..., Path], names: tuple[str, ...], message: str
-) -> None:
+def test_a_head_of_other_classes_is_refused(headed: Callable[..., Path], names: tuple[str, ...], message: str) -> None:
     """More classes, another order or other names are an error that shows both lists."""
     assert message in told(ModelError, lambda: load_model(opened(headed(*names)), TASK, (), "model.fresh"))
 

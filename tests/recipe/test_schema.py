@@ -20,7 +20,15 @@ MODELS = [
 
 def test_the_module_holds_all_sections() -> None:
     """The list of models that the next tests go through is not empty by accident."""
-    assert {model.__name__ for model in MODELS} >= {"Recipe", "Dataset", "Task", "Model", "Loss", "Train", "Checkpoints"}
+    assert {model.__name__ for model in MODELS} >= {
+        "Recipe",
+        "Dataset",
+        "Task",
+        "Model",
+        "Loss",
+        "Train",
+        "Checkpoints",
+    }
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)

@@ -331,7 +331,9 @@ def test_a_resolved_recipe_reads_back_equal(path: Path, tmp_path: Path) -> None:
     assert to_yaml(again) == to_yaml(recipe)
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t: #-[]{}'\"&*!|>%@`,?~"), min_size=1)
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t: #-[]{}'\"&*!|>%@`,?~"), min_size=1
+)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

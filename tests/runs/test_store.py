@@ -33,7 +33,24 @@ def run(tmp_path: Path, recipe: Recipe) -> Run:
     return made
 
 
-BAD_IDS = ["../../x", "/etc/x", "a/b", "a\\b", "a\0b", "x" * 300, "con", "nul.txt", "", ".", "..", "A", "-x", "a b", "a\n", "é"]
+BAD_IDS = [
+    "../../x",
+    "/etc/x",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "x" * 300,
+    "con",
+    "nul.txt",
+    "",
+    ".",
+    "..",
+    "A",
+    "-x",
+    "a b",
+    "a\n",
+    "é",
+]
 
 
 @pytest.mark.parametrize("name", BAD_IDS)
@@ -129,7 +146,9 @@ def test_a_full_disk_is_told(tmp_path: Path, recipe: Recipe) -> None:
     """On a disk that is really full a run ends with exit code 5, and what was written before is whole."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
     try:
@@ -149,7 +168,12 @@ def test_a_full_disk_is_told(tmp_path: Path, recipe: Recipe) -> None:
 
 @pytest.mark.parametrize(
     ("number", "told"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EACCES, "not allowed"), (errno.EIO, "")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EACCES, "not allowed"),
+        (errno.EIO, ""),
+    ],
 )
 def test_faults_of_the_machine_have_exit_code_5(number: int, told: str, tmp_path: Path) -> None:
     """Each errno becomes one paragraph with the path and what to do."""

@@ -1,0 +1,103 @@
+"""Real data and a real checkpoint, from the cache that HFPIPE_REALDATA_HOME names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.realdata
+
+ROOT = Path(__file__).parent.parent
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+# In a process of its own, in which a connection is an error: `HFPIPE_REALDATA_HOME` is all there is.
+PROGRAM = """
+import json, socket, sys
+
+attempts = []
+
+def refuse(*arguments, **options):
+    attempts.append(repr(arguments[1:]))
+    raise ConnectionRefusedError(111, "no network in this test")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+import hfpipe
+
+recipe = hfpipe.load_recipe(sys.argv[1], sys.argv[3:])
+found = {}
+for engine in ("trainer", "loop"):
+    run = hfpipe.finetune(recipe, engine=engine, runs_dir=sys.argv[2], name=engine)
+    measured = hfpipe.evaluate(run)
+    steps = [record for record in run.records if record["type"] == "step"]
+    found[engine] = {
+        "metrics": run.metrics,
+        "measured": measured.metrics,
+        "intervals": measured.intervals,
+        "examples": measured.examples,
+        "losses": [step["loss"] for step in steps],
+        "identity": run.about["identity"],
+        "fresh": run.about["fresh"],
+    }
+print(json.dumps({"attempts": attempts, **found}))
+"""
+
+
+def test_mrpc_trains_with_both_engines_from_the_cache_alone(tmp_path: Path) -> None:
+    """recipes/mrpc.yaml with MiniLM: both engines take the same steps, evaluate agrees, nobody is called."""
+    home = os.environ["HFPIPE_REALDATA_HOME"]
+    overrides = [f"model.checkpoint={MINILM}", "dataset.splits.train=train[:64]", "train.epochs=1"]
+    overrides += ["dataset.splits.evaluation='validation[:48]'", "train.batch_size=16", "train.precision=fp32"]
+    overrides += ["checkpoints.keep_last=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": home, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(ROOT / "recipes" / "mrpc.yaml"), str(tmp_path / "runs"), *overrides]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["attempts"] == []
+    trainer, loop = found["trainer"], found["loop"]
+    assert len(trainer["losses"]) == 4
+    assert trainer["losses"] == loop["losses"]
+    assert trainer["metrics"] == loop["metrics"]
+    assert trainer["identity"] == loop["identity"]
+    assert len(trainer["identity"]["dataset"]["commit"]) == 40
+    for engine in (trainer, loop):
+        assert engine["fresh"] == ["classifier.bias", "classifier.weight"]
+        assert engine["measured"] == engine["metrics"]
+        assert engine["examples"] == 48
+        low, high = engine["intervals"]["accuracy"]
+        assert low <= engine["metrics"]["accuracy"] <= high
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "kind", "text", "rows"),
+    [
+        ("nyu-mll/glue", "mrpc", "text-classification", ["sentence1", "sentence2"], 3668),
+        ("nyu-mll/glue", "cola", "text-classification", ["sentence"], None),
+        ("nyu-mll/glue", "stsb", "text-regression", ["sentence1", "sentence2"], None),
+    ],
+)
+def test_real_data_are_opened_and_checked(path: str, name: str, kind: str, text: list[str], rows: int | None) -> None:
+    """Each data set opens offline at a commit, its rows pass the checks, and MRPC has the 3,668 that it should."""
+    from hfpipe.parts import tasks
+    from hfpipe.parts.data import open_data
+    from hfpipe.recipe import load_recipe
+
+    fields = {
+        "dataset": {"path": path, "name": name},
+        "task": {"text": text, "kind": kind},
+        "model": {"checkpoint": "x"},
+    }
+    recipe = load_recipe(fields)
+    raw = open_data(recipe)
+    train = raw.split("train", "here")
+    task = tasks.make_task(recipe.task, train, raw.name, "here")
+    for split in ("train", "validation"):
+        tasks.check_rows(task, raw.split(split, "here"), split, "here")
+    assert raw.commit
+    assert rows is None or len(train) == rows
+    assert task.is_regression == (kind == "text-regression")
