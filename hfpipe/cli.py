@@ -404,7 +404,7 @@ def main() -> None:
         from hfpipe.machine import as_machine_error
 
         _leave(as_machine_error(error), arguments, debug)
-    except Exception as error:  # the last resort: a fault of hfpipe itself, told without a traceback
+    except Exception as error:  # noqa: BLE001 - the last resort: a fault of hfpipe itself, told without a traceback
         if isinstance(error, _USAGE_ERRORS):
             error.show()  # with the usage above it
             if "--json" in arguments:

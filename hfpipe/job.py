@@ -87,7 +87,7 @@ def measure(job: Job, step: int) -> dict[str, Any]:
         precision=job.precision,
         objective=job.objective,
     )
-    metrics = {"loss": mean_loss_of(predictions)}
+    metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
     epoch = step / job.steps_per_epoch
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
@@ -119,7 +119,10 @@ def check_parts(recipe: Recipe) -> None:
         "schedule",
         lambda: _build_schedule(
             # How long the run is, only the data say: long enough for any warm-up.
-            recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10**9
+            recipe,
+            torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr),
+            None,
+            10**9,
         ),
     )
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
@@ -408,7 +411,7 @@ def _bind(
     try:
         signature.bind(*positional, **arguments)
     except TypeError as error:
-        taken = [p for p in signature.parameters]
+        taken = list(signature.parameters)
         wrong = next((key for key in arguments if key not in taken), None)
         raise RecipeError(
             f"{what} {name!r}: {error}{near(wrong, taken) if wrong else ''}",

@@ -231,7 +231,9 @@ def _require_finite(model: Any) -> None:
     """Refuse to save weights that diverged in the last step, whose loss was still a number."""
     for key, parameter in model.named_parameters():
         if not parameter.isfinite().all():
-            raise NumericError(f"the weights {key!r} are not finite after the last step", fix="Try a smaller optimizer.lr.")
+            raise NumericError(
+                f"the weights {key!r} are not finite after the last step", fix="Try a smaller optimizer.lr."
+            )
 
 
 def _reload(model: Any, folder: Path) -> Any:

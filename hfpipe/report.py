@@ -35,7 +35,9 @@ def write_report(run: Run) -> None:
             notices=[record["text"] for record in records if record["type"] == "notice"],
             curves=_curves(records),
             recipe=to_yaml(run.recipe),
-            facts=list(_flat("", {key: about.get(key) for key in ("identity", "rows", "versions", "machine", "commit")})),
+            facts=list(
+                _flat("", {key: about.get(key) for key in ("identity", "rows", "versions", "machine", "commit")})
+            ),
         ),
     )
 
@@ -73,7 +75,9 @@ def _curves(records: list[dict[str, Any]]) -> str:
         for name in evaluations[0]["metrics"] if evaluations else ():
             values = [record["metrics"].get(name) for record in evaluations]
             found = [value if value is not None else float("nan") for value in values]
-            panels[0 if name == "loss" else 1].plot(at, found, marker="o", markersize=3, label="evaluation" if name == "loss" else name)
+            panels[0 if name == "loss" else 1].plot(
+                at, found, marker="o", markersize=3, label="evaluation" if name == "loss" else name
+            )
         for panel in panels[:2]:
             if panel.get_legend_handles_labels()[0]:
                 panel.legend(frameon=False, labelcolor=_INK)

@@ -76,6 +76,9 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     figures: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     figures |= compute_metrics(task, metrics)(EvalPrediction(predictions.logits, predictions.labels))
     decisions = decided(predictions.logits, task)
+    assert predictions.labels is not None
+    assert predictions.losses is not None
+    assert predictions.weights is not None
     intervals = bootstrap_intervals(
         metrics, decisions, predictions.labels, predictions.losses, predictions.weights, seed=recipe.seed
     )

@@ -53,7 +53,11 @@ def bare(job: Job, folder: str) -> None:
         dataloader_pin_memory=job.device.type == "cuda",
     )
     stock = transformers.Trainer(
-        model=job.model, args=arguments, train_dataset=job.train_data, data_collator=job.collate, processing_class=job.tokenizer
+        model=job.model,
+        args=arguments,
+        train_dataset=job.train_data,
+        data_collator=job.collate,
+        processing_class=job.tokenizer,
     )
     stock.remove_callback(PrinterCallback)
     stock.train()
@@ -98,7 +102,9 @@ def main() -> None:
             for round_ in range(options.rounds):
                 for how in hows[round_ % 3 :] + hows[: round_ % 3]:  # no one is always first
                     rates[how].append(timed(recipe, options.steps, how))
-            print(f"\n{recipe}: {options.rounds} rounds of {options.steps} steps, fp32, {torch.get_num_threads()} threads")
+            print(
+                f"\n{recipe}: {options.rounds} rounds of {options.steps} steps, fp32, {torch.get_num_threads()} threads"
+            )
             print(f"{'':<16} {'examples/s':>10} {'against bare':>13}  (min to max)")
             results[recipe] = {}
             for how in hows:
@@ -106,9 +112,14 @@ def main() -> None:
                 rate, ratio = statistics.median(rates[how]), statistics.median(ratios)
                 print(f"{how:<16} {rate:>10.1f} {ratio:>13.3f}  ({min(ratios):.3f} to {max(ratios):.3f})")
                 results[recipe][how] = {"examples_per_second": rate, "ratio": ratio, "ratios": ratios}
-    print(f"\n{machine()['processor']}, {machine()['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in versions().items()))
+    print(
+        f"\n{machine()['processor']}, {machine()['cores']} cores; "
+        + ", ".join(f"{k} {v}" for k, v in versions().items())
+    )
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=1))
+        options.json.write_text(
+            json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=1)
+        )
 
 
 if __name__ == "__main__":

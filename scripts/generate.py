@@ -1,7 +1,7 @@
 """Write what is made from the recipe's schema: docs/recipe.md and recipes/schema.json.
 
-    python scripts/generate.py           write both
-    python scripts/generate.py --check   exit 1 when one of them is stale
+python scripts/generate.py           write both
+python scripts/generate.py --check   exit 1 when one of them is stale
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ def reference() -> str:
         if "$ref" not in spec:
             continue
         section = sections[spec["$ref"].rpartition("/")[2]]
-        lines += ["", f"## `{name}`", "", section["description"], "", *_table(section["properties"], section.get("required", []))]
+        lines += [
+            "",
+            f"## `{name}`",
+            "",
+            section["description"],
+            "",
+            *_table(section["properties"], section.get("required", [])),
+        ]
         for key, nested in section["properties"].items():
             if "$ref" in nested:
                 inner = sections[nested["$ref"].rpartition("/")[2]]

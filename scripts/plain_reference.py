@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -47,8 +47,9 @@ def learning_rate(recipe: dict, step: int, num_steps: int) -> float:
 def main(recipe_path: str, out: str) -> None:
     recipe = YAML(typ="safe").load(Path(recipe_path))
     train, optim = recipe["train"], recipe["optimizer"]
-    assert recipe["loss"]["name"] == "cross_entropy" and recipe["loss"]["reduction"] == "mean"
-    assert recipe["schedule"]["name"] == "linear" and optim["name"] in ("adamw", "sgd")
+    assert (recipe["loss"]["name"], recipe["loss"]["reduction"]) == ("cross_entropy", "mean")
+    assert recipe["schedule"]["name"] == "linear"
+    assert optim["name"] in ("adamw", "sgd")
 
     # Data: every text tokenized on its own, as it is, with its label.
     table = pq.read_table(sorted(Path(recipe["dataset"]["path"]).glob("train-*.parquet"))[0]).to_pydict()
@@ -69,7 +70,9 @@ def main(recipe_path: str, out: str) -> None:
     model.train()
 
     # Optimizer: two groups, the second without decay.
-    norms = tuple(module for module in vars(torch.nn).values() if isinstance(module, type) and "Norm" in module.__name__)
+    norms = tuple(
+        module for module in vars(torch.nn).values() if isinstance(module, type) and "Norm" in module.__name__
+    )
     undecayed = {
         id(parameter)
         for module in model.modules()

@@ -5,8 +5,8 @@
 The text is paraphrase pairs without labels, none of them from the data set that is fine-tuned on. Half of every batch
 is masked language modelling on the second sentence (half of the chosen words masked, most others replaced by a word from
 elsewhere); the other half asks of the pooled output whether any word of the second sentence was replaced by a stranger
-of its kind, which is another question than that of the data set, where no word is strange. Fixed seeds, one thread: the same weights on the same machine and
-library versions.
+of its kind, which is another question than that of the data set, where no word is strange. Fixed seeds,
+one thread: the same weights on the same machine and library versions.
 """
 
 from __future__ import annotations

@@ -22,20 +22,24 @@ CHECKPOINT = Path(embedded.__file__).parent / "tiny-bert"
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Row]]:
+    """All rows."""
     return paraphrases.rows_by_split()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
+    """A cache of the test's own."""
     monkeypatch.setenv("HFPIPE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 def words(*sentences: str) -> Counter[str]:
+    """The words and marks of sentences, counted."""
     return Counter(" ".join(sentences).lower().replace(",", " ,").replace(".", " .").split())
 
 
 def twins_of(rows: list[Row]) -> list[list[Row]]:
+    """The rows by their first sentence."""
     by_first: dict[str, list[Row]] = {}
     for row in rows:
         by_first.setdefault(row.sentence1, []).append(row)
@@ -318,6 +322,7 @@ def test_an_incomplete_installation(monkeypatch, tmp_path):
 
 @pytest.fixture
 def without_network(monkeypatch):
+    """No connection can be made."""
     import socket
 
     def refuse(*_: object, **__: object) -> None:

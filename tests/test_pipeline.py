@@ -75,7 +75,7 @@ def test_a_run_folder_holds_what_the_contract_lists(train: Callable[..., hfpipe.
 
     steps = [record for record in run.records if record["type"] == "step"]
     assert [step["step"] for step in steps] == list(range(1, 13))
-    assert all(KEPT <= set(step) for step in steps)
+    assert all(set(step) >= KEPT for step in steps)
     assert [step["num_items"] for step in steps] == [8, 8, 8, 8, 8, 4] * 2
     assert steps[-1]["epoch"] == 2.0
     evaluations = [record for record in run.records if record["type"] == "evaluation"]
@@ -384,7 +384,7 @@ def test_a_disk_that_fills_up_while_saving_is_told(train: Callable[..., hfpipe.R
 def test_a_checkpoint_is_evaluated_with_a_recipe(
     train: Callable[..., hfpipe.Run], recipe_fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of weights is measured by the data of a recipe, whatever its path holds; without one, it is asked for."""
+    """A folder of weights is measured by the data of a recipe, whatever its path holds; without one it is asked for."""
     run = train("train.max_steps=2")
     odd = tmp_path / 'it\'s a "model"'
     (run.path / "model").rename(odd)

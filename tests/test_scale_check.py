@@ -162,7 +162,13 @@ def test_the_examples_are_short_and_of_every_class(job_of: Callable[..., Job]) -
 
 def test_nothing_is_disturbed(job_of: Callable[..., Job]) -> None:
     """Weights, gradients, the mode of every module and all random states are as they were."""
-    job = job_of("train.accumulate=2")
+    collator = job_of().collate
+
+    def drawing(rows: list[dict[str, Any]]) -> Any:
+        torch.rand(1), random.random(), np.random.rand()  # as a collator of the user's own may
+        return collator(rows)
+
+    job = job_of("train.accumulate=2", collate=drawing)
     job.model.bert.embeddings.eval()
     modes = {name: module.training for name, module in job.model.named_modules()}
     weights = {name: value.clone() for name, value in job.model.state_dict().items()}

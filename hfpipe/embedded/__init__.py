@@ -184,8 +184,8 @@ def _write_paraphrases(folder: Path) -> None:
 
 def _write_parquet(file: Path, rows: list[Row]) -> None:
     """Write the rows of one split, with the types of GLUE's own parquet files."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     schema = pa.schema(
         [("sentence1", pa.string()), ("sentence2", pa.string()), ("label", pa.int64()), ("idx", pa.int32())]

@@ -38,7 +38,14 @@ DEEDS: tuple[Concept, ...] = (
     ("waited",), ("left", "departed"), ("shouted", "yelled"), ("smiled", "grinned"), ("ran",), ("swam",), ("read",),
     ("cooked",), ("prayed",), ("spoke", "talked"),
 )  # fmt: skip
-TIMES: tuple[Concept, ...] = (("yesterday",), ("today",), ("tonight",), ("again",), ("outside", "outdoors"), ("upstairs",))
+TIMES: tuple[Concept, ...] = (
+    ("yesterday",),
+    ("today",),
+    ("tonight",),
+    ("again",),
+    ("outside", "outdoors"),
+    ("upstairs",),
+)
 CONJUNCTIONS: Concept = ("while", "as", "and", "when")
 
 _Item = TypeVar("_Item")

@@ -69,7 +69,7 @@ def settle_offline(say: Callable[[str], None]) -> bool:
         return True
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 - the user's own endpoint
+        request = urllib.request.Request(endpoint, method="HEAD")
         urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         return False
     except urllib.error.HTTPError:
@@ -121,7 +121,8 @@ def checkpoint_folder(checkpoint: str, revision: str | None, where: str) -> tupl
             f"checkpoint {checkpoint!r}{f' at revision {revision!r}' if revision else ''} is not in the local cache, "
             "and the Hub is out of reach",
             where=where,
-            fix=f"Where the Hub can be reached: `hf download {checkpoint}`, then bring that cache here (HF_HOME). {QUICKSTART}",
+            fix=f"Where the Hub can be reached: `hf download {checkpoint}`, then bring that cache here (HF_HOME). "
+            f"{QUICKSTART}",
         )
     return folder, folder.name
 

@@ -106,7 +106,7 @@ def _percentiles(values: Array) -> list[float] | None:
 
 
 def _ratio(losses: Array, weights: Array, axis: int) -> Array:
-    return losses.sum(axis=axis) / weights.sum(axis=axis)
+    return np.asarray(losses.sum(axis=axis) / weights.sum(axis=axis))
 
 
 def _accuracy(predictions: Array, references: Array, axis: int) -> Array:
@@ -121,17 +121,17 @@ def _counts(predictions: Array, references: Array, axis: int) -> tuple[Array, Ar
 
 def _f1(predictions: Array, references: Array, axis: int) -> Array:
     hits, said, is_so = _counts(predictions, references, axis)
-    return 2 * hits / (said + is_so)
+    return np.asarray(2 * hits / (said + is_so))
 
 
 def _precision(predictions: Array, references: Array, axis: int) -> Array:
     hits, said, _ = _counts(predictions, references, axis)
-    return hits / said
+    return np.asarray(hits / said)
 
 
 def _recall(predictions: Array, references: Array, axis: int) -> Array:
     hits, _, is_so = _counts(predictions, references, axis)
-    return hits / is_so
+    return np.asarray(hits / is_so)
 
 
 def _matthews(predictions: Array, references: Array, axis: int) -> Array:

@@ -194,7 +194,7 @@ def load_model(
         raise ModelError(
             f"checkpoint {checkpoint.name!r} lacks {shown}, or has them in another shape",
             where=checkpoint.where,
-            fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh with model.fresh ({fresh_where}).",
+            fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh: model.fresh ({fresh_where}).",
         )
     for parameter in model.parameters():
         # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same

@@ -74,7 +74,7 @@ class Objective:
             counts[1] += self.weights(labels).sum(dtype=torch.float64)
         state = PartialState()
         if state.num_processes > 1:
-            counts = reduce(counts.to(state.device), "sum").cpu()  # type: ignore[no-untyped-call]
+            counts = reduce(counts.to(state.device), "sum").cpu()
         num_items, divisor = int(counts[0]), float(counts[1])
         if not num_items or divisor <= 0:
             raise RecipeError(
@@ -111,7 +111,7 @@ class Update:
         total = torch.stack([part.sum(dtype=torch.float64) for part in self.losses]).sum()
         state = PartialState()
         if state.num_processes > 1:
-            total = reduce(total, "sum")  # type: ignore[no-untyped-call]
+            total = reduce(total, "sum")
         summed = float(total)
         loss = mean_loss(summed, self.tally.divisor)
         if not torch.isfinite(total):

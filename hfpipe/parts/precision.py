@@ -40,11 +40,8 @@ def choose(wanted: str, device: torch.device, where: str) -> Precision:
         return Precision(native, why)
     if wanted == "fp16" and device.type == "cpu":
         raise RecipeError("fp16 needs a GPU, and this run is on a CPU", where=where, allowed="auto, fp32, bf16")
-    if wanted == "bf16" and native != "bf16":
-        why = f"asked for, although {why}"
-    else:
-        why = "asked for"
-    return Precision(wanted, why)
+    although = f", although {why}" if wanted == "bf16" and native != "bf16" else ""
+    return Precision(wanted, f"asked for{although}")
 
 
 def _native(device: torch.device) -> tuple[str, str]:
@@ -54,7 +51,7 @@ def _native(device: torch.device) -> tuple[str, str]:
             return "bf16", f"the GPU (capability {major}.{minor}) computes bf16 natively"
         return "fp16", f"the GPU (capability {major}.{minor}) has no native bf16"
     if device.type == "cpu":
-        if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():  # type: ignore[no-untyped-call]
+        if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
             return "bf16", "the CPU has AVX512-BF16 or AMX"
         return "fp32", "the CPU has neither AVX512-BF16 nor AMX"
     return "fp32", f"the device is {device.type}"

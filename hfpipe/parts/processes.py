@@ -19,7 +19,7 @@ def join() -> PartialState:
     Raises:
         MachineError: several processes were started and can't be connected on this device.
     """
-    state = PartialState(cpu=not torch.accelerator.is_available())  # type: ignore[no-untyped-call]
+    state = PartialState(cpu=not torch.accelerator.is_available())
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         raise MachineError(

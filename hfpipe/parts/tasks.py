@@ -12,7 +12,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedTokenizerBase, __version__ as transformers_version
+from transformers import PreTrainedTokenizerBase
+from transformers import __version__ as transformers_version
 
 from hfpipe.errors import DataError
 from hfpipe.recipe import schema

@@ -123,7 +123,7 @@ def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
             f"holds {got}", where=str(path), allowed="a mapping of sections; `hfpipe recipes show quickstart`"
         )
     own: Positions = {}
-    fields = _plain(tree, (), str(path), own, [0])
+    fields: dict[str, Any] = _plain(tree, (), str(path), own, [0])
     parent = fields.pop("extends", None)
     if parent is None:
         positions.update(own)

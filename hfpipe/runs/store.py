@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -268,4 +268,4 @@ def _is_alive(pid: Any) -> bool:
 
 def now() -> str:
     """The time in UTC, ISO 8601 to the second."""
-    return datetime.fromtimestamp(time.time(), tz=timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(time.time(), tz=UTC).isoformat(timespec="seconds")

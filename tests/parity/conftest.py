@@ -44,7 +44,9 @@ def _config(family: str) -> transformers.PretrainedConfig:
     if family == "roberta":
         return transformers.RobertaConfig(**common)
     if family == "deberta-v2":
-        return transformers.DebertaV2Config(**common, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=16)
+        return transformers.DebertaV2Config(
+            **common, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=16
+        )
     if family == "electra":
         return transformers.ElectraConfig(**common, embedding_size=32)
     dropouts = {f"{place}_dropout": 0.1 for place in ("attention", "embedding", "mlp", "classifier")}
@@ -90,7 +92,9 @@ def rows(count: int, seed: int = 0) -> datasets.Dataset:
     rng = random.Random(seed)
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=CLASSES)})
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 20))) for _ in range(count)]
-    return datasets.Dataset.from_dict({"text": texts, "label": [rng.randrange(3) for _ in range(count)]}, features=features)
+    return datasets.Dataset.from_dict(
+        {"text": texts, "label": [rng.randrange(3) for _ in range(count)]}, features=features
+    )
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +137,9 @@ def no_dropout() -> Callable[[str], list[str]]:
 def train_with() -> Callable[..., tuple[Job, list[dict[str, Any]]]]:
     """Prepare a recipe, train it with an engine, and return the job and its records, without the timings."""
 
-    def train(recipe: Recipe, engine: str, data: dict[str, datasets.Dataset], **parts: Any) -> tuple[Job, list[dict[str, Any]]]:
+    def train(
+        recipe: Recipe, engine: str, data: dict[str, datasets.Dataset], **parts: Any
+    ) -> tuple[Job, list[dict[str, Any]]]:
         job = prepare(recipe, dataset=data, **parts)
         records: list[dict[str, Any]] = []
         ENGINES[engine](job, records.append)

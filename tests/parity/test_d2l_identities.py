@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-BASE = ["train.max_grad_norm=null", "schedule.name=constant", "train.batch_size=8", "evaluate.every=never"]  # 8, 8, 8, 3
+BASE = [
+    "train.max_grad_norm=null",
+    "schedule.name=constant",
+    "train.batch_size=8",
+    "evaluate.every=never",
+]  # 8, 8, 8, 3
 
 
 @pytest.mark.parametrize("engine", ["trainer", "loop"])
@@ -54,7 +59,8 @@ def test_clipping_speaks_about_the_mean_gradient(recipe_for, train_with, data, w
 def test_adamw_hides_the_reduction(recipe_for, train_with, data):
     """AdamW divides a constant scale of the gradient away: mean and sum end together, where SGD ends far apart.
 
-    The batches are equal, since a ragged one would change the scale within the run. Left out are the biases of the attention keys: softmax makes their gradient 0, and AdamW blows its rounding up.
+    The batches are equal, since a ragged one would change the scale within the run. Left out are the biases of the
+    attention keys: softmax makes their gradient 0, and AdamW blows its rounding up.
     """
     overrides = ["train.max_grad_norm=null", "schedule.name=constant", "evaluate.every=never", "train.batch_size=9"]
     tiny_eps = {"adamw": ["optimizer.eps=1e-16"], "sgd": []}  # 1e-8 is not small against a tiny model's gradients

@@ -9,7 +9,9 @@ FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernber
 # Every value of every setting occurs, and every accumulation meets each kind of evaluation, clipping and optimizer.
 # 27 rows in micro-batches of 4 make 7: with accumulation 2 and 3 the last window of an epoch is partial.
 SETTINGS = [
-    pytest.param(accumulate, every, workers, clip, optimizer, id=f"{accumulate}-{every}-{workers}w-clip-{clip}-{optimizer}")
+    pytest.param(
+        accumulate, every, workers, clip, optimizer, id=f"{accumulate}-{every}-{workers}w-clip-{clip}-{optimizer}"
+    )
     for accumulate, every, workers, clip, optimizer in (
         (1, "1", 0, "1.0", "adamw"),
         (1, "epoch", 0, "null", "updater_sgd"),
@@ -52,7 +54,9 @@ def test_same_records_and_weights(
 @pytest.mark.parametrize("loss", ["focal", "mse", "cosine_embedding"])
 def test_same_for_other_losses_and_reductions(loss, reduction, recipe_for, train_with, data, weight_difference):
     """Losses other than cross entropy, under every reduction, go the same way through both engines."""
-    recipe = recipe_for("bert", f"loss.name={loss}", f"loss.reduction={reduction}", "train.accumulate=2", "optimizer.name=sgd")
+    recipe = recipe_for(
+        "bert", f"loss.name={loss}", f"loss.reduction={reduction}", "train.accumulate=2", "optimizer.name=sgd"
+    )
     by_trainer, trainer_records = train_with(recipe, "trainer", data)
     by_loop, loop_records = train_with(recipe, "loop", data)
     assert trainer_records == loop_records

@@ -42,7 +42,12 @@ def test_evaluation_loss_is_the_mean_over_items(recipe_for, data):
     found = []
     for batch_size in (1, 2, 3, 7, 10, 64):
         predictions = predict(
-            job.model, job.evaluation_data, job.collate, batch_size=batch_size, precision=job.precision, objective=job.objective
+            job.model,
+            job.evaluation_data,
+            job.collate,
+            batch_size=batch_size,
+            precision=job.precision,
+            objective=job.objective,
         )
         found.append(mean_loss_of(predictions))
     by_hand = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -138,10 +139,8 @@ def test_code_of_a_tokenizer_is_not_run(copy: Path) -> None:
     path = copy / "tokenizer_config.json"
     mapped = {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}, "tokenizer_class": "T"}
     path.write_text(json.dumps({**json.loads(path.read_text()), **mapped}))
-    try:
+    with contextlib.suppress(HfpipeError):
         load_tokenizer(opened(copy))
-    except HfpipeError:
-        pass
     assert not marker.exists()
 
 

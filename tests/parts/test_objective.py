@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def gradient(reduction: str, cuts: tuple[int, ...], weights: torch.Tensor | None
     """What lands in `.grad` of the logits when the batch is cut at these places."""
     logits = LOGITS.clone().requires_grad_()
     target = objective(reduction, weights)
-    batches = [slice(start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+    batches = [slice(start, end) for start, end in itertools.pairwise(cuts)]
     tally = target.tally([{"labels": LABELS[batch]} for batch in batches])
     for batch in batches:
         target.backward_value(target.item_losses(logits[batch], LABELS[batch]), tally, 1).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -18,7 +19,7 @@ CUTS = st.lists(st.integers(0, 24), max_size=5)
 def split(items: list[float], cuts: list[int]) -> list[list[float]]:
     """The items cut into micro-batches at these places; some may be empty."""
     edges = [0, *sorted(min(cut, len(items)) for cut in cuts), len(items)]
-    return [items[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [items[start:end] for start, end in itertools.pairwise(edges)]
 
 
 @given(items=GRADIENTS, cuts=CUTS, reduction=REDUCTIONS, weight=st.floats(0.1, 10.0))
