@@ -164,7 +164,8 @@ def parted(first: int | None, beyond: int | None = None, within: bool | None = N
     return Difference(0.5, 0.25, first, beyond, beyond is None if within is None else within)
 
 
-BASE = made_up("base", [0.7, 0.6, 0.5, 0.4], items=[8, 8, 3, 8])
+DIGESTS = {"dataset": "a", "checkpoint": "a", "tokenizer": "a"}
+BASE = made_up("base", [0.7, 0.6, 0.5, 0.4], items=[8, 8, 3, 8], digests=DIGESTS)
 RAGGED = [8, 8, 3, 8]
 CASES = {
     "same": ([], {}, parted(None), "the same, bit for bit"),
@@ -255,6 +256,12 @@ CASES = {
         Difference(0.0, None, None, None, None),
         "the same losses, bit for bit; model/ holds the weights of step 2, the baseline's those of step 4",
     ),
+    "changed underneath": (
+        [],
+        {"digests": {"dataset": "a", "checkpoint": "b", "tokenizer": "c"}},
+        parted(1, 1),
+        "differs from step 1: losses by up to 0.5, weights by up to 0.25; not the baseline's checkpoint and tokenizer",
+    ),
     "diverged": (
         ["loss.reduction=sum"],
         {"losses": [0.7, 9.0], "items": [8, 8], "failure": "the loss is nan at step 3", "weights_step": None},
@@ -268,7 +275,7 @@ CASES = {
 def test_verdict_says_what_was_measured_and_predicted(case: str) -> None:
     """Each verdict in words follows from the records: size alone without a prediction, a cause only with one."""
     overrides, fields, difference, words = CASES[case]
-    fields = {"items": RAGGED, **fields}
+    fields = {"items": RAGGED, "digests": DIGESTS, **fields}
     trace = made_up(case, fields.pop("losses", [0.7, 0.6, 0.5, 0.4]), *overrides, **fields)
     assert verdicts.verdict(trace, BASE, difference) == words
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Trace:
     """The step whose weights are in `model/`; None when there are none."""
     failure: str | None = None
     """Why training stopped early."""
+    digests: dict[str, str | None] = field(default_factory=dict)
+    """What identifies the data set, the checkpoint and the tokenizer that were really loaded."""
 
     @property
     def losses(self) -> dict[int, float]:
@@ -91,7 +93,9 @@ def read_trace(
         summary = run.read_json("metrics.json") or {}
         weights_step = summary.get("evaluated_step") or summary.get("steps")
     precision = (run.about.get("precision") or {}).get("name", "fp32")
-    return Trace(name, recipe, run.path, steps, divides, is_linear, precision, weights_step, failure)
+    identity = run.about.get("identity") or {}
+    digests = {what: identity[what]["digest"] for what in ("dataset", "checkpoint", "tokenizer") if what in identity}
+    return Trace(name, recipe, run.path, steps, divides, is_linear, precision, weights_step, failure, digests)
 
 
 def differ(first: Trace, second: Trace) -> Difference:

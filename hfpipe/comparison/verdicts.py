@@ -87,6 +87,9 @@ def verdict(trace: Trace, base: Trace, difference: Difference, twin: tuple[str, 
         said.append(
             f"model/ holds the weights of step {trace.weights_step}, the baseline's those of step {base.weights_step}"
         )
+    loaded = [what for what, digest in trace.digests.items() if digest != base.digests.get(what)]
+    if loaded:
+        said.append(f"not the baseline's {' and '.join(loaded)}")
     if twin is not None:
         said.append(f"the same as {twin[0]}, {twin[1]}")
     return "; ".join(said)
