@@ -154,7 +154,6 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         eval_strategy={"epoch": "epoch", "never": "no"}.get(str(every), "steps"),
         eval_steps=every if isinstance(every, int) else None,
         metric_for_best_model=recipe.evaluate.best or "loss",
-        greater_is_better=bool(recipe.evaluate.greater_is_better),
         save_strategy="no",  # hfpipe saves, without a pickle
         logging_strategy="steps",
         logging_steps=1,
