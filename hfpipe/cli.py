@@ -126,12 +126,8 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "metric",
-        "value",
-        "95 % interval",
-        title=f"{measured.target}, {measured.examples:,} examples of {measured.split}",
-    )
+    print(f"{measured.target}: {measured.examples:,} examples of {measured.split}")
+    table = Table("metric", "value", "95 % interval")
     for name, value in measured.metrics.items():
         interval = measured.intervals[name]
         between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"

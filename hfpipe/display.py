@@ -132,6 +132,8 @@ def sentence(record: Mapping[str, Any]) -> str:
         return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {figures(record['metrics'])}"
     if record["type"] in ("notice", "check"):
         return f"note: {record['text']}"
+    if record["type"] == "end":
+        return f"{record['status']} after {record['step']:,} steps and {duration(record['seconds'])} of training"
     return "  ".join(f"{key} {value}" for key, value in record.items() if key != "type")
 
 

@@ -189,9 +189,9 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_hostile_recipes_are_refused_within_a_second(write, text: str, told: str) -> None:
     """Alias bombs, circles, deep nesting and megabytes cost less than a second."""
     path = write(text)
-    started = time.perf_counter()
+    started = time.process_time()  # not the clock, which a busy machine stretches
     lines = mistakes(path)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert told in lines[0]
 
 

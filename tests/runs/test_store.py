@@ -142,6 +142,16 @@ def test_a_write_that_fails_leaves_the_old_file(run: Run, monkeypatch: pytest.Mo
     assert not list(run.path.glob(".*"))
 
 
+def test_a_reader_never_sees_half_a_file(run: Run) -> None:
+    """New content takes the place of the old by a rename: whoever has the old file open reads it to its end."""
+    run.write_text("a.txt", "old\n" * 10_000)
+    with open(run.path / "a.txt", encoding="utf-8") as reader:
+        first = reader.readline()
+        run.write_text("a.txt", "new\n")
+        assert set(reader.read().split()) == {"old"} == {first.strip()}
+    assert (run.path / "a.txt").read_text(encoding="utf-8") == "new\n"
+
+
 def test_a_full_disk_is_told(tmp_path: Path, recipe: Recipe) -> None:
     """On a disk that is really full a run ends with exit code 5, and what was written before is whole."""
     disk = tmp_path / "disk"
