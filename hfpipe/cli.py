@@ -136,6 +136,40 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    target: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="As for evaluate.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A csv, json, jsonl or parquet file with the text columns.")
+    ],
+    overrides: Overrides = None,
+    recipe: Annotated[str | None, typer.Option(help="Names the columns, for a checkpoint that is no run.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON lines go here. [default: standard output]")] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Label the rows of a file: one JSON object a row, in the order of the file."""
+    from hfpipe import display
+    from hfpipe.pipeline import predict as run_predict
+
+    rows = run_predict(
+        target,
+        source,
+        recipe=recipe,
+        overrides=overrides or [],
+        runs_dir=runs_dir,
+        display=display.choose(silent=as_json),
+    )
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if output is not None:
+        output.write_text(lines, encoding="utf-8")
+    if as_json:
+        shown = {} if output is not None else {"predictions": rows}
+        _print_json({"target": target, "examples": len(rows), "output": output and str(output), **shown})
+    elif output is None:
+        print(lines, end="")
+
+
+@app.command()
 def compare(
     recipe: RecipeArgument,
     overrides: Overrides = None,

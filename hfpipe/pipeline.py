@@ -1,4 +1,4 @@
-"""The functions behind the commands: finetune and evaluate."""
+"""The functions behind the commands: finetune, evaluate and predict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -272,6 +273,71 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
+    resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
+    _reach_hub(resolved, display)
+    from hfpipe.scoring import score
+
+    with _quiet(), faults_told():
+        return Evaluation(target=name, **score(resolved, split, display.say))
+
+
+def predict(
+    target: Run | str | Path,
+    source: str | Path,
+    *,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> list[dict[str, Any]]:
+    """Label the rows of a file with a run or a checkpoint; the file needs the text columns of the recipe, and no label.
+
+    Args:
+        target: as for :func:`evaluate`.
+        source: a csv, json, jsonl or parquet file.
+        recipe: names the text columns; by default the run's own. A checkpoint needs one.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress goes; by default nowhere.
+
+    Returns:
+        For each row, in order, `label`, `score` and `probabilities`; for a regression `value`.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    kind = Path(source).suffix.removeprefix(".")
+    if kind not in ("csv", "json", "jsonl", "parquet"):
+        raise RecipeError(f"{str(source)!r}", where="INPUT", allowed="a .csv, .json, .jsonl or .parquet file")
+    data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
+    data += ["dataset.name=null", "dataset.revision=null"]
+    name = str(target.path if isinstance(target, Run) else target)
+    resolved = _with_checkpoint(target, name, recipe, [*data, *overrides], runs_dir)
+    _reach_hub(resolved, display)
+    from hfpipe.scoring import label
+
+    with _quiet(), faults_told():
+        return label(resolved, display.say)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' chatter of a command that leaves no run behind, kept off the terminal."""
+    from hfpipe import chatter
+
+    with tempfile.TemporaryDirectory(prefix="hfpipe-") as folder, chatter.into(Path(folder) / "log.txt"):
+        yield
+
+
+def _with_checkpoint(
+    target: Run | str | Path,
+    name: str,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+) -> Recipe:
+    """The recipe of a run, or the given one, with the weights of the target as its checkpoint."""
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
     if run is not None:
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
@@ -283,14 +349,12 @@ def evaluate(
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
-    quoted = json.dumps(checkpoint, ensure_ascii=False)  # as YAML reads it too
-    fixed = [f"model.checkpoint={quoted}", "model.revision=null", "model.fresh=[]"]
-    resolved = with_overrides(base, [*fixed, *overrides])
-    _reach_hub(resolved, display)
-    from hfpipe.scoring import score
+    fixed = [f"model.checkpoint={_quoted(checkpoint)}", "model.revision=null", "model.fresh=[]"]
+    return with_overrides(base, [*fixed, *overrides])
 
-    with faults_told():
-        return Evaluation(target=name, **score(resolved, split, display.say))
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # as YAML reads it too
 
 
 def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | None:

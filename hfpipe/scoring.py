@@ -1,10 +1,12 @@
-"""Measure a checkpoint on a split, with an interval around every figure."""
+"""Use a trained checkpoint: measure it on a split with an interval around every figure, or label rows with it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import DataCollatorWithPadding
+import datasets
+from scipy.special import softmax
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.errors import ModelError, RecipeError
@@ -46,22 +48,10 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     task = _task_of(recipe, checkpoint, raw)
     tasks.check_features_agree(task, rows, f"{raw.name}, split {name}", where)
     tasks.check_rows(task, rows, f"{raw.name}, split {name}", where)
-    tokenizer = models.load_tokenizer(checkpoint)
-    model, fresh = models.load_model(checkpoint, task, (), recipe.where("model.fresh"))
-    if fresh:
-        raise ModelError(
-            f"{checkpoint.name!r} has no trained head ({', '.join(fresh)} would start at random)",
-            where=checkpoint.where,
-            fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
-        )
-    state = join()
-    model.to(state.device)
-    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
-    identity = f"{raw.digest} {recipe.dataset.name} {name} {models.tokenizer_digest(tokenizer)}"
-    with state.main_process_first():
-        encoded = tasks.encode(
-            task, rows, tokenizer, max_length=min(bound, recipe.model.max_length or bound), identity=identity
-        )
+    model, tokenizer = _load(recipe, checkpoint, task)
+    identity = f"{raw.digest} {recipe.dataset.name} {name}"
+    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, identity, labelled=True)
+    device = next(model.parameters()).device
     objective = make_objective(recipe, task, _train_labels(recipe, raw, task))
     say("scoring")
     predictions = predict(
@@ -69,7 +59,7 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         encoded,
         DataCollatorWithPadding(tokenizer),
         batch_size=recipe.evaluate.batch_size,
-        precision=choose(recipe.train.precision, state.device, recipe.where("train.precision")),
+        precision=choose(recipe.train.precision, device, recipe.where("train.precision")),
         objective=objective,
     )
     metrics = load_metrics(recipe)
@@ -89,6 +79,72 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         "examples": len(rows),
         "examples_per_second": len(rows) / predictions.seconds,
     }
+
+
+def label(recipe: Recipe, say: Say) -> list[dict[str, Any]]:
+    """Predict every row of `recipe.dataset` with `recipe.model.checkpoint`, in the order of the data; no label is read.
+
+    Returns:
+        For each row its `label`, `score` and the `probabilities` of all classes; for a regression its `value`.
+    """
+    say(f"reading {recipe.dataset.path}")
+    raw = open_data(recipe)
+    name, rows = next(iter(raw.splits.items()))
+    say(f"loading {recipe.model.checkpoint}")
+    checkpoint = models.open_checkpoint(recipe)
+    id2label = checkpoint.config.id2label
+    names = () if recipe.task.kind == "text-regression" else tuple(str(id2label[index]) for index in sorted(id2label))
+    task = tasks.TextTask(recipe.task.text, recipe.task.label, names)
+    tasks.check_rows(task, rows, raw.name, recipe.where("task.text"), labelled=False)
+    model, tokenizer = _load(recipe, checkpoint, task)
+    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {name}", labelled=False)
+    say("predicting")
+    device = next(model.parameters()).device
+    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
+    collate = DataCollatorWithPadding(tokenizer)
+    logits = predict(model, encoded, collate, batch_size=recipe.evaluate.batch_size, precision=precision).logits
+    if task.is_regression:
+        return [{"value": float(value)} for value in logits.reshape(-1)]
+    return [
+        {
+            "label": names[int(row.argmax())],
+            "score": float(row.max()),
+            "probabilities": dict(zip(names, map(float, row), strict=True)),
+        }
+        for row in softmax(logits.astype(float), axis=-1)
+    ]
+
+
+def _load(
+    recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.TextTask
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trained model, on its device, and its tokenizer."""
+    tokenizer = models.load_tokenizer(checkpoint)
+    model, fresh = models.load_model(checkpoint, task, (), recipe.where("model.fresh"))
+    if fresh:
+        raise ModelError(
+            f"{checkpoint.name!r} has no trained head ({', '.join(fresh)} would start at random)",
+            where=checkpoint.where,
+            fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
+        )
+    return model.to(join().device), tokenizer
+
+
+def _encode(
+    recipe: Recipe,
+    checkpoint: models.Checkpoint,
+    task: tasks.TextTask,
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    identity: str,
+    *,
+    labelled: bool,
+) -> datasets.Dataset:
+    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
+    length = min(bound, recipe.model.max_length or bound)
+    identity = f"{identity} {models.tokenizer_digest(tokenizer)}"
+    with join().main_process_first():
+        return tasks.encode(task, rows, tokenizer, max_length=length, identity=identity, labelled=labelled)
 
 
 def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData) -> tasks.TextTask:
