@@ -145,7 +145,15 @@ def test_ctrl_c_stops_a_real_run(recipe: Path, runs: Path) -> None:
     command = [sys.executable, "-m", "hfpipe.cli", "finetune", recipe, "train.epochs=10000", "checkpoints.every=never"]
     command += ["checkpoints.keep_best=false", "evaluate.every=never", "--runs-dir", runs, "--name", "one", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A suite in the background of a shell ignores SIGINT, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     records = runs / "one" / "records.jsonl"
     deadline = time.monotonic() + 180
     while not (records.is_file() and '"step": 3' in records.read_text()):
@@ -153,7 +161,10 @@ def test_ctrl_c_stops_a_real_run(recipe: Path, runs: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert json.loads(out)["exit_code"] == 130
     assert "Traceback" not in err

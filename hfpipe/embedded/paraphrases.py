@@ -6,7 +6,8 @@ with the very same words, the scene in which the two people, their traits or the
 
 Rows come as twins: one first sentence, once with the paraphrase and once with its near miss. The twins hold exactly the
 same words, so whatever counts words, lengths or overlaps sees the same thing under both labels and is right in exactly
-half of the rows; only who did what tells.
+half of the rows; only who did what tells. The slots of a sentence keep their places, which is what lets a tiny model
+learn the task in seconds: a rule that asks whether any shared word has moved would do, and counting words would not.
 """
 
 from __future__ import annotations
