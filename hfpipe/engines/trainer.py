@@ -42,7 +42,6 @@ def train(job: Job, emit: Emit) -> None:
             raise RecipeError(f"Trainer refused its options: {told}", where=job.recipe.where("trainer")) from error
         trainer.train()
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
-        trainer.accelerator.free_memory()
 
 
 class ItemTrainer(Trainer):
