@@ -19,20 +19,20 @@ from hfpipe.parts.batches import Collate, evaluation_loader
 from hfpipe.parts.metrics import compute_all
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.precision import Precision
-from hfpipe.parts.tasks import IGNORED, TextTask, lengths
+from hfpipe.parts.tasks import Task, lengths, outputs_of
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of every row, in the order of the data.
+    """What the model says of every encoded row, in the order of the data.
 
-    logits `[rows, num_labels]`; labels `[rows]` or None; losses and weights `[rows]` in float64, None without labels.
+    logits: for each row what its task keeps of them, `[num_labels]` for a text; losses and weights `[rows]` in float64,
+    None without labels.
     """
 
-    logits: Array
-    labels: Array | None
+    logits: list[Array]
     losses: Array | None
     weights: Array | None
     seconds: float
@@ -57,6 +57,7 @@ def without_a_trace(model: torch.nn.Module) -> Iterator[None]:
 
 def predict(
     model: torch.nn.Module,
+    task: Task,
     encoded: datasets.Dataset,
     collate: Collate,
     *,
@@ -76,55 +77,47 @@ def predict(
     order = np.argsort(-lengths(encoded), kind="stable")
     mine = order[state.process_index :: state.num_processes].tolist()
     device = next(model.parameters()).device
-    parts: list[dict[str, Array]] = []
+    logits_of: list[Array] = []
+    figures: list[Array] = []
     with without_a_trace(model), precision.autocast(device):
         for batch in evaluation_loader(encoded, mine, collate, batch_size=batch_size):
             batch = {name: value.to(device) for name, value in batch.items()}
             labels = batch.pop("labels", None)
-            logits = model(**batch).logits.float()
-            part = {"logits": logits.cpu().numpy()}
+            logits = outputs_of(model(**batch), batch).float()
+            logits_of += task.kept(logits, batch if labels is None else {**batch, "labels": labels})
             if labels is not None and objective is not None:
-                part["labels"] = labels.cpu().numpy()
-                part["losses"] = _per_row(objective.item_losses(logits, labels), labels)
-                part["weights"] = _per_row(objective.weights(labels), labels)
-            parts.append(part)
-    gathered = gather_object([(mine, parts)]) if state.num_processes > 1 else [(mine, parts)]
-    rows = np.concatenate([np.asarray(part_rows, dtype=np.int64) for part_rows, _ in gathered])
-    everything = [part for _, shares in gathered for part in shares]
+                losses, weights = objective.item_losses(logits, labels), objective.weights(labels)
+                figures.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
+    share = (mine, logits_of, figures)
+    shares = gather_object([share]) if state.num_processes > 1 else [share]
+    rows = np.concatenate([np.asarray(part, dtype=np.int64) for part, _, _ in shares])
     place = np.argsort(rows)
-    columns = {name: np.concatenate([part[name] for part in everything])[place] for name in everything[0]}
-    bad = ~np.isfinite(columns["logits"]).all(axis=-1)
+    everything = [one for _, part, _ in shares for one in part]
+    ordered = [everything[index] for index in place]
+    bad = np.array([not np.isfinite(one).all() for one in ordered])
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise NumericError(
             f"the model's logits are not finite for {int(bad.sum()):,} of {len(bad):,} rows, first row {row}",
             fix="The weights have diverged or overflow in this precision; try train.precision=fp32 or a smaller optimizer.lr.",
         )
-    return Predictions(
-        columns["logits"],
-        columns.get("labels"),
-        columns.get("losses"),
-        columns.get("weights"),
-        time.perf_counter() - started,
-    )
+    measured = [one for _, _, part in shares for one in part]
+    totals = np.concatenate(measured, axis=1)[:, place] if measured else [None, None]
+    return Predictions(ordered, totals[0], totals[1], time.perf_counter() - started)
 
 
 def _per_row(values: torch.Tensor, labels: torch.Tensor) -> Array:
     return values.reshape(len(labels), -1).sum(dim=1, dtype=torch.float64).cpu().numpy()
 
 
-def decided(logits: Array, task: TextTask) -> Array:
-    """What is predicted: the class with the greatest logit, `[rows]`, or the number itself for regression."""
-    return logits.reshape(len(logits)) if task.is_regression else logits.argmax(axis=-1)
-
-
-def compute_metrics(task: TextTask, metrics: list[tuple[str, Any]]) -> Callable[[Any], dict[str, float | None]]:
+def compute_metrics(
+    task: Task, metrics: list[tuple[str, Any]], encoded: datasets.Dataset, rows: datasets.Dataset
+) -> Callable[[Any], dict[str, float | None]]:
     """The function that Trainer calls with an EvalPrediction: metric names to numbers, None where undefined."""
 
     def compute(prediction: Any) -> dict[str, float | None]:
-        labels = np.asarray(prediction.label_ids)
-        counted = labels != IGNORED
-        return compute_all(metrics, decided(np.asarray(prediction.predictions), task)[counted], labels[counted])
+        decisions, right = task.decide(prediction.predictions, encoded, rows)
+        return compute_all(metrics, decisions, right)
 
     return compute
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.errors import RecipeError
@@ -22,13 +22,15 @@ from hfpipe.evaluation import compute_metrics, mean_loss_of, predict
 from hfpipe.parts import losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.data import RawData, open_data
-from hfpipe.parts.metrics import GREATER_IS_BETTER, load_metric
+from hfpipe.parts.metrics import GREATER_IS_BETTER, compute_all, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
 from hfpipe.parts.precision import Precision, choose
 from hfpipe.parts.processes import join
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
+from hfpipe.parts.tasks.classes import counts_of
+from hfpipe.parts.tokenized import tokenize
 from hfpipe.parts.trainer_options import option_problems
 from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
@@ -42,12 +44,13 @@ class Job:
     """A recipe with its parts built, ready to train, in memory."""
 
     recipe: Recipe
-    task: tasks.TextTask
+    task: tasks.Task
     tokenizer: PreTrainedTokenizerBase
     collate: Collate
     model: PreTrainedModel
     train_data: datasets.Dataset
     evaluation_data: datasets.Dataset | None
+    evaluation_rows: datasets.Dataset | None
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any
@@ -62,9 +65,11 @@ class Job:
     notices: list[str] = field(default_factory=list)
 
     @property
-    def compute_metrics(self) -> Callable[[Any], dict[str, float | None]]:
-        """Metric names to numbers, from an EvalPrediction."""
-        return compute_metrics(self.task, self.metrics)
+    def compute_metrics(self) -> Callable[[Any], dict[str, float | None]] | None:
+        """Metric names to numbers, from an EvalPrediction; None without an evaluation split."""
+        if self.evaluation_data is None or self.evaluation_rows is None:
+            return None
+        return compute_metrics(self.task, self.metrics, self.evaluation_data, self.evaluation_rows)
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
         """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
@@ -79,8 +84,10 @@ def measure(job: Job, step: int) -> dict[str, Any]:
         NumericError: the model's outputs are not finite.
     """
     assert job.evaluation_data is not None
+    assert job.compute_metrics is not None
     predictions = predict(
         job.model,
+        job.task,
         job.evaluation_data,
         job.collate,
         batch_size=job.recipe.evaluate.batch_size,
@@ -88,7 +95,7 @@ def measure(job: Job, step: int) -> dict[str, Any]:
         objective=job.objective,
     )
     metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
-    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, predictions.labels))
+    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, None))
     epoch = step / job.steps_per_epoch
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
@@ -171,12 +178,11 @@ def prepare(
     task = tasks.make_task(recipe.task, train_raw, raw.name, recipe.where("task"))
     evaluation_split = recipe.dataset.splits.evaluation
     evaluation_raw = None
-    tasks.check_rows(task, train_raw, _title(raw, recipe.dataset.splits.train), recipe.where("task"))
+    task.check(train_raw, _title(raw, recipe.dataset.splits.train), recipe.where("task"))
     if evaluation_split is not None:
         where = recipe.where("dataset.splits.evaluation")
         evaluation_raw = raw.split(evaluation_split, where)
-        tasks.check_features_agree(task, evaluation_raw, _title(raw, evaluation_split), where)
-        tasks.check_rows(task, evaluation_raw, _title(raw, evaluation_split), where)
+        task.check(evaluation_raw, _title(raw, evaluation_split), where)
     elif recipe.evaluate.best is not None:
         raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
 
@@ -196,24 +202,29 @@ def prepare(
 
     say("tokenizing")
     with state.main_process_first():
-        train_data, evaluation_data = (
-            None
-            if rows is None
-            else tasks.encode(
+        encoded = [
+            tokenize(
                 task,
                 rows,
                 tokenizer,
                 max_length=max_length,
                 identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}",
+                num_proc=recipe.dataset.num_proc,
             )
             for rows, split in ((train_raw, recipe.dataset.splits.train), (evaluation_raw, evaluation_split))
-        )
-    assert train_data is not None
+            if rows is not None
+        ]
+    for split, one in zip((recipe.dataset.splits.train, evaluation_split), encoded, strict=False):
+        say(f"{split}: {one.told}")
+        if one.rebuilt:
+            notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
+    train_data = encoded[0].data
+    evaluation_data = encoded[1].data if evaluation_raw is not None else None
     _tell_truncation(train_data, max_length, notices)
 
     loader = train_loader(
         train_data,
-        collate or DataCollatorWithPadding(tokenizer),
+        collate or task.collator(tokenizer),
         batch_size=recipe.train.batch_size,
         seed=recipe.seed,
         workers=recipe.train.workers,
@@ -223,7 +234,7 @@ def prepare(
     )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
-    objective = make_objective(recipe, task, train_data["labels"][:], loss)
+    objective = make_objective(recipe, task, train_data, loss)
     built = _build_optimizer(recipe, model, optimizer)
     _tell_double_division(
         recipe,
@@ -239,6 +250,7 @@ def prepare(
         model=model,
         train_data=train_data,
         evaluation_data=evaluation_data,
+        evaluation_rows=evaluation_raw,
         objective=objective,
         optimizer=built,
         schedule=_build_schedule(recipe, built, schedule, num_steps),
@@ -297,7 +309,7 @@ def _max_length(
     recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
 ) -> int:
     bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
-    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2)
+    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2 or recipe.task.choices is not None)
     if wanted is not None and wanted <= special:
         raise RecipeError(
             f"max_length is {wanted}, and {special} special tokens alone take that",
@@ -338,16 +350,20 @@ def _tell_double_division(recipe: Recipe, optimizer: torch.optim.Optimizer, num_
 
 
 def make_objective(
-    recipe: Recipe, task: tasks.TextTask, train_labels: Sequence[Any], loss: Callable[..., torch.Tensor] | None = None
+    recipe: Recipe,
+    task: tasks.Task,
+    train_data: datasets.Dataset | None,
+    loss: Callable[..., torch.Tensor] | None = None,
 ) -> Objective:
-    """The loss with its arguments bound, the class weights counted on the training labels, and the reduction.
+    """The loss with its arguments bound, the class weights counted on the encoded training rows, and the reduction.
 
     Raises:
         RecipeError: arguments that the loss does not take, or weights that do not fit the classes.
     """
     weights = None
     if recipe.loss.class_weights is not None:
-        counts = torch.bincount(torch.as_tensor(train_labels), minlength=task.num_labels).tolist()
+        num_labels = task.num_labels or 0
+        counts = counts_of(train_data["labels"][:] if train_data is not None else [], num_labels)
         try:
             weights = losses.class_weights(recipe.loss.class_weights, counts)
         except RecipeError as error:
@@ -475,9 +491,7 @@ def _check_best(recipe: Recipe, job: Job) -> None:
     """
     if job.evaluation_data is None:
         return
-    logits = torch.eye(max(job.task.num_labels, 2))[:2, : job.task.num_labels].numpy()
-    labels = logits.reshape(2) if job.task.is_regression else logits.argmax(axis=-1)
-    names = ["loss", *job.compute_metrics(EvalPrediction(logits, labels))]
+    names = ["loss", *compute_all(job.metrics, *job.task.made_up())]
     best = recipe.evaluate.best
     if best is not None and best not in names:
         raise RecipeError(

@@ -14,10 +14,11 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hfpipe.engines import loop, trainer
-from hfpipe.job import Job, make_objective, prepare
+from hfpipe.job import Job, prepare
 from hfpipe.parts import tasks
 from hfpipe.parts.batches import train_loader
 from hfpipe.parts.data import open_data
+from hfpipe.parts.losses import class_weights
 from hfpipe.parts.precision import Precision
 from hfpipe.parts.schedules import ON_METRIC
 from hfpipe.recipe import Recipe, with_overrides
@@ -57,14 +58,12 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
 
 
 def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
-    """The recipe of three small steps, and the rows for them, with the classes and class weights of the whole split."""
+    """The recipe of three small steps, and the rows for them, with the classes of the whole split."""
     where = recipe.where("dataset.splits.train")
     raw = open_data(recipe)
     whole = raw.split(recipe.dataset.splits.train, where)
     task = tasks.make_task(recipe.task, whole, raw.name, recipe.where("task"))
     rows = whole.select(range(min(ROWS, len(whole))))
-    if task.names and not isinstance(rows.features[task.label], datasets.ClassLabel):
-        rows = rows.cast_column(task.label, datasets.ClassLabel(names=list(task.names)))
     changes = [
         f"train.batch_size={min(recipe.train.batch_size, 4)}",
         f"train.accumulate={min(recipe.train.accumulate, 2)}",
@@ -76,10 +75,9 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     ]
     if recipe.schedule.name in ON_METRIC:  # nothing is evaluated here
         changes.append("schedule={name: constant}")
-    if recipe.loss.class_weights is not None:
-        labels = [task.names.index(value) if isinstance(value, str) else value for value in whole[task.label]]
-        weights = make_objective(recipe, task, labels).class_weights
-        assert weights is not None
+    changes += tasks.pinned(recipe.task, task)
+    if recipe.loss.class_weights is not None and not isinstance(recipe.loss.class_weights, list):
+        weights = class_weights(recipe.loss.class_weights, tasks.class_counts(recipe.task, task, whole))
         changes.append(f"loss.class_weights={weights.tolist()}")
     return with_overrides(recipe, changes), {"train": rows}
 

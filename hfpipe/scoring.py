@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
-from scipy.special import softmax
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import EvalPrediction
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError, RecipeError
-from hfpipe.evaluation import compute_metrics, decided, mean_loss_of, predict
+from hfpipe.evaluation import mean_loss_of, predict
 from hfpipe.job import Say, load_metrics, make_objective
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.intervals import bootstrap_intervals
+from hfpipe.parts.metrics import compute_all
 from hfpipe.parts.precision import choose
 from hfpipe.parts.processes import join
+from hfpipe.parts.tokenized import tokenize
 from hfpipe.recipe.schema import Recipe
 
 
@@ -46,31 +46,29 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
     task = _task_of(recipe, checkpoint, raw)
-    tasks.check_features_agree(task, rows, f"{raw.name}, split {name}", where)
-    tasks.check_rows(task, rows, f"{raw.name}, split {name}", where)
+    task.check(rows, f"{raw.name}, split {name}", where)
     model, tokenizer = _load(recipe, checkpoint, task)
-    identity = f"{raw.digest} {recipe.dataset.name} {name}"
-    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, identity, labelled=True)
+    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
     device = next(model.parameters()).device
-    objective = make_objective(recipe, task, _train_labels(recipe, raw, task))
+    objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
     say("scoring")
     predictions = predict(
         model,
+        task,
         encoded,
-        DataCollatorWithPadding(tokenizer),
+        task.collator(tokenizer),
         batch_size=recipe.evaluate.batch_size,
         precision=choose(recipe.train.precision, device, recipe.where("train.precision")),
         objective=objective,
     )
     metrics = load_metrics(recipe)
-    figures: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
-    figures |= compute_metrics(task, metrics)(EvalPrediction(predictions.logits, predictions.labels))
-    decisions = decided(predictions.logits, task)
-    assert predictions.labels is not None
+    decisions, right = task.decide(predictions.logits, encoded, rows)
+    assert right is not None
     assert predictions.losses is not None
     assert predictions.weights is not None
+    figures = {"loss": mean_loss_of(predictions), **compute_all(metrics, decisions, right)}
     intervals = bootstrap_intervals(
-        metrics, decisions, predictions.labels, predictions.losses, predictions.weights, seed=recipe.seed
+        metrics, decisions, right, predictions.losses, predictions.weights, seed=recipe.seed
     )
     return {
         "split": name,
@@ -85,38 +83,34 @@ def label(recipe: Recipe, say: Say) -> list[dict[str, Any]]:
     """Predict every row of `recipe.dataset` with `recipe.model.checkpoint`, in the order of the data; no label is read.
 
     Returns:
-        For each row its `label`, `score` and the `probabilities` of all classes; for a regression its `value`.
+        What the task says of each row: of a class its `label`, `score` and the `probabilities` of all, of a regression
+        its `value`.
     """
     say(f"reading {recipe.dataset.path}")
     raw = open_data(recipe)
     name, rows = next(iter(raw.splits.items()))
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
-    id2label = checkpoint.config.id2label
-    names = () if recipe.task.kind == "text-regression" else tuple(str(id2label[index]) for index in sorted(id2label))
-    task = tasks.TextTask(recipe.task.text, recipe.task.label, names)
-    tasks.check_rows(task, rows, raw.name, recipe.where("task.text"), labelled=False)
+    task = tasks.head_task(recipe.task, _head_names(checkpoint))
+    task.check(rows, raw.name, recipe.where("task.text"), labelled=False)
     model, tokenizer = _load(recipe, checkpoint, task)
     encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {name}", labelled=False)
     say("predicting")
     device = next(model.parameters()).device
     precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
-    collate = DataCollatorWithPadding(tokenizer)
-    logits = predict(model, encoded, collate, batch_size=recipe.evaluate.batch_size, precision=precision).logits
-    if task.is_regression:
-        return [{"value": float(value)} for value in logits.reshape(-1)]
-    return [
-        {
-            "label": names[int(row.argmax())],
-            "score": float(row.max()),
-            "probabilities": dict(zip(names, map(float, row), strict=True)),
-        }
-        for row in softmax(logits.astype(float), axis=-1)
-    ]
+    predictions = predict(
+        model,
+        task,
+        encoded,
+        task.collator(tokenizer),
+        batch_size=recipe.evaluate.batch_size,
+        precision=precision,
+    )
+    return task.told(predictions.logits, encoded, rows)
 
 
 def _load(
-    recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.TextTask
+    recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.Task
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The trained model, on its device, and its tokenizer."""
     tokenizer = models.load_tokenizer(checkpoint)
@@ -133,35 +127,53 @@ def _load(
 def _encode(
     recipe: Recipe,
     checkpoint: models.Checkpoint,
-    task: tasks.TextTask,
+    task: tasks.Task,
     rows: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
     identity: str,
     *,
-    labelled: bool,
+    labelled: bool = True,
 ) -> datasets.Dataset:
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
     length = min(bound, recipe.model.max_length or bound)
     identity = f"{identity} {models.tokenizer_digest(tokenizer)}"
     with join().main_process_first():
-        return tasks.encode(task, rows, tokenizer, max_length=length, identity=identity, labelled=labelled)
+        return tokenize(
+            task,
+            rows,
+            tokenizer,
+            max_length=length,
+            identity=identity,
+            labelled=labelled,
+            num_proc=recipe.dataset.num_proc,
+        ).data
 
 
-def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData) -> tasks.TextTask:
-    """The classes as the checkpoint's head names them, or as the data do when the head has no names."""
-    if recipe.task.kind == "text-regression":
-        return tasks.TextTask(recipe.task.text, recipe.task.label, ())
+def _head_names(checkpoint: models.Checkpoint) -> tuple[str, ...]:
     id2label = checkpoint.config.id2label
-    names = tuple(str(id2label[index]) for index in sorted(id2label))
-    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
-        train = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
-        return tasks.make_task(recipe.task, train, raw.name, recipe.where("task"))
-    return tasks.TextTask(recipe.task.text, recipe.task.label, names)
+    return tuple(str(id2label[index]) for index in sorted(id2label))
 
 
-def _train_labels(recipe: Recipe, raw: RawData, task: tasks.TextTask) -> list[int]:
-    """The training labels as class numbers, which class weights are counted on."""
-    if recipe.loss.class_weights is None:
-        return []
-    rows = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
-    return [task.names.index(value) if isinstance(value, str) else int(value) for value in rows[recipe.task.label]]
+def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData) -> tasks.Task:
+    """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
+    names = _head_names(checkpoint)
+    unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
+    if recipe.task.names is None and not unnamed:
+        return tasks.head_task(recipe.task, names)
+    train = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
+    return tasks.make_task(recipe.task, train, raw.name, recipe.where("task"))
+
+
+def _weighed(
+    recipe: Recipe,
+    checkpoint: models.Checkpoint,
+    raw: RawData,
+    task: tasks.Task,
+    tokenizer: PreTrainedTokenizerBase,
+) -> datasets.Dataset | None:
+    """The encoded training rows, where class weights are counted on them."""
+    if recipe.loss.class_weights is None or isinstance(recipe.loss.class_weights, list):
+        return None
+    split = recipe.dataset.splits.train
+    rows = raw.split(split, recipe.where("dataset.splits.train"))
+    return _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {recipe.dataset.name} {split}")

@@ -97,7 +97,7 @@ def test_real_data_are_opened_and_checked(path: str, name: str, kind: str, text:
     train = raw.split("train", "here")
     task = tasks.make_task(recipe.task, train, raw.name, "here")
     for split in ("train", "validation"):
-        tasks.check_rows(task, raw.split(split, "here"), split, "here")
+        task.check(raw.split(split, "here"), split, "here")
     assert raw.commit
     assert rows is None or len(train) == rows
     assert task.is_regression == (kind == "text-regression")

@@ -15,6 +15,7 @@ from hfpipe.job import Job, measure, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
 from hfpipe.parts.schedules import steps_on_metric
+from hfpipe.parts.tasks import outputs_of
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -51,7 +52,7 @@ def train(job: Job, emit: Emit) -> None:
                 labels = batch.pop("labels")
                 # Gradients of all processes are averaged once, with the last micro-batch.
                 with nullcontext() if last else accelerator.no_sync(model):
-                    losses = objective.item_losses(model(**batch)["logits"], labels)
+                    losses = objective.item_losses(outputs_of(model(**batch), batch), labels)
                     update.add(losses)
                     accelerator.backward(objective.backward_value(losses, tally, accelerator.num_processes))
 

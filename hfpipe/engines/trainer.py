@@ -21,6 +21,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.job import Job, measure, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
+from hfpipe.parts.tasks import outputs_of
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -50,6 +51,7 @@ class ItemTrainer(Trainer):
     def __init__(self, job: Job, emit: Emit, args: TrainingArguments) -> None:
         self.job, self.emit = job, emit
         self.update: Update | None = None
+        self.batch: dict[str, torch.Tensor] = {}
         self.measured: dict[str, Any] | None = None
         super().__init__(
             model=job.model,
@@ -81,10 +83,15 @@ class ItemTrainer(Trainer):
         )
         return batches, torch.tensor(tally.divisor)
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own, which then calls `micro_batch_loss`; what the model is given is kept for it."""
+        self.batch = inputs
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
     def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """What Trainer calls backward on: the items' losses under the recipe's reduction."""
         assert self.update is not None
-        losses = self.job.objective.item_losses(outputs["logits"], labels)
+        losses = self.job.objective.item_losses(outputs_of(outputs, self.batch), labels)
         self.update.add(losses)
         return self.job.objective.backward_value(losses, self.update.tally, self.args.world_size)
 

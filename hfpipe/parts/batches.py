@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hfpipe.parts.tasks import IGNORED
+from hfpipe.parts.tasks import IGNORED, SIDE_COLUMNS
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
@@ -49,10 +49,10 @@ class EpochBatches(Sampler[list[int]]):
 
 
 class Examples(Dataset[dict[str, Any]]):
-    """Encoded rows by number; a blank (see EpochBatches) is the row with its labels ignored."""
+    """Encoded rows by number, without side columns; a blank (see EpochBatches) is the row with its labels ignored."""
 
     def __init__(self, encoded: datasets.Dataset) -> None:
-        self.encoded = encoded
+        self.encoded = encoded.remove_columns([name for name in SIDE_COLUMNS if name in encoded.column_names])
 
     def __len__(self) -> int:
         """Rows."""

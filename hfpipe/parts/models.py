@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -21,7 +21,7 @@ from transformers import (
 
 from hfpipe.errors import ModelError, RecipeError, RefusedError
 from hfpipe.parts.hub import checkpoint_folder
-from hfpipe.parts.tasks import TextTask
+from hfpipe.parts.tasks import Task
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.snapshot import digest_of_files
@@ -152,7 +152,7 @@ def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def load_model(
-    checkpoint: Checkpoint, task: TextTask, fresh: Iterable[str], fresh_where: str
+    checkpoint: Checkpoint, task: Task, fresh: Iterable[str], fresh_where: str
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model for the task with the checkpoint's weights.
 
@@ -166,13 +166,14 @@ def load_model(
     fresh = tuple(fresh)
     replaced = _replaced_head(checkpoint, task, fresh)
     config = checkpoint.config
-    config.num_labels = task.num_labels
-    config.problem_type = "regression" if task.is_regression else "single_label_classification"
+    if task.num_labels is not None:
+        config.num_labels = task.num_labels
+    config.problem_type = task.problem_type
     if task.names:
         config.id2label = dict(enumerate(task.names))
         config.label2id = {name: index for index, name in enumerate(task.names)}
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = getattr(transformers, task.auto_model).from_pretrained(
             checkpoint.folder,
             config=config,
             trust_remote_code=False,
@@ -213,14 +214,15 @@ def _declared(key: str, fresh: Iterable[str]) -> bool:
     return any(key == start or key.startswith(f"{start}.") or key.startswith(start) for start in fresh)
 
 
-def _replaced_head(checkpoint: Checkpoint, task: TextTask, fresh: tuple[str, ...]) -> tuple[str, ...]:
+def _replaced_head(checkpoint: Checkpoint, task: Task, fresh: tuple[str, ...]) -> tuple[str, ...]:
     """What `fresh` declares of a head that was trained for other classes than the data have; such a head goes.
 
     Raises:
         ModelError: there is such a head, and nothing is declared.
     """
     architectures = checkpoint.config.architectures or []
-    if task.is_regression or not any(name.endswith("ForSequenceClassification") for name in architectures):
+    suffix = task.auto_model.removeprefix("AutoModel")
+    if not task.names or not any(name.endswith(suffix) for name in architectures):
         return ()
     names = [checkpoint.config.id2label[index] for index in sorted(checkpoint.config.id2label)]
     told = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
@@ -237,7 +239,7 @@ def _replaced_head(checkpoint: Checkpoint, task: TextTask, fresh: tuple[str, ...
 
 
 def _is_head(start: str) -> bool:
-    return start.startswith(("classifier", "score", "head", "pre_classifier"))
+    return start.startswith(("classifier", "score", "head", "pre_classifier", "qa_outputs"))
 
 
 def _read_config(folder: Path, name: str, where: str) -> dict[str, Any]:

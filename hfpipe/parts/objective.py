@@ -13,7 +13,7 @@ from accelerate.utils import gather_object, reduce
 from hfpipe.errors import NumericError, RecipeError
 from hfpipe.parts.losses import item_weights
 from hfpipe.parts.reduction import Reduction, Tally, item_scale, mean_loss
-from hfpipe.parts.tasks import IGNORED
+from hfpipe.parts.tasks.columns import IGNORED
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -31,17 +31,19 @@ class Objective:
         """The loss of every label position, `[positions]`; 0 where the label is ignored.
 
         Args:
-            logits: `[batch, classes]`, `[batch, 1]` for regression, or `[batch, length, classes]`.
-            labels: `[batch]` or `[batch, length]`; -100 is no item.
+            logits: `[batch, classes]`, `[batch, 1]` for regression, `[batch, length, classes]`, or `[batch, 2, length]`.
+            labels: `[batch]`, `[batch, length]`, `[batch, 2]`, or multi-hot `[batch, classes]` in floats; -100 is no
+                item.
 
         Raises:
             RecipeError: the loss gives something else than one number per item.
         """
         logits, targets = as_items(logits, labels)
-        counted = targets != IGNORED
+        counted = is_item(targets)
         # What is ignored is 0 on its way into the loss, so that nothing of it, not even a NaN, comes back.
         logits = logits.where(counted if logits.ndim == 1 else counted[:, None], logits.new_zeros(()))
-        losses = self.loss(logits, targets.where(counted, targets.new_zeros(())))
+        kept = counted if targets.ndim == 1 else counted[:, None]
+        losses = self.loss(logits, targets.where(kept, targets.new_zeros(())))
         if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape[:1]:
             got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise RecipeError(
@@ -70,7 +72,7 @@ class Objective:
         counts = torch.zeros(2, dtype=torch.float64)
         for batch in micro_batches:
             labels = batch["labels"]
-            counts[0] += (labels != IGNORED).sum()
+            counts[0] += is_item(as_targets(labels)).sum()
             counts[1] += self.weights(labels).sum(dtype=torch.float64)
         state = PartialState()
         if state.num_processes > 1:
@@ -85,9 +87,9 @@ class Objective:
 
     def weights(self, labels: torch.Tensor) -> torch.Tensor:
         """The weight of every label position, `[positions]`: 0 where ignored, else 1 or the weight of its class."""
-        targets = labels.reshape(-1)
+        targets = as_targets(labels)
         weights = None if self.class_weights is None else self.class_weights.to(targets.device)
-        return item_weights(targets, weights)
+        return item_weights(targets, weights).masked_fill(~is_item(targets), 0.0)
 
 
 @dataclass
@@ -133,8 +135,24 @@ class Update:
 
 
 def as_items(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row per label position: logits `[positions, classes]` (regression: `[positions]`), targets `[positions]`."""
-    logits = logits.float()
-    if labels.is_floating_point():
-        return logits.reshape(labels.numel()), labels.reshape(-1).float()
-    return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    """One row per label position.
+
+    Logits `[positions, classes]` and targets `[positions]`; regression: logits `[positions]`; multi-hot: both
+    `[positions, classes]`.
+    """
+    logits, targets = logits.float(), as_targets(labels)
+    if targets.ndim == 2 or not targets.is_floating_point():
+        return logits.reshape(len(targets), -1), targets
+    return logits.reshape(len(targets)), targets
+
+
+def as_targets(labels: torch.Tensor) -> torch.Tensor:
+    """Labels as one row per position: `[positions]`, or multi-hot `[positions, classes]` in floats."""
+    if not labels.is_floating_point():
+        return labels.reshape(-1)
+    return labels.float() if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1).float()
+
+
+def is_item(targets: torch.Tensor) -> torch.Tensor:
+    """Which positions are items, `[positions]`: all but the ignored ones."""
+    return (targets if targets.ndim == 1 else targets[:, 0]) != IGNORED

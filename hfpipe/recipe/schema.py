@@ -80,17 +80,115 @@ class Dataset(Section):
     """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`."""
     splits: Splits = Splits()
     """Which split plays which role."""
+    num_proc: Count = 1
+    """Processes that tokenize."""
+
+
+class Label(Section):
+    """The column to learn, with its classes declared."""
+
+    column: str
+    """The column to learn."""
+    names: dict[str, str] | Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
+    """The classes in order: `[no, yes]` names the values 0 and 1, or puts the data's own names in this order;
+    `{"-1": no, "1": yes}` says what each value means (several values may mean one class)."""
+
+
+Kind = Literal[
+    "text-classification",
+    "text-regression",
+    "multi-label-classification",
+    "token-classification",
+    "question-answering",
+    "multiple-choice",
+]
+_OF_KIND: dict[str, dict[str, Any]] = {
+    "token-classification": {"subwords": "first", "scheme": "auto"},
+    "question-answering": {"stride": 128, "max_answer_length": 30, "n_best": 20},
+    "multiple-choice": {"choices": None},
+}
+"""The fields of a task that only one kind reads, with what they are when the recipe says nothing."""
+_DEFAULTS: dict[str, tuple[str, str]] = {
+    "text-classification": ("cross_entropy", "accuracy"),
+    "text-regression": ("mse", "mse"),
+    "multi-label-classification": ("bce_with_logits", "multi_label"),
+    "token-classification": ("cross_entropy", "seqeval"),
+    "question-answering": ("cross_entropy", "squad"),
+    "multiple-choice": ("cross_entropy", "accuracy"),
+}
+"""The loss and the metric of a kind of task, where the recipe names none."""
 
 
 class Task(Section):
     """What is learned from which columns."""
 
-    kind: Literal["text-classification", "text-regression"] = "text-classification"
-    """`text-classification`: one class an example; `text-regression`: one number an example."""
+    kind: Kind = "text-classification"
+    """`text-classification`: one class an example; `text-regression`: one number; `multi-label-classification`: any
+    number of classes; `token-classification`: a class for every word; `question-answering`: a span of the context;
+    `multiple-choice`: one of several endings."""
     text: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
-    """The text column, or the two columns of a sentence pair."""
-    label: str = "label"
-    """The column to learn."""
+    """The text column, or the two columns of a pair. Token classification: the column with lists of words.
+    Question answering: question and context. Multiple choice: the context, and the beginning of all endings if there is
+    one."""
+    label: str | Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=2)] | Label = "label"
+    """The column to learn; or `{column: verdict, names: [no, yes]}`; or, for several classes an example, a list of
+    columns with 0 or 1 in them."""
+    choices: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
+    """Multiple choice: the columns of the endings, or the one column that has them as a list."""
+    subwords: Literal["first", "all"] | None = None
+    """Token classification: whether the first piece of a word carries its label, or all pieces do (default `first`)."""
+    scheme: Literal["auto", "IOB1", "IOB2", "BILOU", "none"] | None = None
+    """Token classification: how the labels mark entities; `none` for tags that mark no entities, such as parts of
+    speech (default `auto`: found from the labels)."""
+    stride: Annotated[int, Field(ge=0)] | None = None
+    """Question answering: tokens that neighbouring windows of a long context share (default 128)."""
+    max_answer_length: Count | None = None
+    """Question answering: longest answer, in tokens (default 30)."""
+    n_best: Count | None = None
+    """Question answering: how many starts and ends are combined into answers (default 20)."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The column or columns to learn."""
+        if isinstance(self.label, Label):
+            return (self.label.column,)
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @property
+    def names(self) -> tuple[str, ...] | dict[str, str] | None:
+        """The classes as declared, or None."""
+        return self.label.names if isinstance(self.label, Label) else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_kind(cls, data: Any) -> Any:
+        """Fill in what only this kind reads, so that the resolved recipe says it."""
+        if not isinstance(data, dict):
+            return data
+        kind = data.get("kind", "text-classification")
+        filled = _OF_KIND.get(kind, {}) if isinstance(kind, str) else {}
+        return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}
+
+    @model_validator(mode="after")
+    def _fields_of_the_kind(self) -> Self:
+        """Refuse fields that this kind of task does not read, and a shape that it does not have."""
+        own = _OF_KIND.get(self.kind, {})
+        for kind, fields in _OF_KIND.items():
+            idle = [field for field in fields if field not in own and getattr(self, field) is not None]
+            if idle:
+                raise PydanticCustomError("idle", "`{field}` does nothing with kind: {kind}; it belongs to {other}",
+                                          {"field": idle[0], "kind": self.kind, "other": kind})  # fmt: skip
+        pairs = {"token-classification": 1, "question-answering": 2}
+        if len(self.text) != pairs.get(self.kind, len(self.text)):
+            wanted = "one column, of lists of words" if self.kind == "token-classification" else "question and context"
+            raise PydanticCustomError("idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": wanted})
+        if isinstance(self.label, tuple) and self.kind != "multi-label-classification":
+            raise PydanticCustomError("idle", "several label columns need kind: multi-label-classification")
+        if self.kind == "multiple-choice" and self.choices is None:
+            raise PydanticCustomError("idle", "`choices` is missing: the columns of the endings")
+        if self.names is not None and self.kind in ("text-regression", "question-answering", "multiple-choice"):
+            raise PydanticCustomError("idle", "`names` are of classes, and {kind} has none", {"kind": self.kind})
+        return self
 
 
 class Model(Section):
@@ -114,7 +212,8 @@ class Loss(NamedPart):
 
     name: str = ""
     """A loss of hfpipe, or `module:attribute` of a function `(logits, targets) -> [items]`; by default cross_entropy,
-    or mse for regression. Its own arguments stand beside the name (`gamma: 2.0`)."""
+    mse for regression and bce_with_logits for several classes an example. Its own arguments stand beside the name
+    (`gamma: 2.0`)."""
     reduction: Literal["none", "mean", "sum"] = "mean"
     """mean: divided by the items of the whole update; sum: not divided; none: a vector, summed for backward."""
     label_smoothing: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
@@ -173,7 +272,8 @@ class Evaluate(Section):
     """Examples in an evaluation batch, on each process. It changes no figure."""
     metrics: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
     """Metrics by name (`accuracy`, `f1`, `glue/mrpc`), with arguments as `{name: f1, average: macro}`; `module:attribute`;
-    or `evaluate:NAME` for one from the Hub. By default accuracy, or mse for regression."""
+    or `evaluate:NAME` for one from the Hub. By default accuracy; mse for regression, multi_label for several classes an
+    example, seqeval for tokens, squad for question answering."""
     best: str | None = None
     """Figure that says which checkpoint is best (`f1`, `loss`); null keeps the last one."""
     greater_is_better: bool | None = None
@@ -232,14 +332,15 @@ class Recipe(Section):
         if not isinstance(data, dict):
             return data
         task = data.get("task")
-        regression = isinstance(task, dict) and task.get("kind") == "text-regression"
+        kind = task.get("kind", "text-classification") if isinstance(task, dict) else "text-classification"
+        loss_name, metric = _DEFAULTS.get(str(kind), _DEFAULTS["text-classification"])
         data = dict(data)
         loss = data.get("loss", {})
         if isinstance(loss, dict) and not loss.get("name"):
-            data["loss"] = {**loss, "name": "mse" if regression else "cross_entropy"}
+            data["loss"] = {**loss, "name": loss_name}
         evaluate = data.get("evaluate", {})
         if isinstance(evaluate, dict) and not evaluate.get("metrics"):
-            data["evaluate"] = {**evaluate, "metrics": ["mse" if regression else "accuracy"]}
+            data["evaluate"] = {**evaluate, "metrics": [metric]}
         return data
 
     @model_validator(mode="after")
@@ -250,6 +351,10 @@ class Recipe(Section):
         if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
             raise PydanticCustomError(
                 "idle", "label_smoothing and class_weights need classes, and a regression has none"
+            )
+        if self.task.kind in ("question-answering", "multiple-choice") and self.loss.class_weights is not None:
+            raise PydanticCustomError(
+                "idle", "class_weights need classes, and {kind} has none", {"kind": self.task.kind}
             )
         return self
 
@@ -271,7 +376,7 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     schema["properties"]["extends"] = {"type": "string", "description": "Another recipe to take as the base."}
     schema.pop("required", None)  # what is missing here may come from the extended recipe
-    for section, field in (("Task", "text"), ("Model", "fresh"), ("Evaluate", "metrics")):
+    for section, field in (("Task", "text"), ("Task", "choices"), ("Model", "fresh"), ("Evaluate", "metrics")):
         listed = schema["$defs"][section]["properties"][field]
         about = {key: listed.pop(key) for key in ("description", "default", "title") if key in listed}
         schema["$defs"][section]["properties"][field] = {"anyOf": [{"type": "string"}, listed], **about}

@@ -23,9 +23,10 @@ from transformers import (
 from hfpipe.errors import HfpipeError, ModelError, RecipeError, RefusedError
 from hfpipe.parts.models import Checkpoint, load_model, load_tokenizer, longest_input, open_checkpoint
 from hfpipe.parts.tasks import TextTask
+from hfpipe.parts.tasks.classes import Classes
 from hfpipe.recipe import load_recipe
 
-TASK = TextTask(("text",), "label", ("no", "yes"))
+TASK = TextTask(("text",), "label", Classes(("no", "yes")))
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_a_head_of_other_classes_declared_fresh_starts_anew(
 
 def test_a_regression_has_one_output(tiny_checkpoint: Path) -> None:
     """A task of numbers gets a head with a single output."""
-    model, _ = load_model(opened(tiny_checkpoint), TextTask(("text",), "label", ()), (), "model.fresh")
+    model, _ = load_model(opened(tiny_checkpoint), TextTask(("text",), "label", None), (), "model.fresh")
     assert (model.config.num_labels, model.config.problem_type) == (1, "regression")
     assert model.classifier.weight.shape == (1, 32)
 

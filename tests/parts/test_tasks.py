@@ -11,12 +11,14 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
-from hfpipe.parts import models, tasks
-from hfpipe.parts.tasks import TextTask, check_features_agree, check_rows, encode, lengths, make_task
+from hfpipe.parts import models, tokenized
+from hfpipe.parts.tasks import TextTask, lengths, make_task
+from hfpipe.parts.tasks.classes import Classes
+from hfpipe.parts.tokenized import tokenize
 from hfpipe.recipe.schema import Task
 
-PAIR = TextTask(("first", "second"), "label", ("no", "yes"))
-ONE = TextTask(("text",), "label", ("no", "yes"))
+PAIR = TextTask(("first", "second"), "label", Classes(("no", "yes")))
+ONE = TextTask(("text",), "label", Classes(("no", "yes")))
 
 
 def table(labels: list[Any], feature: Any = None, texts: list[Any] | None = None) -> datasets.Dataset:
@@ -81,7 +83,8 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], told: str) ->
         ([2] * 9, "(rows 0, 1, 2, 3, 4 and 4 more, counted from 0)"),
         ([0, None, 1], "no label (row 1, counted from 0)"),
         ([-1, -1], "every label is -1"),
-        ([-100, 0], "label -100 is outside"),
+        ([-100, -100], "every label is -100"),
+        ([-100, 7], "label 7 is outside the 2 classes (row 1, counted"),
         (["no", "maybe"], "label 'maybe' is outside the 2 classes (row 1"),
         (["no", None], "no label (row 1"),
         ([0.5, 1.0], "holds double"),
@@ -91,7 +94,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], told: str) ->
 def test_rows_with_labels_outside_the_classes_are_named(labels: list[Any], told: str) -> None:
     """A label that would crash or train something wrong is told with its rows before anything is trained."""
     with pytest.raises(DataError) as caught:
-        check_rows(ONE, table(labels), "d, split x", "r.yaml:1:1")
+        ONE.check(table(labels), "d, split x", "r.yaml:1:1")
     assert told in str(caught.value)
     assert str(caught.value).startswith("r.yaml:1:1: d, split x")
 
@@ -99,8 +102,8 @@ def test_rows_with_labels_outside_the_classes_are_named(labels: list[Any], told:
 def test_a_split_without_labels_says_to_predict() -> None:
     """The test splits of GLUE, all of whose labels are -1, are sent to `hfpipe predict`."""
     with pytest.raises(DataError, match="hfpipe predict"):
-        check_rows(ONE, table([-1, -1], datasets.ClassLabel(names=["no", "yes"])), "d", "task")
-    check_rows(ONE, table([-1, -1]), "d", "task", labelled=False)
+        ONE.check(table([-1, -1], datasets.ClassLabel(names=["no", "yes"])), "d", "task")
+    ONE.check(table([-1, -1]), "d", "task", labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_a_split_without_labels_says_to_predict() -> None:
 def test_texts_that_are_none_are_refused(texts: list[Any], told: str) -> None:
     """A missing text and a column of something else are told with column and row."""
     with pytest.raises(DataError) as caught:
-        check_rows(ONE, table([0, 1, 0], texts=texts), "d", "task")
+        ONE.check(table([0, 1, 0], texts=texts), "d", "task")
     assert told in str(caught.value)
 
 
@@ -125,15 +128,15 @@ def test_missing_columns_are_told_with_near_names() -> None:
         make_task(Task(text="txt"), table([0, 1]), "d", "task")
     assert "allowed: text, label" in str(caught.value)
     with pytest.raises(DataError, match="no column 'labels'; did you mean 'label'"):
-        check_rows(TextTask(("text",), "labels", ("a", "b")), table([0, 1]), "d", "task")
+        TextTask(("text",), "labels", Classes(("a", "b"))).check(table([0, 1]), "d", "task")
 
 
 @pytest.mark.parametrize("labels", [[0.5, 1, 2], [1, 2, 3], ["0.5", "1", "-2e3"]])
 def test_numbers_are_labels_of_a_regression(labels: list[Any]) -> None:
     """Floats, whole numbers, and the numbers of a csv file are taken."""
     task = make_task(Task(text="text", kind="text-regression"), table(labels), "d", "task")
-    assert (task.names, task.num_labels, task.is_regression) == ((), 1, True)
-    check_rows(task, table(labels), "d", "task")
+    assert (task.names, task.num_labels, task.problem_type) == ((), 1, "regression")
+    task.check(table(labels), "d", "task")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_numbers_are_labels_of_a_regression(labels: list[Any]) -> None:
 def test_numbers_that_are_none_are_refused(labels: list[Any], told: str) -> None:
     """NaN, infinities and text that is no number are told, with the row where there is one."""
     with pytest.raises(DataError) as caught:
-        check_rows(TextTask(("text",), "label", ()), table(labels), "d", "task")
+        TextTask(("text",), "label", None).check(table(labels), "d", "task")
     assert told in str(caught.value)
 
 
@@ -157,9 +160,9 @@ def test_class_names_in_another_order_are_refused() -> None:
     """An evaluation split whose classes are numbered otherwise would be scored wrong."""
     swapped = table([0, 1], datasets.ClassLabel(names=["yes", "no"]))
     with pytest.raises(DataError, match="as in training"):
-        check_features_agree(ONE, swapped, "d", "task")
-    check_features_agree(ONE, table([0, 1], datasets.ClassLabel(names=["no", "yes"])), "d", "task")
-    check_features_agree(ONE, table([0, 1]), "d", "task")
+        ONE.check(swapped, "d", "task")
+    ONE.check(table([0, 1], datasets.ClassLabel(names=["no", "yes"])), "d", "task")
+    ONE.check(table([0, 1]), "d", "task")
 
 
 @pytest.fixture
@@ -178,10 +181,10 @@ def rows(tmp_path: Path) -> datasets.Dataset:
 
 
 def test_pairs_are_tokenized_as_the_tokenizer_does_it(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     """Only what the model reads is kept, and the longer text of a pair is cut first."""
-    encoded = encode(PAIR, rows, tokenizer, max_length=12, identity="x")
+    encoded = tokenize(PAIR, rows, tokenizer, max_length=12, identity=str(tmp_path)).data
     assert set(encoded.column_names) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
     expected = tokenizer(rows["first"][:], rows["second"][:], truncation=True, max_length=12)
     assert encoded["input_ids"][:] == expected["input_ids"]
@@ -190,13 +193,15 @@ def test_pairs_are_tokenized_as_the_tokenizer_does_it(
     assert [row.count(1) for row in encoded["token_type_ids"][:]] == [9, 6, 2]
 
 
-def test_labels_become_numbers(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_labels_become_numbers(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """Names become class numbers, and the labels of a regression floats."""
-    text = encode(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity="x")
+    text = tokenize(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity=f"{tmp_path} text").data
     assert text["labels"][:] == [1, 0]
-    number = encode(TextTask(("text",), "label", ()), table(["1", "0.5"]), tokenizer, max_length=9, identity="x")
+    number = tokenize(
+        TextTask(("text",), "label", None), table(["1", "0.5"]), tokenizer, max_length=9, identity=f"{tmp_path} number"
+    ).data
     assert number["labels"][:] == [1.0, 0.5]
-    bare = encode(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity="x", labelled=False)
+    bare = tokenize(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity=str(tmp_path), labelled=False).data
     assert "labels" not in bare.column_names
 
 
@@ -204,39 +209,44 @@ def test_labels_become_numbers(tokenizer: PreTrainedTokenizerBase) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Counts how often the tokenizer really runs over rows."""
     made: list[int] = []
-    original = tasks._encode_batch
+    original = TextTask.encode
 
-    def counted(batch: Any, **arguments: Any) -> Any:
+    def counted(task: TextTask, *arguments: Any, **more: Any) -> Any:
         made.append(1)
-        return original(batch, **arguments)
+        return original(task, *arguments, **more)
 
-    monkeypatch.setattr(tasks, "_encode_batch", counted)
-    monkeypatch.setattr(tasks.inspect, "getsource", lambda function: f"source of {function.__name__}")
+    monkeypatch.setattr(TextTask, "encode", counted)
     return made
 
 
 def test_tokens_are_kept_and_never_stale(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, calls: list[int], monkeypatch: pytest.MonkeyPatch
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    calls: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The same question is answered from the cache; other rows, lengths, tasks, code or versions are computed anew."""
 
-    def computed(task: TextTask = PAIR, max_length: int = 12, identity: str = "x", **more: Any) -> bool:
+    own = str(tmp_path)
+
+    def computed(task: TextTask = PAIR, max_length: int = 12, identity: str = own, **more: Any) -> bool:
         before = len(calls)
-        encode(task, rows, tokenizer, max_length=max_length, identity=identity, **more)
+        tokenize(task, rows, tokenizer, max_length=max_length, identity=identity, **more)
         return len(calls) > before
 
     assert computed()
     assert not computed()
     assert computed(max_length=13)
     assert computed(identity="y")
-    assert computed(task=TextTask(("second", "first"), "label", ("no", "yes")))
-    assert computed(task=TextTask(("first", "second"), "label", ("yes", "no")))
+    assert computed(task=TextTask(("second", "first"), "label", Classes(("no", "yes"))))
+    assert computed(task=TextTask(("first", "second"), "label", Classes(("yes", "no"))))
     assert computed(labelled=False)
     assert not computed()
     with monkeypatch.context() as patched:
-        patched.setattr(tasks, "transformers_version", "99.0")
+        patched.setattr(tokenized, "transformers_version", "99.0")
         assert computed()
-    monkeypatch.setattr(tasks.inspect, "getsource", lambda function: "def other(): ...")
+    monkeypatch.setattr(tokenized, "_code", lambda: "other code")
     assert computed()
     assert not computed()
 

@@ -1,0 +1,220 @@
+"""The classes of a label column: found in the data or declared in the recipe, and which value means which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfpipe.errors import DataError
+from hfpipe.parts.tasks.columns import IGNORED, is_text, refuse
+
+Names = tuple[str, ...] | Mapping[str, str] | None
+"""Classes as a recipe declares them: their names in order, the name of each value in the data, or nothing."""
+_SHOWN_CLASSES = 8
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The names of the classes in order, and the class of each value of the data.
+
+    `values`, of declared classes, maps a value, written as text, to its class. Without it a text is the class of that
+    name, and a whole number is the class of that index.
+    """
+
+    names: tuple[str, ...]
+    values: Mapping[str, int] | None = None
+
+    def of(self, values: Sequence[Any]) -> list[int]:
+        """The class of each value; all of them have passed :func:`check_values`. IGNORED stays IGNORED."""
+        if self.values is None:
+            by_name = {name: index for index, name in enumerate(self.names)}
+            return [by_name[value] if isinstance(value, str) else int(value) for value in values]
+        return [IGNORED if value == IGNORED else self.values[written(value)] for value in values]
+
+    def __repr__(self) -> str:
+        """The same text for the same classes: part of the key of the cache of tokens."""
+        return f"Classes({self.names!r}, {None if self.values is None else dict(self.values)!r})"
+
+
+def written(value: Any) -> str:
+    """A value of the data as a recipe writes it: true, 3, 0.5, or the text itself."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def find_classes(
+    names: Names, feature: Any, values: pa.ChunkedArray, name: str, title: str, where: str, *, other_kind: str
+) -> Classes:
+    """The classes of a label column.
+
+    Args:
+        names: as declared in the recipe, or None to find them.
+        feature: the column's feature in `datasets`.
+        values: the column; of a list column, its flattened values.
+        name: of the column.
+        title: of the split, for messages.
+        where: the place in the recipe.
+        other_kind: the fix for numbers that are no classes.
+
+    Raises:
+        DataError: values that are no classes, or a single class.
+    """
+    kind = values.type
+    if isinstance(names, Mapping):
+        order = tuple(dict.fromkeys(names.values()))
+        index = {one: number for number, one in enumerate(order)}
+        found = Classes(order, {written(_parsed(key, kind)): index[one] for key, one in names.items()})
+    elif names is not None:
+        found = _declared(tuple(names), feature, kind)
+    elif isinstance(feature, datasets.ClassLabel):
+        found = Classes(tuple(feature.names))
+    elif is_text(kind):
+        texts = [value for value in pc.unique(values).to_pylist() if value is not None]
+        found = Classes(
+            tuple(sorted(texts, key=lambda text: (not text.isdecimal(), int(text) if text.isdecimal() else 0, text)))
+        )
+    elif pa.types.is_integer(kind):
+        numbers = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, IGNORED))
+        if numbers != list(range(len(numbers))):
+            shown = ", ".join(map(str, numbers[:_SHOWN_CLASSES]))
+            raise DataError(
+                f"{title}: the values of {name!r} are {shown}{' ...' if len(numbers) > _SHOWN_CLASSES else ''}",
+                where=where,
+                allowed="classes counted 0, 1, 2, ... without a gap, or text labels",
+                fix=f"Declare what each value means, {_mapping(name, numbers)}. {other_kind}",
+            )
+        found = Classes(tuple(map(str, numbers)))
+    else:
+        shown_values = pc.unique(values).to_pylist()[:3] if not pa.types.is_nested(kind) else []
+        raise DataError(
+            f"{title}: {name!r} holds {kind}",
+            where=where,
+            allowed="class labels, text or whole numbers",
+            fix=(f"Declare what each value means, {_mapping(name, shown_values)}. " if shown_values else "")
+            + other_kind,
+        )
+    if len(found.names) < 2:
+        only = found.names[0] if found.names else "None"
+        raise DataError(f"{title}: {name!r} has only the class {only!r}", where=where)
+    return found
+
+
+def _declared(names: tuple[str, ...], feature: Any, kind: pa.DataType) -> Classes:
+    """Names in order: of the classes that the data name themselves, or of the numbers 0, 1, 2, ..."""
+    known = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+    if known and set(known) == set(names):
+        return Classes(names, {str(number): names.index(one) for number, one in enumerate(known)})
+    if is_text(kind):
+        return Classes(names, {one: number for number, one in enumerate(names)})
+    if pa.types.is_boolean(kind):
+        return Classes(names, {"false": 0, "true": 1})
+    return Classes(names, {str(number): number for number in range(len(names))})
+
+
+def _parsed(key: str, kind: pa.DataType) -> Any:
+    """A key of a declared mapping, as the column's type has it: `1.0` and `1` are the same number."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        try:
+            return float(key)
+        except ValueError:
+            return key
+    return key
+
+
+def _mapping(name: str, values: Sequence[Any]) -> str:
+    pairs = ", ".join(f'"{written(value)}": NAME' for value in values[:3] if value is not None)
+    return f"label: {{column: {name}, names: {{{pairs}}}}}"
+
+
+def check_values(classes: Classes, values: pa.ChunkedArray, split: str, name: str, where: str) -> None:
+    """Refuse values outside the classes.
+
+    Args:
+        classes: of the task.
+        values: the column, without nulls.
+        split: title for messages.
+        name: of the column.
+        where: the place in the recipe.
+
+    Raises:
+        DataError: with the first rows, the value and the classes.
+    """
+    kind = values.type
+    if pa.types.is_integer(kind) and pc.all(pc.equal(values, -1)).as_py():
+        raise DataError(
+            f"{split}: every label is -1, as in a split whose labels are kept back",
+            where=where,
+            fix="Such a split can't be trained on or scored; `hfpipe predict` labels it.",
+        )
+    if pa.types.is_integer(kind) and pc.all(pc.equal(values, IGNORED)).as_py():
+        raise DataError(f"{split}: every label is {IGNORED}, so nothing is left to learn or to score", where=where)
+    if not (is_text(kind) or pa.types.is_integer(kind)) and classes.values is None:
+        raise DataError(f"{split}: column {name!r} holds {kind}", where=where, allowed="whole numbers")
+    outside = is_outside(classes, values)
+    if pc.any(outside).as_py():
+        first = values.filter(outside)[0].as_py()
+        refuse(
+            outside,
+            f"{split}: label {first!r} is outside the {len(classes.names)} classes",
+            where,
+            f"The classes are {', '.join(classes.names)}."
+            if classes.values is None
+            else f"The values are {', '.join(classes.values)}.",
+        )
+
+
+def is_outside(classes: Classes, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which values are no class, `[rows]`; IGNORED is none, and yet no mistake."""
+    if classes.values is not None:
+        known = {*classes.values, str(IGNORED)} if pa.types.is_integer(values.type) else set(classes.values)
+        strange = [value for value in pc.unique(values).to_pylist() if written(value) not in known]
+        return pc.is_in(values, pa.array(strange, values.type))
+    if is_text(values.type):
+        return pc.invert(pc.is_in(values, pa.array(classes.names, values.type)))
+    outside = pc.or_(pc.less(values, 0), pc.greater_equal(values, len(classes.names)))
+    return pc.and_(outside, pc.not_equal(values, IGNORED))
+
+
+def check_order(classes: Classes, feature: Any, split: str, where: str) -> None:
+    """Refuse a split whose class names come in another order than those of the task.
+
+    Raises:
+        DataError: with both orders.
+    """
+    if not isinstance(feature, datasets.ClassLabel):
+        return
+    agrees = tuple(feature.names) == classes.names
+    if classes.values is not None:  # declared: the data's own names are put in another order by it, or replaced
+        known = set(classes.names)
+        meant = [classes.values.get(str(number)) for number in range(len(feature.names))]
+        agrees = all(
+            name not in known or index == classes.names.index(name)
+            for name, index in zip(feature.names, meant, strict=True)
+        )
+    if not agrees:
+        raise DataError(
+            f"{split}: the classes are {feature.names}", where=where, allowed=f"{list(classes.names)}, as in training"
+        )
+
+
+def counts_of(labels: Sequence[Any], num_labels: int) -> list[int]:
+    """How many items each class has: of class ids in any nesting, or of multi-hot rows.
+
+    Args:
+        labels: encoded, `[rows]`, `[rows, length]` ragged, or multi-hot `[rows, classes]` in floats.
+        num_labels: how many classes.
+    """
+    flat = np.concatenate([np.atleast_1d(one) for one in labels]) if len(labels) else np.zeros(0, int)
+    if flat.dtype.kind == "f":
+        return [int(count) for count in flat.reshape(-1, num_labels).sum(axis=0)]
+    kept = flat[flat != IGNORED].astype(int)
+    return [int(count) for count in np.bincount(kept, minlength=num_labels)]

@@ -1,0 +1,104 @@
+"""Looking at columns of raw rows, in Arrow: none of it makes Python objects of a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfpipe.errors import DataError
+from hfpipe.recipe.catalog import near
+
+IGNORED = -100  # a label with this value is no item: torch's and transformers' convention
+_SHOWN = 5  # rows named in an error
+
+
+def column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    """One column as it lies in memory."""
+    return rows.select_columns([name]).with_format("arrow")[:].column(0)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def require_columns(rows: datasets.Dataset, names: Sequence[str], split: str, where: str) -> None:
+    """Refuse rows without one of the columns.
+
+    Raises:
+        DataError: naming the near columns and all there are.
+    """
+    for name in names:
+        if name not in rows.column_names:
+            raise DataError(
+                f"{split}: no column {name!r}{near(name, rows.column_names)}",
+                where=where,
+                allowed=", ".join(rows.column_names),
+            )
+
+
+def require_text(rows: datasets.Dataset, name: str, split: str, where: str) -> None:
+    """Refuse a column that is not all text.
+
+    Raises:
+        DataError: with the type, or with the rows that have none.
+    """
+    texts = column(rows, name)
+    if not is_text(texts.type):
+        raise DataError(f"{split}: column {name!r} holds {texts.type}", where=where, allowed="text")
+    if texts.null_count:
+        refuse(pc.is_null(texts), f"{split}: column {name!r} has no text", where, "Fill or drop these rows.")
+
+
+def require_values(
+    rows: datasets.Dataset, name: str, split: str, where: str, what: str = "no label"
+) -> pa.ChunkedArray:
+    """The column, which has a value in every row.
+
+    Raises:
+        DataError: with the rows that have none.
+    """
+    values = column(rows, name)
+    if values.null_count:
+        refuse(pc.is_null(values), f"{split}: {what}", where, "Label or drop these rows.")
+    return values
+
+
+def as_numbers(values: pa.ChunkedArray, split: str, name: str, where: str) -> pa.ChunkedArray:
+    """The column as float64.
+
+    Raises:
+        DataError: where something is no number.
+    """
+    try:
+        return values.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{split}: column {name!r} is not all numbers ({error})", where=where) from None
+
+
+def refuse(bad: Any, what: str, where: str, fix: str) -> None:
+    """Raise the error about some rows, the first few by number.
+
+    Args:
+        bad: booleans, `[rows]`, at least one of them true.
+        what: what is wrong with them.
+        where: the place in the recipe.
+        fix: what to do.
+
+    Raises:
+        DataError: always.
+    """
+    rows = np.flatnonzero(np.asarray(bad))
+    shown = ", ".join(str(row) for row in rows[:_SHOWN])
+    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+    raise DataError(f"{what} (row{'s' if len(rows) > 1 else ''} {shown}{more}, counted from 0)", where=where, fix=fix)

@@ -1,0 +1,132 @@
+"""Rows as tokens: the tokenizer mapped over raw rows, and kept on disk under a key that nothing stale can share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+from transformers import __version__ as transformers_version
+
+from hfpipe.parts import tasks
+from hfpipe.runs.snapshot import digest_of_files
+
+_BATCH = 1000  # rows that the tokenizer is given at once
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Encoded rows and how they were come by.
+
+    Attributes:
+        data: what the model reads, `labels`, and the side columns of the task.
+        seconds: what tokenizing took; None when the rows came from the cache.
+        rebuilt: what was wrong with the cached rows, where there were some that could not be used.
+    """
+
+    data: datasets.Dataset
+    seconds: float | None
+    rebuilt: str | None
+
+    @property
+    def told(self) -> str:
+        """One line for a person, with the rate."""
+        rows = len(self.data)
+        if self.seconds is None:
+            return f"{rows:,} rows of tokens from the cache"
+        return f"tokenized to {rows:,} rows in {self.seconds:.1f} s ({rows / max(self.seconds, 1e-9):,.0f} a second)"
+
+
+def tokenize(
+    task: tasks.Task,
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    identity: str,
+    labelled: bool = True,
+    num_proc: int = 1,
+) -> Tokenized:
+    """Map the tokenizer over the rows, `batched=True`, and keep only what the model reads and `labels`.
+
+    Args:
+        task: which columns, and the classes.
+        rows: the raw split.
+        tokenizer: the checkpoint's own.
+        max_length: tokens; longer inputs are cut.
+        identity: names these very rows and this very tokenizer. With the task, the arguments, the versions and the code
+            of hfpipe's tasks it is the key of the cache, so that neither edited data nor older code is ever served.
+        labelled: whether to make `labels`.
+        num_proc: processes that tokenize.
+    """
+    key = hashlib.sha256(
+        repr((identity, task, max_length, labelled, transformers_version, datasets.__version__, _code())).encode()
+    ).hexdigest()[:32]
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "tokens" / key
+    rebuilt = None
+    if folder.is_dir():
+        rebuilt = _damage(folder)
+        if rebuilt is None:
+            return Tokenized(_read(folder), None, None)
+        shutil.rmtree(folder)
+    started = time.perf_counter()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
+    try:
+        mapped = rows.map(
+            task.encode,
+            batched=True,
+            batch_size=_BATCH,
+            remove_columns=rows.column_names,
+            fn_kwargs={"tokenizer": tokenizer, "max_length": max_length, "labelled": labelled},
+            new_fingerprint=key,
+            cache_file_name=str(staging / "data.arrow"),
+            load_from_cache_file=False,
+            num_proc=num_proc if num_proc > 1 else None,
+        )
+        files = [Path(file["filename"]).name for file in mapped.cache_files]
+        manifest = {name: digest_of_files([staging / name]) for name in files}
+        (staging / "manifest.json").write_text(json.dumps(manifest))
+        del mapped
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster: its rows are the same
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Tokenized(_read(folder), time.perf_counter() - started, rebuilt)
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that makes tokens of rows."""
+    files = sorted(Path(tasks.__file__).parent.glob("*.py"))
+    return digest_of_files([*files, Path(__file__)])
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with cached rows, or None: every file must be there with the bytes that were written."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return "its manifest can't be read"
+    for name, digest in manifest.items():
+        if not (folder / name).is_file():
+            return f"{name} is gone"
+        if digest_of_files([folder / name]) != digest:
+            return f"{name} has changed"
+    return None
+
+
+def _read(folder: Path) -> datasets.Dataset:
+    names = json.loads((folder / "manifest.json").read_text())
+    parts = [datasets.Dataset.from_file(str(folder / name)) for name in names]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
