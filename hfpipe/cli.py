@@ -81,6 +81,7 @@ def finetune(
                 "status": run.status,
                 "engine": run.recipe.engine,
                 "metrics": summary["metrics"],
+                **({"also": summary["also"]} if "also" in summary else {}),
                 "split": summary["split"],
                 "examples": summary["examples"],
                 "steps": summary["steps"],
@@ -91,6 +92,8 @@ def finetune(
     print(f"{run.path}")
     if summary["metrics"]:
         print(f"{display.figures(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
+    for split, metrics in summary.get("also", {}).items():
+        print(f"{display.figures(metrics)}  on {split}")
     print(
         f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
         f"{summary['examples_per_second']:.1f} examples/s (training only)"

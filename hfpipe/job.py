@@ -51,6 +51,7 @@ class Job:
     train_data: datasets.Dataset
     evaluation_data: datasets.Dataset | None
     evaluation_rows: datasets.Dataset | None
+    also: dict[str, tuple[datasets.Dataset, datasets.Dataset]]
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any
@@ -77,25 +78,26 @@ class Job:
         return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
 
 
-def measure(job: Job, step: int) -> dict[str, Any]:
-    """Score the evaluation split with the weights as they are: the record of an evaluation.
+def measure(job: Job, step: int, split: str | None = None) -> dict[str, Any]:
+    """Score the evaluation split, or one of `also`, with the weights as they are: the record of an evaluation.
 
     Raises:
         NumericError: the model's outputs are not finite.
     """
-    assert job.evaluation_data is not None
-    assert job.compute_metrics is not None
+    encoded, rows = job.also[split] if split else (job.evaluation_data, job.evaluation_rows)
+    assert encoded is not None
+    assert rows is not None
     predictions = predict(
         job.model,
         job.task,
-        job.evaluation_data,
+        encoded,
         job.collate,
         batch_size=job.recipe.evaluate.batch_size,
         precision=job.precision,
         objective=job.objective,
     )
     metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
-    metrics |= job.compute_metrics(EvalPrediction(predictions.logits, None))
+    metrics |= compute_metrics(job.task, job.metrics, encoded, rows)(EvalPrediction(predictions.logits, None))
     epoch = step / job.steps_per_epoch
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
@@ -176,15 +178,17 @@ def prepare(
     raw = open_data(recipe) if dataset is None else _given(dataset)
     train_raw = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
     task = tasks.make_task(recipe.task, train_raw, raw.name, recipe.where("task"))
-    evaluation_split = recipe.dataset.splits.evaluation
-    evaluation_raw = None
-    task.check(train_raw, _title(raw, recipe.dataset.splits.train), recipe.where("task"))
-    if evaluation_split is not None:
-        where = recipe.where("dataset.splits.evaluation")
-        evaluation_raw = raw.split(evaluation_split, where)
-        task.check(evaluation_raw, _title(raw, evaluation_split), where)
+    splits = recipe.dataset.splits
+    measured = dict.fromkeys(splits.also, "dataset.splits.also")
+    if splits.evaluation is not None:
+        measured[splits.evaluation] = "dataset.splits.evaluation"
     elif recipe.evaluate.best is not None:
         raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+    rows = {splits.train: train_raw}
+    task.check(train_raw, _title(raw, splits.train), recipe.where("task"))
+    for split, path in measured.items():
+        rows[split] = raw.split(split, recipe.where(path))
+        task.check(rows[split], _title(raw, split), recipe.where(path))
 
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
@@ -202,24 +206,22 @@ def prepare(
 
     say("tokenizing")
     with state.main_process_first():
-        encoded = [
-            tokenize(
+        encoded = {
+            split: tokenize(
                 task,
-                rows,
+                part,
                 tokenizer,
                 max_length=max_length,
                 identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}",
                 num_proc=recipe.dataset.num_proc,
             )
-            for rows, split in ((train_raw, recipe.dataset.splits.train), (evaluation_raw, evaluation_split))
-            if rows is not None
-        ]
-    for split, one in zip((recipe.dataset.splits.train, evaluation_split), encoded, strict=False):
+            for split, part in rows.items()
+        }
+    for split, one in encoded.items():
         say(f"{split}: {one.told}")
         if one.rebuilt:
             notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
-    train_data = encoded[0].data
-    evaluation_data = encoded[1].data if evaluation_raw is not None else None
+    train_data = encoded[splits.train].data
     _tell_truncation(train_data, max_length, notices)
 
     loader = train_loader(
@@ -249,8 +251,9 @@ def prepare(
         collate=loader.collate_fn,
         model=model,
         train_data=train_data,
-        evaluation_data=evaluation_data,
-        evaluation_rows=evaluation_raw,
+        evaluation_data=encoded[splits.evaluation].data if splits.evaluation else None,
+        evaluation_rows=rows[splits.evaluation] if splits.evaluation else None,
+        also={split: (encoded[split].data, rows[split]) for split in splits.also},
         objective=objective,
         optimizer=built,
         schedule=_build_schedule(recipe, built, schedule, num_steps),

@@ -154,8 +154,15 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         job.model.to(job.device)
         final = measure(job, last["step"])  # all processes together
         emit(final)
+    (best,) = _from_main(str(recorder.best_folder or ""))
+    if best:
+        job.model = _reload(job.model, Path(best))
+    also = {}
+    for split in job.also:
+        job.model.to(job.device)
+        also[split] = measure(job, last["step"], split)["metrics"]
     if main:
-        _finish(run, job, recorder, final, seconds, save)
+        _finish(run, job, recorder, final, also, seconds, save)
 
 
 def _given(parts: Mapping[str, Any]) -> dict[str, str]:
@@ -184,6 +191,7 @@ def _finish(
     job: Any,
     recorder: Recorder,
     final: dict[str, Any] | None,
+    also: dict[str, dict[str, float | None]],
     seconds: float,
     save: Callable[[Path], None],
 ) -> None:
@@ -192,8 +200,6 @@ def _finish(
 
     recipe, last = job.recipe, recorder.last_step
     assert last is not None
-    if (folder := recorder.best_folder) is not None:
-        job.model = _reload(job.model, folder)
     _require_finite(job.model)
     with run.staged("model") as model_folder:
         save(model_folder)
@@ -221,7 +227,8 @@ def _finish(
     }
     run.write_json(
         "metrics.json",
-        {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary},
+        {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary}
+        | ({"also": also} if also else {}),
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)

@@ -61,6 +61,8 @@ class Splits(Section):
     """Split, or slice of one, that is trained on: `train`, `train[:10%]`, `train[:64]`."""
     evaluation: str | None = "validation"
     """Split, or slice of one, that is evaluated on; null when there is none."""
+    also: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Further splits that the final weights are measured on, such as MNLI's `validation_mismatched`."""
 
 
 class Dataset(Section):
