@@ -257,7 +257,7 @@ def prepare(
         objective=objective,
         optimizer=built,
         schedule=_build_schedule(recipe, built, schedule, num_steps),
-        metrics=[("metrics", _Given(metrics))] if metrics else load_metrics(recipe),
+        metrics=[("metrics", _Given(metrics))] if metrics else load_metrics(recipe, task),
         precision=precision,
         device=state.device,
         loader=loader,
@@ -475,14 +475,20 @@ def _build_schedule(
         raise _placed(error, recipe, "schedule") from None
 
 
-def load_metrics(recipe: Recipe, *, foreign: bool = True) -> list[tuple[str, Any]]:
-    """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file."""
+def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: bool = True) -> list[tuple[str, Any]]:
+    """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file.
+
+    A metric that asks for something of the task (an attribute `names` that is None) gets it.
+    """
     loaded = []
     for metric in recipe.evaluate.metrics:
         given = {"name": metric} if isinstance(metric, str) else dict(metric)
         name = given.pop("name")
         if foreign or not is_metric_script(name):
-            loaded.append((name, load_metric(name, **given)))
+            built = load_metric(name, **given)
+            if task is not None and getattr(built, "names", ()) is None:
+                built.names = task.names  # type: ignore[attr-defined]
+            loaded.append((name, built))
     return loaded
 
 

@@ -61,7 +61,7 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         precision=choose(recipe.train.precision, device, recipe.where("train.precision")),
         objective=objective,
     )
-    metrics = load_metrics(recipe)
+    metrics = load_metrics(recipe, task)
     decisions, right = task.decide(predictions.logits, encoded, rows)
     assert right is not None
     assert predictions.losses is not None

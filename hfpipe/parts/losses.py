@@ -93,6 +93,30 @@ def focal(
     return case.weighted(-(case.dense() * other_p**gamma * log_p).sum(dim=-1))
 
 
+def earth_mover(
+    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Squared earth mover's distance: w_y sum_k (P_k - T_k)^2, with P and T the sums of p and t up to class k.
+
+    For classes in an order (stars, grades): a mistake costs the more, the farther it is from the right class.
+
+    Args:
+        logits: `[items, classes]`, the classes in their order.
+        targets: `[items]`, class ids or -100.
+        label_smoothing: e, from 0 to 1.
+        class_weights: `[classes]`.
+
+    Returns:
+        `[items]`.
+
+    Source: Hou, Yu and Samaras 2016, "Squared earth mover's distance-based loss for training deep neural networks",
+    equation 9 with l = 2.
+    """
+    case = _classification("earth_mover", logits, targets, label_smoothing, class_weights)
+    ahead = (F.softmax(case.logits, dim=-1) - case.dense()).cumsum(dim=-1)  # [items, classes]
+    return case.weighted(ahead.pow(2).sum(dim=-1))
+
+
 def kl_div(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> Tensor:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.stats import DegenerateDataWarning, pearsonr, spearmanr
 from sklearn.metrics import (
     accuracy_score,
+    cohen_kappa_score,
     matthews_corrcoef,
     mean_absolute_error,
     mean_squared_error,
@@ -47,6 +48,14 @@ GREATER_IS_BETTER: dict[str, bool] = {
     "precision": True,
     "recall": True,
     "matthews_correlation": True,
+    "quadratic_kappa": True,
+    "f1_micro": True,
+    "f1_macro": True,
+    "precision_micro": True,
+    "precision_macro": True,
+    "recall_micro": True,
+    "recall_macro": True,
+    "subset_accuracy": True,
     "pearson": True,
     "spearmanr": True,
     "mse": False,
@@ -242,6 +251,20 @@ class MatthewsCorrelation(_InMemoryMetric):
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
         return {"matthews_correlation": _matthews(predictions, references)}
+
+
+class QuadraticKappa(_InMemoryMetric):
+    """Cohen's kappa with quadratic weights, for classes in an order: 1 right, 0 as good as chance, below 0 worse.
+
+    Undefined when predictions and references are all of one and the same class. Source: Cohen 1968, "Weighted kappa";
+    `sklearn.metrics.cohen_kappa_score`.
+    """
+
+    outputs = ("quadratic_kappa",)
+    inputs = "labels"
+
+    def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
+        return {"quadratic_kappa": cohen_kappa_score(references, predictions, weights="quadratic")}
 
 
 class AccuracyAndF1(_InMemoryMetric):

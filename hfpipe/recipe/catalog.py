@@ -38,6 +38,7 @@ LOSSES: dict[str, Entry] = {
     "kl_div": Entry("hfpipe.parts.losses:kl_div"),
     "cosine_embedding": Entry("hfpipe.parts.losses:cosine_embedding"),
     "focal": Entry("hfpipe.parts.losses:focal", ("gamma",)),
+    "earth_mover": Entry("hfpipe.parts.losses:earth_mover"),
 }
 
 _TORCH = ("foreach", "maximize", "capturable", "differentiable")
@@ -98,8 +99,10 @@ METRICS: dict[str, Entry] = {
     "precision": Entry(f"{_METRICS}:Precision", _AVERAGED),
     "recall": Entry(f"{_METRICS}:Recall", _AVERAGED),
     "matthews_correlation": Entry(f"{_METRICS}:MatthewsCorrelation"),
+    "quadratic_kappa": Entry(f"{_METRICS}:QuadraticKappa"),
     "pearson": Entry(f"{_METRICS}:Pearson"),
     "spearmanr": Entry(f"{_METRICS}:Spearman"),
+    "multi_label": Entry("hfpipe.parts.label_scores:MultiLabel"),
     "mse": Entry(f"{_METRICS}:MSE"),
     "mae": Entry(f"{_METRICS}:MAE"),
     "glue/cola": Entry(f"{_METRICS}:MatthewsCorrelation"),

@@ -23,6 +23,7 @@ CLASSIFICATION = [
     losses.kl_div,
     losses.cosine_embedding,
     losses.focal,
+    losses.earth_mover,
 ]
 REGRESSION = [losses.mse, losses.l1, losses.smooth_l1]
 WEIGHTS = torch.tensor([0.5, 2.0, 0.25, 1.75], dtype=torch.float64)
@@ -61,6 +62,7 @@ def closed(loss, logits, targets, eps, weights):
         losses.kl_div: -(t * p.log()).sum(-1) - entropy,
         losses.cosine_embedding: 1 - (logits * t).sum(-1) / (logits.norm(dim=-1) * t.norm(dim=-1)),
         losses.focal: -(t * (1 - p) ** 2 * p.log()).sum(-1),
+        losses.earth_mover: torch.stack([(p - t)[:, : k + 1].sum(-1) ** 2 for k in range(classes)]).sum(0),
     }
     return w[targets] * items[loss]
 
@@ -102,7 +104,7 @@ def torch_mean(loss, logits, targets, eps):
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.2])
-@pytest.mark.parametrize("loss", CLASSIFICATION[:-1], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", CLASSIFICATION[:-2], ids=lambda loss: loss.__name__)
 def test_the_mean_over_the_items_is_torchs_mean(loss, eps):
     """The mean of the items' losses and its gradient equal torch's function with its own mean, to 1e-12."""
     logits, targets = batch(items=9)

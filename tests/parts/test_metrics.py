@@ -30,6 +30,7 @@ OUTPUTS = {
     "precision": {"precision"},
     "recall": {"recall"},
     "matthews_correlation": {"matthews_correlation"},
+    "quadratic_kappa": {"quadratic_kappa"},
     "pearson": {"pearson"},
     "spearmanr": {"spearmanr"},
     "mse": {"mse"},
@@ -41,6 +42,7 @@ OUTPUTS = {
     "glue/stsb": {"pearson", "spearmanr"},
     **{f"glue/{name}": {"accuracy"} for name in GLUE_ACCURACY},
 }
+OF_OTHER_SHAPES = {"multi_label", "seqeval", "squad"}  # not one number a row: each has tests of its own
 AVERAGES = ("binary", "macro", "micro", "weighted")
 many = settings(max_examples=300, deadline=None)
 
@@ -249,7 +251,7 @@ def test_every_catalog_name_gives_its_outputs(name):
 
 def test_the_catalog_holds_these_metrics_and_no_more():
     """No catalog row goes untested here, and the losses are the names that are better when smaller."""
-    assert set(METRICS) == set(OUTPUTS)
+    assert set(METRICS) - OF_OTHER_SHAPES == set(OUTPUTS)
     assert {name for name, greater in GREATER_IS_BETTER.items() if not greater} == {"loss", "mse", "mae"}
 
 
@@ -541,7 +543,7 @@ def test_no_connection_no_file(tmp_path):
         from hfpipe.parts.metrics import load_metric
         from hfpipe.recipe.catalog import METRICS
         scores = {}
-        for name in METRICS:
+        for name in set(METRICS) - {"multi_label", "seqeval", "squad"}:
             metric = load_metric(name)
             scores[name] = metric.compute(predictions=[0, 1, 1], references=[0, 1, 0])
             metric.add_batch(predictions=[0, 1, 1], references=[0, 1, 0])
