@@ -207,6 +207,71 @@ def compare(
 
 
 @app.command()
+def data(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    examples: Annotated[int, typer.Option(help="Rows of the training split that are shown.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Look at the data of a recipe without training: classes, lengths, truncation, repeated rows, leaks."""
+    from hfpipe import display
+    from hfpipe.pipeline import look_at_data
+
+    title, audit, longer, shown = look_at_data(
+        recipe, overrides=overrides or [], examples=examples, display=display.choose(silent=as_json)
+    )
+    if as_json:
+        _print_json({"data": title, **audit.as_json(), "longer": longer, "examples": shown})
+    else:
+        from hfpipe.data_page import page
+
+        print(page(title, audit, longer, shown))
+
+
+@app.command()
+def preprocess(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check and tokenize the data of a recipe, so that a later run starts from the cache."""
+    from hfpipe import display
+    from hfpipe.pipeline import preprocess as run_preprocess
+
+    made = run_preprocess(recipe, overrides=overrides or [], display=display.choose(silent=as_json))
+    if as_json:
+        _print_json({"splits": made})
+        return
+    for split, about in made.items():
+        seconds = about["seconds"]
+        rate = "from the cache" if seconds is None else f"{about['rows'] / seconds:,.0f} rows a second"
+        print(f"{split}: {about['rows']:,} rows, {rate}")
+
+
+@app.command()
+def peek(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A Hub id, a local folder, or a file.")],
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="The configuration, of several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split. [default: the first]")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many rows.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Show features, sizes and a few rows of a data set without downloading it."""
+    from hfpipe import display
+    from hfpipe.pipeline import peek as run_peek
+
+    seen = run_peek(dataset, config, split=split, rows=rows, display=display.choose(silent=as_json))
+    if as_json:
+        _print_json(asdict(seen))
+        return
+    print(f"{dataset}{f' {seen.config}' if seen.config else ''} ({seen.source})")
+    if len(seen.configs) > 1:
+        print(f"configurations: {', '.join(seen.configs)}")
+    sizes = (f"{name} {'?' if count is None else f'{count:,}'}" for name, count in seen.splits.items())
+    print(f"rows: {', '.join(sizes)}")
+    for name, kind in seen.features.items():
+        print(f"  {name}: {kind}")
+    for row in seen.rows:
+        print(json.dumps(row, ensure_ascii=False, default=str))
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="A YAML file, or the name of a shipped recipe.")

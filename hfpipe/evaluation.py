@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +70,7 @@ def predict(
     Rows of similar length go together, so that little is padded; no figure depends on the batch size.
 
     Raises:
-        NumericError: a logit that is not finite, naming the row.
+        NumericError: a logit or a loss that is not finite, naming the row.
     """
     state = PartialState()
     started = time.perf_counter()
@@ -94,16 +94,24 @@ def predict(
     place = np.argsort(rows)
     everything = [one for _, part, _ in shares for one in part]
     ordered = [everything[index] for index in place]
-    bad = np.array([not np.isfinite(one).all() for one in ordered])
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise NumericError(
-            f"the model's logits are not finite for {int(bad.sum()):,} of {len(bad):,} rows, first row {row}",
-            fix="The weights have diverged or overflow in this precision; try train.precision=fp32 or a smaller optimizer.lr.",
-        )
+    _require_finite(
+        "the model's logits are",
+        ordered,
+        "The weights have diverged or overflow in this precision; try train.precision=fp32 or a smaller optimizer.lr.",
+    )
     measured = [one for _, _, part in shares for one in part]
     totals = np.concatenate(measured, axis=1)[:, place] if measured else [None, None]
+    if objective is not None and totals[0] is not None:
+        _require_finite(
+            f"the loss {objective.name!r} is", totals[0], "The logits are finite, so look at the loss itself."
+        )
     return Predictions(ordered, totals[0], totals[1], time.perf_counter() - started)
+
+
+def _require_finite(what: str, values: Sequence[Any], fix: str) -> None:
+    bad = [row for row, one in enumerate(values) if not np.isfinite(one).all()]
+    if bad:
+        raise NumericError(f"{what} not finite for {len(bad):,} of {len(values):,} rows, first row {bad[0]}", fix=fix)
 
 
 def _per_row(values: torch.Tensor, labels: torch.Tensor) -> Array:

@@ -17,12 +17,12 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
+from hfpipe.audit import Audit, audit
 from hfpipe.errors import RecipeError
 from hfpipe.evaluation import compute_metrics, mean_loss_of, predict
 from hfpipe.parts import losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
-from hfpipe.parts.data import RawData, open_data
-from hfpipe.parts.metrics import GREATER_IS_BETTER, compute_all, load_metric
+from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
 from hfpipe.parts.precision import Precision, choose
@@ -30,13 +30,11 @@ from hfpipe.parts.processes import join
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
 from hfpipe.parts.tasks.classes import counts_of
-from hfpipe.parts.tokenized import tokenize
 from hfpipe.parts.trainer_options import option_problems
 from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
-
-Say = Callable[[str], None]
+from hfpipe.rows import Say, read_rows
 
 
 @dataclass
@@ -63,6 +61,7 @@ class Job:
     num_steps: int
     fresh: list[str]
     identity: dict[str, Any]
+    audit: Audit
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -144,7 +143,7 @@ def prepare(
     recipe: Recipe,
     *,
     say: Say = lambda text: None,
-    dataset: Mapping[str, datasets.Dataset] | None = None,
+    dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     collate: Collate | None = None,
     model: PreTrainedModel | None = None,
@@ -158,7 +157,7 @@ def prepare(
     Args:
         recipe: what to fine-tune and how.
         say: is told each stage in words.
-        dataset: raw splits by name, in place of `recipe.dataset.path`.
+        dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
         collate: makes a batch from encoded rows, in place of DataCollatorWithPadding.
         model: in place of the checkpoint.
@@ -172,58 +171,27 @@ def prepare(
     """
     check_parts(recipe)
     state = join()
-    notices: list[str] = []
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
-    say(f"reading {recipe.dataset.path}")
-    raw = open_data(recipe) if dataset is None else _given(dataset)
-    train_raw = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
-    task = tasks.make_task(recipe.task, train_raw, raw.name, recipe.where("task"))
-    splits = recipe.dataset.splits
-    measured = dict.fromkeys(splits.also, "dataset.splits.also")
-    if splits.evaluation is not None:
-        measured[splits.evaluation] = "dataset.splits.evaluation"
-    elif recipe.evaluate.best is not None:
-        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
-    rows = {splits.train: train_raw}
-    task.check(train_raw, _title(raw, splits.train), recipe.where("task"))
-    for split, path in measured.items():
-        rows[split] = raw.split(split, recipe.where(path))
-        task.check(rows[split], _title(raw, split), recipe.where(path))
+    rows = read_rows(recipe, say=say, dataset=dataset, tokenizer=tokenizer)
+    looked_at = audit(recipe, rows)
+    task, tokenizer, checkpoint = rows.task, rows.tokenizer, rows.checkpoint
+    notices = [*rows.notices, *looked_at.notices]
 
     say(f"loading {recipe.model.checkpoint}")
-    checkpoint = models.open_checkpoint(recipe)
-    tokenizer = tokenizer or models.load_tokenizer(checkpoint)
-    tokens = models.tokenizer_digest(tokenizer)
-    max_length = _max_length(recipe, checkpoint, tokenizer, notices)
     set_seed(recipe.seed)
     fresh: list[str] = []
     if model is None:
         model, fresh = models.load_model(checkpoint, task, recipe.model.fresh, recipe.where("model.fresh"))
+    else:
+        models.check_outputs(model, task)
     if fresh:
         notices.append(f"freshly initialised from seed {recipe.seed}: {', '.join(fresh)}")
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    say("tokenizing")
-    with state.main_process_first():
-        encoded = {
-            split: tokenize(
-                task,
-                part,
-                tokenizer,
-                max_length=max_length,
-                identity=f"{raw.digest} {recipe.dataset.name} {split} {tokens}",
-                num_proc=recipe.dataset.num_proc,
-            )
-            for split, part in rows.items()
-        }
-    for split, one in encoded.items():
-        say(f"{split}: {one.told}")
-        if one.rebuilt:
-            notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
-    train_data = encoded[splits.train].data
-    _tell_truncation(train_data, max_length, notices)
-
+    splits = recipe.dataset.splits
+    encoded = {split: one.data for split, one in rows.encoded.items()}
+    train_data = encoded[splits.train]
     loader = train_loader(
         train_data,
         collate or task.collator(tokenizer),
@@ -236,6 +204,7 @@ def prepare(
     )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
+    _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
     objective = make_objective(recipe, task, train_data, loss)
     built = _build_optimizer(recipe, model, optimizer)
     _tell_double_division(
@@ -251,9 +220,9 @@ def prepare(
         collate=loader.collate_fn,
         model=model,
         train_data=train_data,
-        evaluation_data=encoded[splits.evaluation].data if splits.evaluation else None,
-        evaluation_rows=rows[splits.evaluation] if splits.evaluation else None,
-        also={split: (encoded[split].data, rows[split]) for split in splits.also},
+        evaluation_data=encoded[splits.evaluation] if splits.evaluation else None,
+        evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
+        also={split: (encoded[split], rows.raw[split]) for split in splits.also},
         objective=objective,
         optimizer=built,
         schedule=_build_schedule(recipe, built, schedule, num_steps),
@@ -265,15 +234,20 @@ def prepare(
         num_steps=num_steps,
         fresh=fresh,
         identity={
-            "dataset": {"path": recipe.dataset.path, "commit": raw.commit, "digest": raw.digest},
+            "dataset": {
+                "path": recipe.dataset.path,
+                "commit": rows.source.commit,
+                "digest": rows.source.digest,
+            },
             "checkpoint": {
                 "path": recipe.model.checkpoint,
                 "commit": checkpoint.commit,
                 "digest": checkpoint.weights_digest,
             },
-            "tokenizer": {"digest": tokens},
+            "tokenizer": {"digest": rows.tokenizer_digest},
             "recipe": {"digest": _digest(to_yaml(recipe))},
         },
+        audit=looked_at,
         notices=notices,
     )
     _check_best(recipe, job)
@@ -291,15 +265,6 @@ class _Given:
         return self.function(predictions, references)
 
 
-def _given(splits: Mapping[str, datasets.Dataset]) -> RawData:
-    prints = " ".join(f"{name}={rows._fingerprint}" for name, rows in splits.items())
-    return RawData("the given data set", _digest(prints), None, dict(splits))
-
-
-def _title(raw: RawData, split: str) -> str:
-    return f"{raw.name}, split {split}"
-
-
 def _name_of(part: Any) -> str:
     return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
 
@@ -308,36 +273,12 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _max_length(
-    recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
-) -> int:
-    bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
-    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2 or recipe.task.choices is not None)
-    if wanted is not None and wanted <= special:
-        raise RecipeError(
-            f"max_length is {wanted}, and {special} special tokens alone take that",
-            where=recipe.where("model.max_length"),
-            allowed=f"more than {special} tokens",
-        )
-    if wanted is None:
-        if bound is None:
-            raise RecipeError(
-                "nothing bounds the input of this model",
-                where=recipe.where("model"),
-                fix="Give model.max_length, in tokens.",
-            )
-        return bound
-    if bound is not None and wanted > bound:
-        notices.append(f"model.max_length is {wanted}, and the model takes {bound} tokens: {bound} it is")
-        return bound
-    return wanted
-
-
-def _tell_truncation(encoded: datasets.Dataset, max_length: int, notices: list[str]) -> None:
-    full = int((tasks.lengths(encoded) >= max_length).sum())
-    if full > 0.01 * len(encoded):
+def _tell_whole_epochs(recipe: Recipe, batches: int, rows: int, processes: int, notices: list[str]) -> None:
+    spec = recipe.train
+    if spec.accumulate > batches:
         notices.append(
-            f"{full:,} of {len(encoded):,} training inputs reach max_length ({max_length} tokens) and may have been cut"
+            f"train.accumulate is {spec.accumulate}, and an epoch has {batches:,} batches: the effective batch is all "
+            f"{rows:,} training inputs, not {spec.batch_size * spec.accumulate * processes:,}"
         )
 
 
@@ -379,13 +320,13 @@ def is_greater_better(recipe: Recipe) -> bool:
     """The direction of `evaluate.best`, or of the loss when nothing is called best."""
     if recipe.evaluate.greater_is_better is not None:
         return recipe.evaluate.greater_is_better
-    return GREATER_IS_BETTER.get(recipe.evaluate.best or "loss", False)
+    return bool(greater_is_better(recipe.evaluate.best or "loss"))
 
 
 def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
-    """The error with the place in the recipe, unless it has one."""
-    where = recipe.where(path) if not error.where or path.startswith(error.where) else error.where
-    return RecipeError(error.what, where=where, allowed=error.allowed, fix=error.fix)
+    """The error with the place in the recipe of the option that it names, or of `path` where that says more."""
+    where = path if path.startswith(error.where) else error.where
+    return RecipeError(error.what, where=recipe.where(where), allowed=error.allowed, fix=error.fix)
 
 
 def _bind_loss(
@@ -478,7 +419,7 @@ def _build_schedule(
 def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: bool = True) -> list[tuple[str, Any]]:
     """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file.
 
-    A metric that asks for something of the task (an attribute `names` that is None) gets it.
+    A metric that asks for something of the task (an attribute `names` or `scheme` that is None) gets it.
     """
     loaded = []
     for metric in recipe.evaluate.metrics:
@@ -486,8 +427,9 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
         name = given.pop("name")
         if foreign or not is_metric_script(name):
             built = load_metric(name, **given)
-            if task is not None and getattr(built, "names", ()) is None:
-                built.names = task.names  # type: ignore[attr-defined]
+            for wanted in ("names", "scheme"):
+                if getattr(built, wanted, ()) is None:
+                    setattr(built, wanted, getattr(task, wanted, None))
             loaded.append((name, built))
     return loaded
 
@@ -508,7 +450,7 @@ def _check_best(recipe: Recipe, job: Job) -> None:
             where=recipe.where("evaluate.best"),
             allowed=", ".join(names),
         )
-    if best is not None and best not in GREATER_IS_BETTER and recipe.evaluate.greater_is_better is None:
+    if best is not None and greater_is_better(best) is None and recipe.evaluate.greater_is_better is None:
         raise RecipeError(
             f"whether a greater {best!r} is better is not known",
             where=recipe.where("evaluate.best"),

@@ -76,7 +76,7 @@ def finetune(
     recipe = _as_recipe(recipe, overrides)
     if isinstance(engine, str):
         recipe = with_overrides(recipe, [f"engine={engine}"])
-    _reach_hub(recipe, display)
+    reach_hub(recipe, display)
     from accelerate.utils import broadcast_object_list
 
     from hfpipe.parts.processes import join
@@ -281,7 +281,7 @@ def evaluate(
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
     resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
-    _reach_hub(resolved, display)
+    reach_hub(resolved, display)
     from hfpipe.scoring import score
 
     with _quiet(), faults_told():
@@ -318,14 +318,130 @@ def predict(
     if kind not in ("csv", "json", "jsonl", "parquet"):
         raise RecipeError(f"{str(source)!r}", where="INPUT", allowed="a .csv, .json, .jsonl or .parquet file")
     data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
-    data += ["dataset.name=null", "dataset.revision=null"]
+    data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
     name = str(target.path if isinstance(target, Run) else target)
     resolved = _with_checkpoint(target, name, recipe, [*data, *overrides], runs_dir)
-    _reach_hub(resolved, display)
+    reach_hub(resolved, display)
     from hfpipe.scoring import label
 
     with _quiet(), faults_told():
         return label(resolved, display.say)
+
+
+def look_at_data(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    examples: int = 3,
+    display: Display | None = None,
+) -> tuple[str, Any, dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
+    """Audit the data of a recipe without loading any weights.
+
+    Args:
+        recipe: a recipe, or what `load_recipe` takes.
+        overrides: `dotted.path=value` each.
+        examples: rows of the training split to render.
+        display: where progress goes; by default nowhere.
+
+    Returns:
+        The name of the data, the :class:`hfpipe.audit.Audit`, what a longer max_length would cut and cost by split, and
+        the rendered rows.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    resolved = _as_recipe(recipe, overrides)
+    reach_hub(resolved, display)
+    from hfpipe import audit
+    from hfpipe.rows import read_rows
+
+    with _quiet(), faults_told():
+        rows = read_rows(resolved, say=display.say)
+        found = audit.audit(resolved, rows)
+        longer = {split: audit.longer(rows, split) for split in rows.raw}
+        shown = audit.examples(rows, resolved.dataset.splits.train, examples)
+    found.notices[:0] = rows.notices
+    return rows.source.name, found, longer, shown
+
+
+def preprocess(
+    recipe: Recipe | str | Path | Mapping[str, Any], *, overrides: Sequence[str] = (), display: Display | None = None
+) -> dict[str, dict[str, Any]]:
+    """Check and tokenize the data of a recipe, and leave the tokens in the cache.
+
+    Args:
+        recipe: a recipe, or what `load_recipe` takes.
+        overrides: `dotted.path=value` each.
+        display: where progress goes; by default nowhere.
+
+    Returns:
+        For each split its encoded `rows` and the `seconds` that tokenizing took, None where the cache had them.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    resolved = _as_recipe(recipe, overrides)
+    reach_hub(resolved, display)
+    from hfpipe.rows import read_rows
+
+    with _quiet(), faults_told():
+        rows = read_rows(resolved, say=display.say)
+    return {split: {"rows": len(one.data), "seconds": one.seconds} for split, one in rows.encoded.items()}
+
+
+def peek(
+    dataset: str,
+    config: str | None = None,
+    *,
+    split: str | None = None,
+    rows: int = 5,
+    display: Display | None = None,
+) -> Any:
+    """Show features, sizes and a few rows of a data set without downloading it.
+
+    Args:
+        dataset: Hub id, local folder, or a file.
+        config: configuration, where there are several.
+        split: by default the first.
+        rows: how many.
+        display: where progress goes; by default nowhere.
+
+    Returns:
+        A :class:`hfpipe.peek.Peek`.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    from hfpipe.parts import hub
+
+    if not hub.is_local(dataset) and not dataset.startswith("embedded:"):
+        hub.settle_offline((display or Silent()).say)
+    from hfpipe.peek import peek as look
+
+    with _quiet(), faults_told():
+        return look(dataset, config, split, rows)
+
+
+def reach_hub(recipe: Recipe, display: Display) -> None:
+    """Find out whether the Hub answers, if the recipe needs it, before any library that would ask it is imported.
+
+    Without an answer the libraries keep to the local cache, where they would else retry for minutes at every file.
+
+    Args:
+        recipe: its checkpoint, data set and metrics say whether anything comes from the Hub.
+        display: is told when the Hub doesn't answer.
+    """
+    from hfpipe.parts import hub
+
+    needed = [recipe.model.checkpoint]
+    if recipe.dataset.data_files is None:  # which go with a format, not with an id
+        needed.append(recipe.dataset.path)
+    names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
+    asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
+    if asks or any(name.startswith("evaluate:") for name in names):
+        hub.settle_offline(display.say)
 
 
 @contextmanager
@@ -385,19 +501,6 @@ def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Seque
     if isinstance(recipe, Recipe):
         return with_overrides(recipe, overrides) if overrides else recipe
     return load_recipe(recipe, overrides)
-
-
-def _reach_hub(recipe: Recipe, display: Display) -> None:
-    """Find out whether the Hub answers, if the recipe needs it, before any library that would ask it is imported."""
-    from hfpipe.parts import hub
-
-    needed = [recipe.model.checkpoint]
-    if recipe.dataset.data_files is None:  # which go with a format, not with an id
-        needed.append(recipe.dataset.path)
-    names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
-    asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
-    if asks or any(name.startswith("evaluate:") for name in names):
-        hub.settle_offline(display.say)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _curves(records: list[dict[str, Any]]) -> str:
             for spine in panel.spines.values():
                 spine.set_color(_INK)
         at = [record["step"] for record in evaluations]
-        for name in evaluations[0]["metrics"] if evaluations else ():
+        for name in list(evaluations[0]["metrics"])[: 1 + _MOST_FIGURES] if evaluations else ():
             values = [record["metrics"].get(name) for record in evaluations]
             found = [value if value is not None else float("nan") for value in values]
             panels[0 if name == "loss" else 1].plot(
@@ -87,4 +87,5 @@ def _curves(records: list[dict[str, Any]]) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
 
 
+_MOST_FIGURES = 8  # drawn; the first ones are over all classes, and those of each class come after them
 _TITLES = ("loss (mean per item)", "figures on the evaluation split", "gradient norm before clipping", "learning rate")

@@ -24,7 +24,7 @@ from accelerate.utils import reduce
 from hfpipe.errors import NumericError
 from hfpipe.job import Job
 from hfpipe.parts.batches import Examples, train_loader
-from hfpipe.parts.tasks import lengths
+from hfpipe.parts.tasks import lengths, outputs_of
 
 TOLERANCE = 1e-3
 """Largest allowed norm of the difference of the two gradients, over the norm of the one from the definition.
@@ -153,7 +153,7 @@ def check_scale(job: Job) -> ScaleCheck | None:
             model.zero_grad()
     if not math.isfinite(defined) or not math.isfinite(mean_loss):
         raise NumericError(
-            f"the gradient of the first examples has the norm {defined}, at a loss of {mean_loss}",
+            f"the loss {objective.name!r} is {mean_loss} on the first examples, and its gradient has the norm {defined}",
             fix="The checkpoint holds numbers that are not finite, or the loss gives them; look at both.",
         )
     return ScaleCheck(
@@ -211,7 +211,7 @@ def random_states_kept() -> Iterator[None]:
 def _item_losses(job: Job, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     moved = {name: value.to(job.device) for name, value in batch.items()}
     labels = moved.pop("labels")
-    return job.objective.item_losses(job.model(**moved)["logits"], labels)
+    return job.objective.item_losses(outputs_of(job.model(**moved), moved), labels)
 
 
 def _backward_as_defined(job: Job, batch: Mapping[str, torch.Tensor], sign: float) -> float:

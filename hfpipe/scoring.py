@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import Say, load_metrics, make_objective
+from hfpipe.job import load_metrics, make_objective
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.intervals import bootstrap_intervals
@@ -18,6 +18,7 @@ from hfpipe.parts.precision import choose
 from hfpipe.parts.processes import join
 from hfpipe.parts.tokenized import tokenize
 from hfpipe.recipe.schema import Recipe
+from hfpipe.rows import Say
 
 
 def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
@@ -158,8 +159,9 @@ def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData) -> tas
     """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
     names = _head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    if recipe.task.names is None and not unnamed:
-        return tasks.head_task(recipe.task, names)
+    head = tasks.head_task(recipe.task, names)
+    if recipe.task.names is None and not unnamed and head.names:
+        return head
     train = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
     return tasks.make_task(recipe.task, train, raw.name, recipe.where("task"))
 

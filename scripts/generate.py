@@ -43,9 +43,19 @@ def reference() -> str:
             *_table(section["properties"], section.get("required", [])),
         ]
         for key, nested in section["properties"].items():
-            if "$ref" in nested:
-                inner = sections[nested["$ref"].rpartition("/")[2]]
-                lines += ["", f"### `{name}.{key}`", "", inner["description"], "", *_table(inner["properties"], [])]
+            for part in (nested, *nested.get("anyOf", [])):
+                if "$ref" not in part:
+                    continue
+                inner = sections[part["$ref"].rpartition("/")[2]]
+                required = inner.get("required", [])
+                lines += [
+                    "",
+                    f"### `{name}.{key}`",
+                    "",
+                    inner["description"],
+                    "",
+                    *_table(inner["properties"], required),
+                ]
     lines += ["", "## Names", "", "Beside these, `module:attribute` names an object of your own.", ""]
     for title, table in (
         ("Losses", catalog.LOSSES),

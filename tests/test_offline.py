@@ -132,5 +132,5 @@ def test_the_hub_is_asked_only_when_it_is_needed(
     asked: list[int] = []
     monkeypatch.setattr(hub, "settle_offline", lambda say: asked.append(1))
     least = {"dataset": {"path": "./d"}, "task": {"text": "t"}, "model": {"checkpoint": "./m"}}
-    pipeline._reach_hub(load_recipe({**least, **fields}), Silent())
+    pipeline.reach_hub(load_recipe({**least, **fields}), Silent())
     assert bool(asked) is asks

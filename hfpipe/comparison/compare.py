@@ -170,10 +170,10 @@ def _twin(trace: Trace, base: Trace, difference: Difference, alone: Sequence[Tra
 
 def _check(variants: Sequence[Variant], display: Display) -> None:
     """Import and bind the parts of every variant, once the Hub was asked for, since that imports the libraries."""
-    from hfpipe.pipeline import _reach_hub
+    from hfpipe.pipeline import reach_hub
 
     for variant in variants:
-        _reach_hub(variant.recipe, display)
+        reach_hub(variant.recipe, display)
     from hfpipe.job import check_parts
 
     problems: list[str] = []

@@ -1,211 +1,92 @@
-"""Raw data: opened from the Hub, a folder or files, identified by content, and cut into splits."""
+"""Raw data: opened or given, identified by content, and cut into splits."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import hashlib
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts import hub
-from hfpipe.recipe.catalog import near
-from hfpipe.recipe.schema import Recipe
-from hfpipe.runs.snapshot import digest_of_files
+from hfpipe.parts.held_out import held_out
+from hfpipe.parts.sources import RawData, base_of, open_source
+from hfpipe.parts.tasks.columns import column, is_list, require_columns
+from hfpipe.recipe.schema import HELD_OUT, Recipe
 
-FORMATS = {"csv": "csv", "json": "json", "jsonl": "json", "parquet": "parquet"}
-
-
-@dataclass(frozen=True)
-class RawData:
-    """An opened data set whose splits can be read.
-
-    `digest` changes whenever the data do: the commit on the Hub, or the SHA-256 of the files.
-    """
-
-    name: str
-    digest: str
-    commit: str | None
-    splits: Mapping[str, datasets.Dataset]
-
-    def split(self, expression: str, where: str) -> datasets.Dataset:
-        """The rows of a split or slice (`train`, `train[:10%]`, `train[:64]`).
-
-        Raises:
-            DataError: no such split, or no rows in it.
-            RecipeError: not a slice that can be read.
-        """
-        base = re.match(r"[^\[+]*", expression)[0].strip()  # type: ignore[index]
-        if base not in self.splits:
-            raise DataError(
-                f"{self.name} has no split {base!r}{near(base, self.splits)}",
-                where=where,
-                allowed=", ".join(self.splits),
-            )
-        rows = self.splits[base]
-        if base != expression:
-            try:
-                instruction = datasets.ReadInstruction.from_spec(expression)
-                (bounds,) = instruction.to_absolute({name: len(part) for name, part in self.splits.items()})
-            except (ValueError, AssertionError) as error:
-                raise RecipeError(
-                    f"{expression!r} is not a slice of one split ({error})",
-                    where=where,
-                    allowed="train, train[:64], train[10%:20%], train[-100:]",
-                ) from None
-            rows = rows.select(range(bounds.from_, bounds.to))
-        if not len(rows):
-            raise DataError(f"{self.name}: {expression!r} has no rows", where=where)
-        return rows
+__all__ = ["RawData", "given_data", "open_data"]
 
 
 def open_data(recipe: Recipe) -> RawData:
-    """Open what `recipe.dataset` names.
+    """Open what `recipe.dataset` names, with the rows set aside that it holds out.
 
     Raises:
         RecipeError: fields that contradict each other.
         DataError: nothing there, or files that can't be read.
     """
-    spec, where = recipe.dataset, recipe.where("dataset.path")
-    if spec.path in FORMATS:
-        return _open_files(recipe)
-    if spec.data_files is not None:
-        raise RecipeError(
-            f"data_files go with a format, not with {spec.path!r}",
-            where=recipe.where("dataset.data_files"),
-            allowed=f"path: {', '.join(FORMATS)}",
-        )
-    if spec.path.startswith("embedded:"):
-        from hfpipe import embedded
-
-        return _open_folder(embedded.dataset_folder(spec.path.removeprefix("embedded:")), recipe)
-    if hub.is_local(spec.path):
-        return _open_folder(hub.local_folder(spec.path, where, DataError), recipe)
-    if spec.path.endswith((".csv", ".json", ".jsonl", ".parquet")):
-        suffix = spec.path.rsplit(".", 1)[1]
-        raise RecipeError(
-            f"{spec.path!r} is a file", where=where, fix=f"Write path: {suffix} and data_files: {spec.path}."
-        )
-    hub.refuse_ambiguous(spec.path, where)
-    return _open_hub(recipe)
+    return _hold_out(recipe, open_source(recipe))
 
 
-def _open_hub(recipe: Recipe) -> RawData:
-    spec, where = recipe.dataset, recipe.where("dataset.path")
-    if not hub.is_offline():
-        commit = hub.dataset_commit(spec.path, spec.revision, where)
-        return _build(spec.path, spec.path, commit, commit, recipe, name=spec.name, revision=commit)
-    folder = hub.snapshot(spec.path, "dataset", spec.revision)
-    if folder is not None:
-        # The snapshot is what the revision says; a prepared Arrow cache would be taken whatever the revision.
-        return _build(spec.path, str(folder), folder.name, folder.name, recipe, name=spec.name, cache=folder.name)
-    prepared = _prepared(spec.path, spec.name, spec.revision)
-    if prepared is not None:
-        return _build(spec.path, spec.path, prepared, prepared, recipe, name=spec.name, revision=prepared)
-    at = f" at revision {spec.revision!r}" if spec.revision else ""
-    raise DataError(
-        f"data set {spec.path!r}{at} is not in the local cache, and the Hub is out of reach",
-        where=where,
-        fix=f"Where the Hub can be reached: `hf download --repo-type dataset {spec.path}`, then bring that cache here "
-        f"(HF_HOME). {hub.QUICKSTART}",
-    )
+def given_data(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.Dataset) -> RawData:
+    """Data sets that are in memory already, with the rows set aside that `recipe.dataset` holds out.
 
+    Args:
+        recipe: the recipe.
+        given: a data set by the name of its split (a DatasetDict is that too), or one alone, which is the split `train`.
 
-def _prepared(path: str, name: str | None, revision: str | None) -> str | None:
-    """The commit of a prepared Arrow cache of the data set, when there is one and it is of that revision."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___") / (name or "default") / "0.0.0"
-    commits = sorted(p.name for p in folder.glob("*") if p.is_dir() and (p / "dataset_info.json").is_file())
-    if revision is not None:
-        commits = [commit for commit in commits if commit == revision]
-    return commits[-1] if commits else None
-
-
-def _open_folder(folder: Path, recipe: Recipe) -> RawData:
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)
-    )
-    if recipe.dataset.revision is not None:
-        raise RecipeError("a revision for a local folder", where=recipe.where("dataset.revision"), fix="Remove it.")
-    digest = digest_of_files(files, relative_to=folder)
-    return _build(str(recipe.dataset.path), str(folder), digest, None, recipe, name=recipe.dataset.name, cache=digest)
-
-
-def _open_files(recipe: Recipe) -> RawData:
-    spec, where = recipe.dataset, recipe.where("dataset.data_files")
-    if spec.data_files is None:
-        raise RecipeError(
-            "data_files is missing", where=recipe.where("dataset.path"), fix=f"Name the {spec.path} files."
-        )
-    given = spec.data_files if isinstance(spec.data_files, dict) else {"train": list(_listed(spec.data_files))}
-    files = {split: _found(patterns, where) for split, patterns in given.items()}
-    digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
-    options: dict[str, Any] = {}
-    if FORMATS[spec.path] == "csv":
-        options = _csv_as_text(next(iter(files.values()))[0])
-    return _build(spec.path, FORMATS[spec.path], digest, None, recipe, data_files=files, cache=digest, **options)
-
-
-def _listed(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _found(patterns: str | list[str], where: str) -> list[str]:
-    found: list[str] = []
-    for pattern in _listed(patterns):
-        if pattern.startswith(("http://", "https://", "ftp://", "file:", "hf://")):
-            raise RecipeError(f"{pattern!r} is an address", where=where, fix="Download the file and name it here.")
-        matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
-        matches = [m for m in matches if Path(m).is_file()]
-        if not matches:
-            raise DataError(f"no file at {pattern!r} (from {Path.cwd()})", where=where)
-        found += [str(Path(m).resolve()) for m in matches]
-    return found
-
-
-def _csv_as_text(first: str) -> dict[str, Any]:
-    """Read every csv column as the text that is in the file: no guessed numbers, no `NA` turned into nothing."""
-    try:
-        with open(first, newline="", encoding="utf-8") as file:
-            header = next(csv.reader(file), [])
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", where=first, fix="Save the file as UTF-8.") from None
-    header = [name.removeprefix("\ufeff") for name in header]
-    if not header or len(set(header)) != len(header):
-        raise DataError(f"the header is {header}", where=f"{first}:1", allowed="one line of different column names")
-    features = datasets.Features({name: datasets.Value("string") for name in header})
-    return {"features": features, "keep_default_na": False, "na_filter": False, "encoding": "utf-8-sig"}
-
-
-def _build(
-    title: str, path: str, digest: str, commit: str | None, recipe: Recipe, *, cache: str | None = None, **options: Any
-) -> RawData:
-    """Prepare the Arrow files with the datasets library and read all splits.
-
-    `cache` names a folder of its own for these very data, since the library caches a local folder by its name.
+    Raises:
+        RecipeError: something else.
     """
-    if cache is not None:
-        options["cache_dir"] = str(
-            Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24]
-        )
-    try:
-        builder = datasets.load_dataset_builder(path, **options)
-        builder.download_and_prepare()
-        splits = builder.as_dataset()
-    except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
-        cause = error.__cause__ or error
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        what = " ".join(lines)[:600] if lines else type(cause).__name__
-        configs = "config name" in what.lower() or "builderconfig" in what.lower()
-        raise DataError(
-            f"{title} can't be read: {what}",
-            where=recipe.where("dataset.name" if configs else "dataset.path"),
-            fix="Choose a configuration with `dataset.name`." if configs else "",
-        ) from error
-    return RawData(title, digest, commit, dict(splits))
+    splits = {"train": given} if isinstance(given, datasets.Dataset) else given
+    if not isinstance(splits, Mapping):
+        raise _no_dataset("the given data set", splits)
+    for name, rows in splits.items():
+        if not isinstance(rows, datasets.Dataset):
+            raise _no_dataset(f"split {name!r} of the given data set", rows)
+    prints = " ".join(f"{name}={rows._fingerprint}" for name, rows in splits.items())
+    plain = {str(name): rows.with_format(None) for name, rows in splits.items()}
+    return _hold_out(recipe, RawData("the given data set", _digest(prints), None, plain))
+
+
+def _no_dataset(what: str, got: Any) -> RecipeError:
+    kind = f"{type(got).__module__.partition('.')[0]}.{type(got).__name__}".removeprefix("builtins.")
+    made_by = {
+        "pandas.DataFrame": "Use datasets.Dataset.from_pandas(frame).",
+        "list": "Use datasets.Dataset.from_list(rows), or datasets.Dataset.from_dict(columns).",
+        "dict": "Use datasets.Dataset.from_dict(columns).",
+        "datasets.IterableDataset": "Use datasets.Dataset.from_list(list(rows)).",
+        "str": "Name a path in the recipe's dataset.path.",
+    }
+    return RecipeError(
+        f"{what} is a {kind}",
+        where="dataset",
+        allowed="a datasets.Dataset, or a mapping from the names of splits to them",
+        fix=made_by.get(kind, ""),
+    )
+
+
+def _hold_out(recipe: Recipe, raw: RawData) -> RawData:
+    """The same data, with the rows of the training split that the recipe holds out as a split of their own."""
+    splits, where = recipe.dataset.splits, recipe.where("dataset.splits.hold_out")
+    if splits.hold_out is None:
+        return raw
+    if HELD_OUT in raw.splits:
+        raise RecipeError(f"{raw.name} has a split {HELD_OUT!r} of its own", where=where, fix="Remove hold_out.")
+    name = base_of(splits.train)
+    raw.split(name, recipe.where("dataset.splits.train"))
+    rows, label, classes = raw.splits[name], recipe.task.label_columns[0], None
+    if splits.stratify:
+        require_columns(rows, [label], f"{raw.name}, split {name}", recipe.where("task.label"))
+        values = column(rows, label).combine_chunks()
+        if is_list(values.type):
+            raise DataError(f"{name}: column {label!r} holds {values.type}", where=where, fix="Remove stratify.")
+        classes = values.dictionary_encode("encode").indices.to_numpy()
+    kept, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
+    parts = {**raw.splits, name: rows.select(kept), HELD_OUT: rows.select(aside)}
+    by = f"{name} {splits.hold_out} {recipe.seed} {label if splits.stratify else None}"
+    return replace(raw, digest=_digest(f"{raw.digest} held out of {by}"), splits=parts)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

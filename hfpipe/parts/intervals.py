@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 _RESAMPLES = 9_999
 _SLOW_RESAMPLES = 999  # for a metric that can only be computed one resample at a time
 _LEVEL = 0.95
-_MOST_NUMBERS = 20_000_000  # held at once while resampling
+_MOST_NUMBERS = 2_000_000  # held at once while resampling; ten times as many take longer, for the memory is fresh
 
 
 def bootstrap_intervals(
@@ -45,8 +45,10 @@ def bootstrap_intervals(
     """
     found: dict[str, list[float] | None] = {"loss": _interval((losses, weights), _ratio, seed)}
     for name, metric in metrics:
-        vectorised = _STATISTICS.get(name)
-        if vectorised is not None and _scores_class_1(metric):
+        vectorised, ratios = _STATISTICS.get(name), getattr(metric, "ratios", None)
+        if ratios is not None:
+            found |= _intervals_of_ratios(ratios(predictions, references), seed)
+        elif vectorised is not None and _scores_class_1(metric):
             for key, statistic in vectorised.items():
                 found[key] = _interval((predictions, references), statistic, seed)
         else:
@@ -60,9 +62,34 @@ def _scores_class_1(metric: Metric) -> bool:
 
 
 def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> list[float] | None:
-    examples = len(columns[0])
+    return _percentiles(_resampled(columns, statistic, seed)) if len(columns[0]) > 1 else None
+
+
+def _intervals_of_ratios(ratios: Mapping[str, tuple[Array, Array]], seed: int) -> dict[str, list[float] | None]:
+    """The intervals of figures that are a sum over the examples divided by another.
+
+    All figures share the resamples. A resample is how often it has each example, `[examples]`, so that one product of
+    matrices gives the sums of all figures.
+    """
+    table = np.array([side for pair in ratios.values() for side in pair], dtype=float).T  # [examples, 2 figures]
+    examples = len(table)
     if examples < 2:
-        return None
+        return dict.fromkeys(ratios)
+
+    def figures(drawn: Array, axis: int) -> Array:
+        resamples = drawn.reshape(-1, examples)
+        places = resamples + examples * np.arange(len(resamples))[:, None]
+        times = np.bincount(places.ravel(), minlength=resamples.size).reshape(resamples.shape)
+        sums = times.astype(float) @ table  # [resamples, 2 figures]
+        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T.reshape(len(ratios), *drawn.shape[:-1]))
+
+    distribution = _resampled((np.arange(examples),), figures, seed)
+    return {name: _percentiles(values) for name, values in zip(ratios, distribution, strict=True)}
+
+
+def _resampled(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> Array:
+    """The statistic of each resample, the last axis counting resamples."""
+    examples = len(columns[0])
     # An undefined resample is NaN and left out below; scipy's warning about it says nothing more.
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -77,7 +104,7 @@ def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed:
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    return _percentiles(result.bootstrap_distribution)
+    return np.asarray(result.bootstrap_distribution)
 
 
 def _slow_intervals(

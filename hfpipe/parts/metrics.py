@@ -45,6 +45,11 @@ Numbers = NDArray[np.float64]
 GREATER_IS_BETTER: dict[str, bool] = {
     "accuracy": True,
     "f1": True,
+    "exact_match": True,
+    "has_answer_exact_match": True,
+    "has_answer_f1": True,
+    "no_answer_exact_match": True,
+    "no_answer_f1": True,
     "precision": True,
     "recall": True,
     "matthews_correlation": True,
@@ -62,6 +67,16 @@ GREATER_IS_BETTER: dict[str, bool] = {
     "mae": False,
     "loss": False,
 }
+
+
+def greater_is_better(figure: str) -> bool | None:
+    """Whether a greater figure is the better one; None for a figure that hfpipe does not know.
+
+    `PER_f1` is the F1 of a class, and better when it is greater, as F1 is; so with precision and recall.
+    """
+    if figure.endswith(("_f1", "_precision", "_recall")):
+        return True
+    return GREATER_IS_BETTER.get(figure)
 
 
 class Metric(Protocol):

@@ -210,6 +210,20 @@ def load_model(
     return model, sorted({*missing, *mismatched})
 
 
+def check_outputs(model: PreTrainedModel, task: Task) -> None:
+    """Refuse a model object whose head has another number of outputs than the task has classes.
+
+    Raises:
+        ModelError: naming both; on a GPU a target without an output would stop the process with a device assert.
+    """
+    if task.num_labels is not None and model.config.num_labels != task.num_labels:
+        classes = f"the {len(task.names)} classes {', '.join(task.names)}" if task.names else "one number an example"
+        raise ModelError(
+            f"the given model has {model.config.num_labels} outputs, and the data have {classes}",
+            fix=f"Build it with num_labels={task.num_labels}.",
+        )
+
+
 def _declared(key: str, fresh: Iterable[str]) -> bool:
     return any(key == start or key.startswith(f"{start}.") or key.startswith(start) for start in fresh)
 

@@ -7,15 +7,19 @@ import json
 import shutil
 import tempfile
 import time
+from collections import ChainMap
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
 from hfpipe.parts import tasks
+from hfpipe.parts.tasks.columns import ROW
 from hfpipe.runs.snapshot import digest_of_files
 
 _BATCH = 1000  # rows that the tokenizer is given at once
@@ -81,11 +85,12 @@ def tokenize(
     staging = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
     try:
         mapped = rows.map(
-            task.encode,
+            _encode,
             batched=True,
+            with_indices=True,
             batch_size=_BATCH,
             remove_columns=rows.column_names,
-            fn_kwargs={"tokenizer": tokenizer, "max_length": max_length, "labelled": labelled},
+            fn_kwargs={"task": task, "tokenizer": tokenizer, "max_length": max_length, "labelled": labelled},
             new_fingerprint=key,
             cache_file_name=str(staging / "data.arrow"),
             load_from_cache_file=False,
@@ -103,6 +108,18 @@ def tokenize(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Tokenized(_read(folder), time.perf_counter() - started, rebuilt)
+
+
+def _encode(
+    batch: MutableMapping[str, Any],
+    numbers: list[int],
+    task: tasks.Task,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    labelled: bool,
+) -> dict[str, Any]:
+    """A batch of raw rows as its task encodes it, which finds their numbers beside their columns."""
+    return task.encode(ChainMap({ROW: numbers}, batch), tokenizer, max_length, labelled)
 
 
 @cache

@@ -103,6 +103,8 @@ METRICS: dict[str, Entry] = {
     "pearson": Entry(f"{_METRICS}:Pearson"),
     "spearmanr": Entry(f"{_METRICS}:Spearman"),
     "multi_label": Entry("hfpipe.parts.label_scores:MultiLabel"),
+    "seqeval": Entry("hfpipe.parts.entities:Seqeval", ("scheme",)),
+    "squad": Entry("hfpipe.parts.squad:Squad"),
     "mse": Entry(f"{_METRICS}:MSE"),
     "mae": Entry(f"{_METRICS}:MAE"),
     "glue/cola": Entry(f"{_METRICS}:MatthewsCorrelation"),

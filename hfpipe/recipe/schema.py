@@ -15,10 +15,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+HELD_OUT = "held_out"  # the split of the rows that `dataset.splits.hold_out` sets aside
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 
@@ -26,6 +28,18 @@ def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
     return value
+
+
+def _text_encoding(value: str) -> str:
+    try:
+        "".encode(value)
+    except (LookupError, ValueError):
+        raise ValueError("Python knows no such text encoding; utf-8, utf-16, latin-1, cp1252, ...") from None
+    return value
+
+
+def _is_held_out(split: str | None) -> bool:
+    return split is not None and split.partition("[")[0].strip() == HELD_OUT
 
 
 def _as_tuple(value: Any) -> Any:
@@ -63,14 +77,51 @@ class Splits(Section):
     """Split, or slice of one, that is evaluated on; null when there is none."""
     also: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Further splits that the final weights are measured on, such as MNLI's `validation_mismatched`."""
+    hold_out: int | float | None = None
+    """Where the data have no evaluation split: how many rows of the split `train` is taken from are set aside as the
+    split `held_out`, below 1 as a share, else in rows. Which ones, `seed` decides; slices of `train` are taken from the
+    others."""
+    stratify: bool = False
+    """Set aside the same share of every class, by the label column."""
+
+    @field_validator("hold_out")
+    @classmethod
+    def _share_or_rows(cls, value: float | None) -> float | None:
+        if value is not None and not (value >= 1 if isinstance(value, int) else 0 < value < 1):
+            raise ValueError("a share between 0 and 1, or a whole number of rows")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _evaluate_what_is_held_out(cls, data: Any) -> Any:
+        """Name the split that is set aside, so that the resolved recipe says it."""
+        if isinstance(data, dict) and data.get("hold_out") is not None and "evaluation" not in data:
+            return {**data, "evaluation": HELD_OUT}
+        return data
+
+    @model_validator(mode="after")
+    def _held_out_is_evaluated(self) -> Self:
+        """Refuse rows set aside that nothing is measured on, and a stratification of nothing."""
+        if self.hold_out is None:
+            if self.stratify:
+                raise PydanticCustomError("idle", "`stratify` does nothing without `hold_out`")
+        elif not _is_held_out(self.evaluation):
+            raise PydanticCustomError(
+                "idle",
+                "`hold_out` sets rows aside for evaluation, and `evaluation` is {evaluation}; say evaluation: held_out, or "
+                "remove one of the two",
+                {"evaluation": self.evaluation or "null"},
+            )
+        return self
 
 
 class Dataset(Section):
     """The raw data set."""
 
     path: str = Field(min_length=1)
-    """Hub id (`nyu-mll/glue`), local folder (`./data`, `/data`, `~/data`), format (`csv`, `json`, `jsonl`, `parquet`)
-    with `data_files`, or `embedded:NAME` for the data that hfpipe makes itself."""
+    """Hub id (`nyu-mll/glue`), local folder (`./data`, `/data`, `~/data`; also one that `save_to_disk` wrote), format
+    (`csv`, `tsv`, `json`, `jsonl`, `parquet`, `arrow`, `text`) with `data_files`, or `embedded:NAME` for the data that
+    hfpipe makes itself. Fields of csv and tsv stay text; of `text` every line is a row with the one column `text`."""
     name: str | None = None
     """Configuration of the data set (`mrpc`), where it has several."""
     revision: str | None = None
@@ -80,10 +131,35 @@ class Dataset(Section):
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = None
     """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`."""
+    encoding: Annotated[str, AfterValidator(_text_encoding)] = "utf-8"
+    """Encoding of csv, tsv, json, jsonl and text files; a byte order mark is no part of the data."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """csv and tsv: the character between fields; null is a comma, in tsv a tab."""
+    quote: Annotated[str, Field(min_length=1, max_length=1)] | None = '"'
+    """csv and tsv: the character around fields that hold a separator or a line end; null takes quotes as plain text."""
     splits: Splits = Splits()
     """Which split plays which role."""
     num_proc: Count = 1
     """Processes that tokenize."""
+    strict: bool = False
+    """Refuse rows that would otherwise only be told of: repeated, contradictory, empty, or shared between splits."""
+
+    @model_validator(mode="after")
+    def _options_of_the_format(self) -> Self:
+        """Refuse an option that the format does not read."""
+        idle = {
+            "encoding": self.encoding != "utf-8" and self.path not in ("csv", "tsv", "json", "jsonl", "text"),
+            "separator": self.separator is not None and self.path not in ("csv", "tsv"),
+            "quote": self.quote != '"' and self.path not in ("csv", "tsv"),
+        }
+        for field in (name for name, is_idle in idle.items() if is_idle):
+            raise PydanticCustomError(
+                "idle", "`{field}` does nothing with path: {path}", {"field": field, "path": self.path}
+            )
+        separator = self.separator or ("\t" if self.path == "tsv" else ",")
+        if self.path in ("csv", "tsv") and (separator == self.quote or {separator, self.quote} & {"\n", "\r", "\0"}):
+            raise PydanticCustomError("idle", "`separator` and `quote` are two characters within a line")
+        return self
 
 
 class Label(Section):
@@ -207,6 +283,20 @@ class Model(Section):
     them; a classification head that the checkpoint lacks needs no mention."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Changes to the checkpoint's own configuration, by its names (`hidden_dropout_prob: 0.0`)."""
+
+    @field_validator("config")
+    @classmethod
+    def _classes_come_from_the_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what the data decide: a head of another size would train without a word."""
+        for name in ("num_labels", "id2label", "label2id", "problem_type"):
+            if name in value:
+                raise PydanticCustomError(
+                    "idle",
+                    "`{name}` comes from the data, and can't be set; declare the classes with task.label: {{column: label, "
+                    "names: [...]}}",
+                    {"name": name},
+                )
+        return value
 
 
 class Loss(NamedPart):
@@ -348,6 +438,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
         """Refuse fields that would do nothing."""
+        if self.dataset.splits.stratify and self.task.kind not in ("text-classification", "multiple-choice"):
+            raise PydanticCustomError(
+                "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
+            )
         if self.trainer and self.engine == "loop":
             raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
         if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
@@ -358,6 +452,18 @@ class Recipe(Section):
             raise PydanticCustomError(
                 "idle", "class_weights need classes, and {kind} has none", {"kind": self.task.kind}
             )
+        if self.task.kind == "question-answering":
+            # The classes are the positions of a window, and padding is none: only a softmax leaves it out.
+            if self.loss.label_smoothing:
+                raise PydanticCustomError(
+                    "idle", "label_smoothing spreads over classes, and the positions of question-answering are none"
+                )
+            if ":" not in self.loss.name and self.loss.name not in ("cross_entropy", "focal", "kl_div"):
+                raise PydanticCustomError(
+                    "idle",
+                    "loss {name} can't leave out padding; question-answering takes cross_entropy, focal or kl_div",
+                    {"name": self.loss.name},
+                )
         return self
 
     def __eq__(self, other: object) -> bool:

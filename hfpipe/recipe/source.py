@@ -283,7 +283,10 @@ def _tell(detail: ErrorDetails, positions: Positions, name: str) -> str:
     elif kind == "missing":
         what = "missing"
     elif kind != "idle":
-        what = f"{what[0].lower()}{what[1:]}, got {detail['input']!r}"
+        got = detail["input"]
+        what = f"{what[0].lower()}{what[1:]}, got {got!r}"
+        if kind == "literal_error" and isinstance(got, str):
+            what += near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
     return f"{_place(path, positions, name)}: {what}"
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import datasets
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 
-from hfpipe.job import prepare
+from hfpipe.job import Job, prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8), (3, 3)]  # micro-batch x accumulation over 8 rows; 3x3 is 3, 3, 2
 OBJECTIVES = {
-    "mean": ["loss.reduction=mean"],
+    "mean": ["loss.reduction=mean", "optimizer.name=sgd"],
     "sum": ["loss.reduction=sum", "optimizer.name=updater_sgd"],
-    "class weights": ["loss.class_weights=[0.2, 1.0, 3.0]"],
-    "smoothing": ["loss.label_smoothing=0.1", "loss.class_weights=balanced"],
+    "class weights": ["loss.class_weights=[0.2, 1.0, 3.0]", "optimizer.name=sgd"],
+    "smoothing": ["loss.label_smoothing=0.1", "loss.class_weights=balanced", "optimizer.name=sgd"],
 }
 
 
@@ -29,30 +31,48 @@ def eight(data) -> dict[str, datasets.Dataset]:
     return {"train": rows}
 
 
+def by_torch(untrained: Job, objective: str, whole: dict[str, torch.Tensor]) -> tuple[float, dict[str, Any]]:
+    """Loss and weights after one step of SGD on torch's own mean over the whole batch, with nothing of hfpipe's parts."""
+    model, batch = copy.deepcopy(untrained.model), dict(whole)
+    labels = batch.pop("labels")
+    counts = torch.bincount(labels)
+    options = {
+        "class weights": {"weight": torch.tensor([0.2, 1.0, 3.0])},
+        "smoothing": {"weight": len(labels) / (len(counts) * counts), "label_smoothing": 0.1},
+    }
+    loss = F.cross_entropy(model(**batch).logits, labels, **options.get(objective, {}))
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    return loss.item(), model.state_dict()
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_update_whatever_the_split(family, objective, recipe_for, train_with, eight, no_dropout, weight_difference):
-    """Eight examples cut several ways, in both engines: gradient ratio 1 within 1e-6, weights within 1e-6."""
-    base = [*no_dropout(family), *OBJECTIVES[objective], "dataset.splits.evaluation=null", "train.epochs=1"]
-    if "optimizer.name=updater_sgd" not in base:
-        base.append("optimizer.name=sgd")
-    reference = None
-    for batch_size, accumulate in SPLITS if objective == "mean" else SPLITS[::2]:
-        for engine in ("trainer", "loop"):
-            recipe = recipe_for(
-                family, *base, f"train.batch_size={batch_size}", f"train.accumulate={accumulate}", "optimizer.lr=0.1",
-                "train.max_grad_norm=null",
-            )  # fmt: skip
-            job, (step,) = train_with(recipe, engine, eight)
-            if reference is None:
-                reference = job, step
-            first, first_step = reference
-            assert step["num_items"] == 8
-            assert step["grad_norm"] / first_step["grad_norm"] == pytest.approx(1, abs=1e-6)
-            assert step["loss"] == pytest.approx(first_step["loss"], abs=1e-6)
-            assert weight_difference(job, first) < 1e-6
+    """Eight examples cut five ways, in both engines: torch's own update, gradient ratio 1 and weights within 1e-6."""
+    base = [
+        *no_dropout(family),
+        *OBJECTIVES[objective],
+        "dataset.splits.evaluation=null",
+        "train.epochs=1",
+        "train.max_grad_norm=null",
+        "optimizer.lr=0.1",
+    ]
     untrained = prepare(recipe_for(family, *base), dataset=eight)
-    assert weight_difference(untrained, reference[0]) > 1e-4  # the update is no nothing
+    whole = untrained.collate([untrained.train_data[row] for row in range(8)])
+    loss, weights = by_torch(untrained, objective, whole)
+    first = None
+    for batch_size, accumulate in SPLITS:
+        for engine in ("trainer", "loop"):
+            recipe = recipe_for(family, *base, f"train.batch_size={batch_size}", f"train.accumulate={accumulate}")
+            job, (step,) = train_with(recipe, engine, eight)
+            first = first or step
+            assert step["num_items"] == 8
+            assert step["grad_norm"] / first["grad_norm"] == pytest.approx(1, abs=1e-6)
+            assert step["loss"] == pytest.approx(loss, abs=1e-6)
+            found = job.model.state_dict()
+            assert max(float((found[name] - weights[name]).abs().max()) for name in weights) < 1e-6
+    assert weight_difference(untrained, job) > 1e-4  # the update is no nothing
 
 
 def test_stock_trainer_is_inflated(recipe_for, eight, no_dropout, tmp_path):

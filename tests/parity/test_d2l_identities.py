@@ -14,10 +14,11 @@ BASE = [
 
 @pytest.mark.parametrize("engine", ["trainer", "loop"])
 def test_mean_with_sgd_is_sum_with_the_dividing_updater(engine, recipe_for, train_with, data, weight_difference):
-    """mean + torch SGD and sum + updater_sgd end with the same weights within rounding, the ragged batch included."""
-    mean, mean_records = train_with(recipe_for("bert", *BASE, "optimizer.name=sgd", "optimizer.lr=0.1"), engine, data)
+    """mean + torch SGD and sum + updater_sgd end with the same weights within rounding: ragged batch, weight decay."""
+    base = [*BASE, "optimizer.lr=0.1", "optimizer.weight_decay=0.1"]
+    mean, mean_records = train_with(recipe_for("bert", *base, "optimizer.name=sgd"), engine, data)
     summed, sum_records = train_with(
-        recipe_for("bert", *BASE, "loss.reduction=sum", "optimizer.name=updater_sgd", "optimizer.lr=0.1"), engine, data
+        recipe_for("bert", *base, "loss.reduction=sum", "optimizer.name=updater_sgd"), engine, data
     )
     assert [r["num_items"] for r in mean_records] == [8, 8, 8, 3] * 2
     assert weight_difference(mean, summed) < 2e-7
@@ -34,6 +35,20 @@ def test_nominal_division_drifts_on_the_ragged_batch(recipe_for, train_with, dat
     assert same[:4] == [True] * 4  # the ragged batch is step 4; its update shows in the loss of step 5
     assert not all(same[4:])
     assert weight_difference(mean, nominal) > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["trainer", "loop"])
+def test_dividing_twice_is_flagged_with_its_rate(engine, recipe_for, train_with, data, weight_difference):
+    """mean + updater_sgd says before it starts which rate it acts like, and SGD at that rate takes the very step."""
+    base = [*BASE, "train.max_steps=1", "optimizer.lr=0.1"]
+    twice, _ = train_with(recipe_for("bert", *base, "optimizer.name=updater_sgd"), engine, data)
+    (notice,) = [text for text in twice.notices if "divided twice" in text]
+    assert "optimizer.lr=0.1 acts like 0.0125;" in notice  # 8 items in an update
+    once, _ = train_with(recipe_for("bert", *base, "optimizer.name=sgd"), engine, data)
+    told, _ = train_with(recipe_for("bert", *base, "optimizer.name=sgd", "optimizer.lr=0.0125"), engine, data)
+    assert weight_difference(twice, told) < 1e-8
+    assert weight_difference(twice, once) > 1e-3
+    assert not [text for text in once.notices if "divided twice" in text]
 
 
 def test_none_is_summed_for_backward_and_kept_as_a_vector(recipe_for, train_with, data, weight_difference):

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+
+from hfpipe.job import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
 
-# Every value of every setting occurs, and every accumulation meets each kind of evaluation, clipping and optimizer.
-# 27 rows in micro-batches of 4 make 7: with accumulation 2 and 3 the last window of an epoch is partial.
-SETTINGS = [
-    pytest.param(
-        accumulate, every, workers, clip, optimizer, id=f"{accumulate}-{every}-{workers}w-clip-{clip}-{optimizer}"
-    )
-    for accumulate, every, workers, clip, optimizer in (
-        (1, "1", 0, "1.0", "adamw"),
-        (1, "epoch", 0, "null", "updater_sgd"),
-        (2, "epoch", 2, "0.05", "adamw"),
-        (2, "never", 0, "null", "adamw"),
-        (3, "1", 0, "0.05", "updater_sgd"),
-        (3, "never", 2, "1.0", "adamw"),
-    )
-]
+# Accumulation, evaluation, loader workers, clipping, optimizer: any two values of two of them meet in some row.
+# 27 rows in micro-batches of 4 make 7, the last one ragged; with accumulation 2 and 3 so is the last window of an epoch.
+SETTINGS = (
+    (1, "1", 0, "1.0", "adamw"),
+    (1, "epoch", 2, "0.05", "updater_sgd"),
+    (1, "never", 0, "null", "updater_sgd"),
+    (2, "1", 0, "0.05", "updater_sgd"),
+    (2, "epoch", 0, "null", "adamw"),
+    (2, "never", 2, "1.0", "adamw"),
+    (3, "1", 2, "null", "adamw"),
+    (3, "epoch", 0, "1.0", "updater_sgd"),
+    (3, "never", 0, "0.05", "adamw"),
+)
+
+
+def test_every_two_settings_meet():
+    """No pair of values of two settings is left out, so that no fault of two together goes unseen."""
+    for first, second in itertools.combinations(zip(*SETTINGS, strict=True), 2):
+        assert set(zip(first, second, strict=True)) == set(itertools.product(first, second))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,8 +54,24 @@ def test_same_records_and_weights(
     steps = [record for record in loop_records if record["type"] == "step"]
     assert len(steps) == 2 * -(-7 // accumulate)
     assert sum(record["num_items"] for record in steps) == 2 * 27
+    if clip == "0.05":  # every step is clipped
+        summed = recipe.loss.reduction == "sum"
+        assert min(record["grad_norm"] / (record["divisor"] if summed else 1) for record in steps) > 0.05
     evaluations = [record for record in loop_records if record["type"] == "evaluation"]
     assert len(evaluations) == {"1": len(steps), "epoch": 2, "never": 0}[every]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_in_bf16(family, recipe_for, train_with, data, weight_difference):
+    """Autocast to bfloat16 rounds the same in both engines, and is no fp32 under another name."""
+    overrides = ["train.accumulate=2", "evaluate.every=3", "train.max_grad_norm=0.05"]
+    recipe = recipe_for(family, *overrides, "train.precision=bf16")
+    by_trainer, trainer_records = train_with(recipe, "trainer", data)
+    by_loop, loop_records = train_with(recipe, "loop", data)
+    assert trainer_records == loop_records
+    assert weight_difference(by_trainer, by_loop) == 0.0
+    in_fp32, _ = train_with(recipe_for(family, *overrides), "loop", data)
+    assert weight_difference(by_loop, in_fp32) > 1e-4
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -78,6 +102,16 @@ def test_dropout_is_on(recipe_for, train_with, data, no_dropout, weight_differen
     with_dropout, _ = train_with(recipe_for("bert"), "loop", data)
     without, _ = train_with(recipe_for("bert", *no_dropout("bert")), "loop", data)
     assert weight_difference(with_dropout, without) > 1e-4
+
+
+def test_a_given_model_in_evaluation_mode_is_trained(recipe_for, train_with, data, weight_difference):
+    """`from_pretrained` leaves a model without dropout; both engines train it as they train one of their own."""
+    recipe = recipe_for("bert", "train.max_steps=3", "dataset.splits.evaluation=null")
+    own, _ = train_with(recipe, "loop", data)
+    for engine in ("trainer", "loop"):
+        given = prepare(recipe, dataset=data).model.eval()
+        job, _ = train_with(recipe, engine, data, model=given)
+        assert weight_difference(job, own) == 0.0
 
 
 def test_fraction_of_an_epoch(recipe_for, train_with, data, weight_difference):

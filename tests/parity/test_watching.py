@@ -36,13 +36,26 @@ def test_watching_changes_no_weight(engine, recipe_for, data, tmp_path, capsys):
             assert torch.equal(value, found[key]), (name, key)
 
 
-def test_evaluation_loss_is_the_mean_over_items(recipe_for, data):
-    """The evaluation loss is the same within 1e-7 for every batch size, and is the mean of the items' own losses."""
-    job = prepare(recipe_for("bert"), dataset=data)
+OBJECTIVES = {
+    "mean": ([], {}),
+    "class weights": (["loss.class_weights=[0.2, 1.0, 3.0]"], {"weight": [0.2, 1.0, 3.0]}),
+    "smoothing": (
+        ["loss.class_weights=[0.2, 1.0, 3.0]", "loss.label_smoothing=0.1", "loss.reduction=sum"],
+        {"weight": [0.2, 1.0, 3.0], "label_smoothing": 0.1},
+    ),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_evaluation_loss_is_the_mean_over_items(objective, recipe_for, data):
+    """The evaluation loss is torch's mean over the whole split within 1e-7, for every batch size and any class weights."""
+    overrides, options = OBJECTIVES[objective]
+    job = prepare(recipe_for("bert", *overrides), dataset=data)
     found = []
     for batch_size in (1, 2, 3, 7, 10, 64):
         predictions = predict(
             job.model,
+            job.task,
             job.evaluation_data,
             job.collate,
             batch_size=batch_size,
@@ -50,14 +63,17 @@ def test_evaluation_loss_is_the_mean_over_items(recipe_for, data):
             objective=job.objective,
         )
         found.append(mean_loss_of(predictions))
-    by_hand = []
     job.model.eval()
+    logits = []
     for row in job.evaluation_data:
         batch = {name: torch.tensor([value]) for name, value in row.items() if name != "labels"}
         with torch.no_grad():
-            logits = job.model(**batch).logits.double()
-        by_hand.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([row["labels"]]))))
-    assert found == pytest.approx([np.mean(by_hand)] * len(found), abs=1e-7)
+            logits.append(job.model(**batch).logits.double())
+    if "weight" in options:
+        options = {**options, "weight": torch.tensor(options["weight"], dtype=torch.float64)}
+    labels = torch.tensor(job.evaluation_data["labels"][:])
+    by_torch = float(torch.nn.functional.cross_entropy(torch.cat(logits), labels, **options))
+    assert found == pytest.approx([by_torch] * len(found), abs=1e-7)
 
 
 def test_predictions_come_back_in_data_order(recipe_for, data):
@@ -65,9 +81,15 @@ def test_predictions_come_back_in_data_order(recipe_for, data):
     job = prepare(recipe_for("bert"), dataset=data)
     assert list(lengths(job.evaluation_data)) != sorted(lengths(job.evaluation_data), reverse=True)
     predictions = predict(
-        job.model, job.evaluation_data, job.collate, batch_size=3, precision=job.precision, objective=job.objective
+        job.model,
+        job.task,
+        job.evaluation_data,
+        job.collate,
+        batch_size=3,
+        precision=job.precision,
+        objective=job.objective,
     )
-    assert predictions.labels.tolist() == data["validation"]["label"][:]
+    assert job.evaluation_data["labels"][:] == data["validation"]["label"][:]
     job.model.eval()
     for row, logits in zip(job.evaluation_data, predictions.logits, strict=True):
         batch = {name: torch.tensor([value]) for name, value in row.items() if name != "labels"}
@@ -77,10 +99,15 @@ def test_predictions_come_back_in_data_order(recipe_for, data):
 
 
 def test_evaluation_leaves_no_trace(recipe_for, data):
-    """Predicting restores the training mode and the random state that dropout draws from."""
+    """Predicting restores the training mode and the random state that dropout draws from, whoever draws meanwhile."""
     job = prepare(recipe_for("bert"), dataset=data)
+
+    def drawing(rows):
+        torch.rand(3)
+        return job.collate(rows)
+
     job.model.train()
     before = torch.get_rng_state()
-    predict(job.model, job.evaluation_data, job.collate, batch_size=4, precision=job.precision)
+    predict(job.model, job.task, job.evaluation_data, drawing, batch_size=4, precision=job.precision)
     assert torch.equal(before, torch.get_rng_state())
     assert job.model.training

@@ -58,7 +58,7 @@ GIVEN_ELSEWHERE: dict[str, set[str]] = {
     "loss": {"logits", "targets", "label_smoothing", "class_weights"},
     "optimizer": {"params", "lr", "weight_decay"},
     "schedule": set(),
-    "metric": set(),
+    "metric": {"names"},
 }
 
 

@@ -84,10 +84,14 @@ def find_classes(
         )
     elif pa.types.is_integer(kind):
         numbers = sorted(value for value in pc.unique(values).to_pylist() if value not in (None, IGNORED))
+        if not numbers:
+            raise DataError(f"{title}: no row has a label in {name!r}; all are {IGNORED} or missing", where=where)
         if numbers != list(range(len(numbers))):
-            shown = ", ".join(map(str, numbers[:_SHOWN_CLASSES]))
+            shown = ", ".join(map(str, numbers[:_SHOWN_CLASSES])) + (" ..." if len(numbers) > _SHOWN_CLASSES else "")
+            stray = next(value for index, value in enumerate(numbers) if value != index)
+            row = pc.index(values, stray).as_py()
             raise DataError(
-                f"{title}: the values of {name!r} are {shown}{' ...' if len(numbers) > _SHOWN_CLASSES else ''}",
+                f"{title}: the values of {name!r} are {shown} ({stray} first in row {row}, counted from 0)",
                 where=where,
                 allowed="classes counted 0, 1, 2, ... without a gap, or text labels",
                 fix=f"Declare what each value means, {_mapping(name, numbers)}. {other_kind}",
@@ -135,7 +139,9 @@ def _mapping(name: str, values: Sequence[Any]) -> str:
     return f"label: {{column: {name}, names: {{{pairs}}}}}"
 
 
-def check_values(classes: Classes, values: pa.ChunkedArray, split: str, name: str, where: str) -> None:
+def check_values(
+    classes: Classes, values: pa.ChunkedArray, split: str, name: str, where: str, rows: Any = None
+) -> None:
     """Refuse values outside the classes.
 
     Args:
@@ -144,6 +150,7 @@ def check_values(classes: Classes, values: pa.ChunkedArray, split: str, name: st
         split: title for messages.
         name: of the column.
         where: the place in the recipe.
+        rows: the row of each value, ascending, where the values are those of lists; by default every value is a row.
 
     Raises:
         DataError: with the first rows, the value and the classes.
@@ -162,8 +169,9 @@ def check_values(classes: Classes, values: pa.ChunkedArray, split: str, name: st
     outside = is_outside(classes, values)
     if pc.any(outside).as_py():
         first = values.filter(outside)[0].as_py()
+        bad = np.asarray(outside)
         refuse(
-            outside,
+            bad if rows is None else np.isin(np.arange(rows[-1] + 1), rows[bad]),
             f"{split}: label {first!r} is outside the {len(classes.names)} classes",
             where,
             f"The classes are {', '.join(classes.names)}."

@@ -14,6 +14,7 @@ from hfpipe.errors import DataError
 from hfpipe.recipe.catalog import near
 
 IGNORED = -100  # a label with this value is no item: torch's and transformers' convention
+ROW = "__row__"  # beside the columns of a batch that is encoded: the number of each row in its split
 _SHOWN = 5  # rows named in an error
 
 
@@ -51,13 +52,29 @@ def require_text(rows: datasets.Dataset, name: str, split: str, where: str) -> N
     """Refuse a column that is not all text.
 
     Raises:
-        DataError: with the type, or with the rows that have none.
+        DataError: with the type and a row, or with the rows that have none, or bytes that are no characters.
     """
     texts = column(rows, name)
     if not is_text(texts.type):
-        raise DataError(f"{split}: column {name!r} holds {texts.type}", where=where, allowed="text")
+        shown = f", such as {str(texts[0].as_py())[:40]!r} in row 0" if len(texts) else ""
+        raise DataError(f"{split}: column {name!r} holds {texts.type}{shown}", where=where, allowed="text")
     if texts.null_count:
         refuse(pc.is_null(texts), f"{split}: column {name!r} has no text", where, "Fill or drop these rows.")
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        bad = [_is_broken(text.as_buffer().to_pybytes()) for text in texts]
+        refuse(
+            bad, f"{split}: a text of {name!r} is no UTF-8, or has half of a surrogate pair", where, "Mend these rows."
+        )
+
+
+def _is_broken(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def require_values(

@@ -20,6 +20,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from hfpipe.errors import DataError
 from hfpipe.parts.tasks import columns
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.long_texts import shortened
 from hfpipe.recipe import schema
 
 Array = np.ndarray[Any, Any]
@@ -82,7 +83,7 @@ class MultiLabelTask:
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
     ) -> dict[str, Any]:
         """What the model reads of a batch of rows, and `labels` as multi-hot rows `[classes]` of floats."""
-        texts = (list(batch[name]) for name in self.text)
+        texts = (shortened(batch[name], tokenizer, max_length) for name in self.text)
         encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length))
         if not labelled:
             return encoded

@@ -16,6 +16,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from hfpipe.errors import DataError
 from hfpipe.parts.tasks import columns
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.long_texts import shortened
 from hfpipe.recipe import schema
 
 Array = np.ndarray[Any, Any]
@@ -79,7 +80,7 @@ class TextTask:
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
     ) -> dict[str, Any]:
         """What the model reads of a batch of rows; of a pair the longer text is cut first."""
-        texts = (list(batch[name]) for name in self.text)
+        texts = (shortened(batch[name], tokenizer, max_length) for name in self.text)
         encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length))
         if labelled and self.classes is not None:
             encoded["labels"] = self.classes.of(batch[self.label])

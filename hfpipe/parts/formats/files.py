@@ -1,0 +1,239 @@
+"""Files of rows, read strictly: csv, tsv, json, jsonl and text become Arrow, once for each content.
+
+The reader that makes the rows is the one that checks them, so that what was checked is what is learned from; whatever is
+wrong is told with file and line. Nothing is guessed: a csv field is the text between the separators, and a JSON value
+has the type that the file gives it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import datasets
+import pyarrow as pa
+
+from hfpipe.errors import DataError
+from hfpipe.parts.formats.delimited import read_records
+from hfpipe.parts.formats.objects import Shape, read_objects
+from hfpipe.runs.snapshot import digest_of_files
+
+FORMATS = ("csv", "tsv", "json", "jsonl", "text")
+_BATCH = 1000  # rows that become Arrow at once
+
+Splits = dict[str, datasets.Dataset]
+
+
+def read_files(
+    form: str,
+    files: Mapping[str, Sequence[str]],
+    *,
+    digest: str,
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    quote: str | None = '"',
+) -> tuple[Splits, tuple[str, ...]]:
+    """The rows of files, by split, from the cache where the same files were read before.
+
+    Args:
+        form: one of FORMATS.
+        files: paths by split.
+        digest: of the contents of all files.
+        encoding: of the files; a byte order mark is no part of the data.
+        separator: csv and tsv: between fields; None is a comma, in tsv a tab.
+        quote: csv and tsv: around fields that hold a separator or a line end; None for no such character.
+
+    Returns:
+        The splits, and what a user should know about how they were come by.
+
+    Raises:
+        DataError: with file and line.
+    """
+    separator = separator or ("\t" if form == "tsv" else ",")
+    key = repr((digest, dict(files), form, encoding, separator, quote, _code()))
+    folder = (
+        Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "files" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    )
+    notices: tuple[str, ...] = ()
+    if folder.is_dir():
+        if (found := _cached(folder)) is not None:
+            return found, ()
+        notices = ("the cached rows of the data files were damaged, and the files were read again",)
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        for number, (split, paths) in enumerate(files.items()):
+            _write(staging, f"{number}.arrow", paths, _batches(form, paths, encoding, separator, quote), split)
+        names = [f"{number}.arrow" for number in range(len(files))]
+        manifest = [[split, name, digest_of_files([staging / name])] for split, name in zip(files, names, strict=True)]
+        (staging / "manifest.json").write_text(json.dumps(manifest))
+        try:
+            staging.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster: its rows are the same
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    made = _cached(folder)
+    assert made is not None
+    return made, notices
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that reads files."""
+    return digest_of_files(sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _cached(folder: Path) -> Splits | None:
+    """The rows in a folder of the cache, or None where they are not as they were written."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if any(digest_of_files([folder / name]) != digest for _, name, digest in manifest):
+            return None
+    except (OSError, ValueError):
+        return None
+    return {split: datasets.Dataset.from_file(str(folder / name)) for split, name, _ in manifest}
+
+
+def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.RecordBatch], split: str) -> None:
+    """Write batches into one Arrow file.
+
+    Its types hold all of them: a number may have its first fraction late, a list may be empty at first.
+    """
+    parts: list[tuple[Path, pa.Schema]] = []
+    writer = None
+    for batch in batches:
+        if writer is None or batch.schema != parts[-1][1]:
+            if writer is not None:
+                writer.close()
+            parts.append((folder / f"part-{len(parts)}", batch.schema))
+            writer = pa.ipc.new_stream(str(parts[-1][0]), batch.schema)
+        writer.write_batch(batch)
+    assert writer is not None
+    writer.close()
+    if len(parts) == 1:
+        parts[0][0].rename(folder / name)
+        return
+    try:
+        schema = pa.unify_schemas([schema for _, schema in parts], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"split {split}: {error}", where=", ".join(paths), fix="Give a field one type.") from None
+    with pa.ipc.new_stream(str(folder / name), schema) as whole:
+        for part, _ in parts:
+            with pa.memory_map(str(part)) as source:
+                for batch in pa.ipc.open_stream(source):
+                    whole.write_table(pa.Table.from_batches([batch]).cast(schema))
+            part.unlink()
+
+
+def _batches(
+    form: str, paths: Sequence[str], encoding: str, separator: str, quote: str | None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of several files as Arrow."""
+    names: tuple[str, ...] = ()
+    shape = Shape()
+    for path in paths:
+        found = False
+        for lines, columns in _read(form, path, encoding, separator, quote, shape):
+            found = found or bool(lines)
+            names = names or tuple(columns)
+            if set(columns) != set(names):
+                raise DataError(
+                    f"the columns are {', '.join(columns)}", where=f"{path}:1", allowed=f"{', '.join(names)}, as before"
+                )
+            arrays = [_array(columns[name], name, lines, path) for name in names]
+            yield pa.record_batch(arrays, names=list(names))
+        if not found:
+            raise DataError("the file has no rows", where=path, fix="Fill it, or leave it out.")
+
+
+def _read(
+    form: str, path: str, encoding: str, separator: str, quote: str | None, shape: Shape
+) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
+    """The rows of one file: the first line of each, `[rows]`, and the columns, `[rows]` each."""
+    encoding_read = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    delimited = form in ("csv", "tsv")
+    try:
+        with open(path, encoding=encoding_read, newline="" if delimited else None) as file:
+            if delimited:
+                yield from read_records(file, path, separator, quote, _BATCH)
+            elif form == "text":
+                yield from _lines(file)
+            else:
+                yield from read_objects(file, path, shape, _BATCH, listed=form == "json")
+    except UnicodeError:
+        raise _undecodable(path, encoding) from None
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", where=path) from None
+
+
+def _lines(file: TextIO) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
+    """Every line is a row."""
+    first = 1
+    while texts := [line.removesuffix("\n") for line in islice(file, _BATCH)]:
+        yield list(range(first, first + len(texts))), {"text": texts}
+        first += len(texts)
+
+
+def _array(values: Sequence[Any], name: str, lines: Sequence[int], path: str) -> pa.Array:
+    """A column in Arrow.
+
+    Raises:
+        DataError: at the first row whose value Arrow can't hold beside those before it.
+    """
+    kept = (OverflowError, UnicodeEncodeError, pa.ArrowInvalid, pa.ArrowTypeError)
+    try:
+        return pa.array(values)
+    except kept:
+        pass
+
+    def fails(rows: int) -> bool:
+        try:
+            pa.array(values[:rows])
+        except kept:
+            return True
+        return False
+
+    row = bisect.bisect_left(range(1, len(values) + 1), True, key=fails)
+    try:
+        pa.array(values[: row + 1])
+    except UnicodeEncodeError as error:
+        what = f"{name!r} has half of a surrogate pair, {error.object[error.start]!r}, which is no character"
+    except OverflowError:
+        what = f"{name!r} has a whole number of more than 64 bits"
+    except kept as error:
+        what = f"{name!r} does not fit the rows before: {error}"
+    raise DataError(what, where=f"{path}:{lines[row]}", fix="Mend the value.") from None
+
+
+def _undecodable(path: str, encoding: str) -> DataError:
+    """What stands where a file is not of its encoding."""
+    fix = "Save it as UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
+    decoder = codecs.getincrementaldecoder(encoding)()
+    read, line = 0, 1
+    with open(path, "rb") as file:
+        while True:
+            chunk = file.read(1 << 20)
+            read += len(chunk)
+            try:
+                line += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                byte = read - len(error.object) + error.start
+                line += error.object[: error.start].decode(encoding, errors="ignore").count("\n")
+                got = error.object[error.start]
+                return DataError(f"not {encoding} at byte {byte} (0x{got:02x})", where=f"{path}:{line}", fix=fix)
+            except UnicodeError as error:
+                return DataError(f"not {encoding}: {error}", where=f"{path}:{line}", fix=fix)
+            if not chunk:
+                return DataError(f"not {encoding}", where=path, fix=fix)

@@ -1,0 +1,48 @@
+"""What is odd about raw texts and columns without being wrong: said once, as a notice."""
+
+from __future__ import annotations
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfpipe.parts.tasks.columns import column, is_list, is_text
+from hfpipe.recipe import schema
+
+_MARKS = {
+    "a NUL character": "\0",
+    "an invisible mark of writing direction": "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]",  # Unicode's Bidi_Control
+}
+
+
+def oddities(spec: schema.Task, rows: datasets.Dataset, split: str) -> list[str]:
+    """What a user should know about the columns and characters of a split, each in one line.
+
+    Args:
+        spec: the section of the recipe.
+        rows: the raw split.
+        split: its name, for the message.
+    """
+    told = []
+    if set(spec.label_columns) in ({"label"}, {"labels"}) and {"label", "labels"} <= set(rows.column_names):
+        (learned,) = spec.label_columns
+        told.append(
+            f"{split}: there are the columns 'label' and 'labels', and {learned!r} is learned, as task.label says"
+        )
+    for name in (*spec.text, *(spec.choices or ())):
+        values = column(rows, name)
+        for mark, pattern in _MARKS.items():
+            if count := _rows_with(values, pattern):
+                told.append(f"{split}: {count:,} of {len(rows):,} texts in {name!r} have {mark}")
+    return told
+
+
+def _rows_with(values: pa.ChunkedArray, pattern: str) -> int:
+    """How many rows of a column of texts, or of lists of texts, match a regular expression."""
+    inner = pc.list_flatten(values) if is_list(values.type) else values
+    if not is_text(inner.type):
+        return 0
+    found = pc.match_substring_regex(inner, pattern) if len(pattern) > 1 else pc.match_substring(inner, pattern)
+    if not is_list(values.type):
+        return int(pc.sum(found).as_py() or 0)
+    return len(pc.unique(pc.list_parent_indices(values).filter(found)))

@@ -1,0 +1,127 @@
+"""read_rows(recipe) -> Rows: the data as a model will see them, before any weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hfpipe.errors import RecipeError
+from hfpipe.parts import models, tasks
+from hfpipe.parts.data import RawData, given_data, open_data
+from hfpipe.parts.processes import join
+from hfpipe.parts.tokenized import Tokenized, tokenize
+from hfpipe.recipe.schema import Recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Rows:
+    """What is trained and measured on: raw and as tokens, by split; the training split comes first.
+
+    Attributes:
+        source: the opened data set.
+        task: with the classes of the training split.
+        checkpoint: where the weights will come from.
+        tokenizer: the checkpoint's, or the given one.
+        tokenizer_digest: what identifies it.
+        max_length: longest input, in tokens.
+        raw: the checked rows by split.
+        encoded: the same as tokens.
+        notices: what a user should know.
+    """
+
+    source: RawData
+    task: tasks.Task
+    checkpoint: models.Checkpoint
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_digest: str
+    max_length: int
+    raw: dict[str, datasets.Dataset]
+    encoded: dict[str, Tokenized]
+    notices: list[str]
+
+
+def read_rows(
+    recipe: Recipe,
+    *,
+    say: Say = lambda text: None,
+    dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Rows:
+    """Open the data, check every row of every split that the recipe uses, and map the tokenizer over them.
+
+    Args:
+        recipe: what to fine-tune and how.
+        say: is told each stage in words.
+        dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
+        tokenizer: in place of the checkpoint's.
+
+    Raises:
+        HfpipeError: whatever is wrong, with its place in the recipe.
+    """
+    say(f"reading {recipe.dataset.path}")
+    source = open_data(recipe) if dataset is None else given_data(recipe, dataset)
+    notices = list(source.notices)
+    splits = recipe.dataset.splits
+    used = {splits.train: "dataset.splits.train", **dict.fromkeys(splits.also, "dataset.splits.also")}
+    if splits.evaluation is not None:
+        used[splits.evaluation] = "dataset.splits.evaluation"
+    elif recipe.evaluate.best is not None:
+        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+    raw = {split: source.split(split, recipe.where(path)) for split, path in used.items()}
+    task = tasks.make_task(recipe.task, raw[splits.train], source.name, recipe.where("task"))
+    for split, path in used.items():
+        where = recipe.where("task" if split == splits.train else path)
+        task.check(raw[split], f"{source.name}, split {split}", where)
+
+    checkpoint = models.open_checkpoint(recipe)
+    tokenizer = tokenizer or models.load_tokenizer(checkpoint)
+    tokens = models.tokenizer_digest(tokenizer)
+    max_length = _max_length(recipe, checkpoint, tokenizer, notices)
+    say("tokenizing")
+    with join().main_process_first():
+        encoded = {
+            split: tokenize(
+                task,
+                rows,
+                tokenizer,
+                max_length=max_length,
+                identity=f"{source.digest} {recipe.dataset.name} {split} {tokens}",
+                num_proc=recipe.dataset.num_proc,
+            )
+            for split, rows in raw.items()
+        }
+    for split, one in encoded.items():
+        say(f"{split}: {one.told}")
+        if one.rebuilt:
+            notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
+    return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)
+
+
+def _max_length(
+    recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
+) -> int:
+    bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
+    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2 or recipe.task.choices is not None)
+    if wanted is not None and wanted <= special:
+        raise RecipeError(
+            f"max_length is {wanted}, and {special} special tokens alone take that",
+            where=recipe.where("model.max_length"),
+            allowed=f"more than {special} tokens",
+        )
+    if wanted is None:
+        if bound is None:
+            raise RecipeError(
+                "nothing bounds the input of this model",
+                where=recipe.where("model"),
+                fix="Give model.max_length, in tokens.",
+            )
+        return bound
+    if bound is not None and wanted > bound:
+        notices.append(f"model.max_length is {wanted}, and the model takes {bound} tokens: {bound} it is")
+        return bound
+    return wanted
