@@ -223,7 +223,7 @@ def _finish(
     }
     rows = {
         "train": len(job.train_data),
-        "evaluation": len(job.evaluation_data) if job.evaluation_data is not None else 0,
+        "evaluation": len(job.evaluation_rows) if job.evaluation_rows is not None else 0,
     }
     run.write_json(
         "metrics.json",
@@ -232,7 +232,7 @@ def _finish(
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
-    run.note(rows=rows)
+    run.note(rows=rows, model=snapshot.digests(run.path / "model"))
 
 
 def _require_finite(model: Any) -> None:
@@ -320,7 +320,10 @@ def predict(
     data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
     data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
     name = str(target.path if isinstance(target, Run) else target)
-    resolved = _with_checkpoint(target, name, recipe, [*data, *overrides], runs_dir)
+    base = _with_checkpoint(target, name, recipe, (), runs_dir)
+    if base.dataset.path != kind:  # how its files are written says nothing of this one
+        data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
+    resolved = with_overrides(base, [*data, *overrides])
     reach_hub(resolved, display)
     from hfpipe.scoring import label
 
@@ -469,11 +472,24 @@ def _with_checkpoint(
             raise ModelError(
                 f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end."
             )
+        _require_own_files(run, Path(checkpoint))
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
     fixed = [f"model.checkpoint={_quoted(checkpoint)}", "model.revision=null", "model.fresh=[]"]
     return with_overrides(base, [*fixed, *overrides])
+
+
+def _require_own_files(run: Run, folder: Path) -> None:
+    """Refuse a model folder whose weights or tokenizer are not those that the run wrote."""
+    found = snapshot.digests(folder)
+    for name, digest in run.about.get("model", {}).items():
+        if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
+            raise ModelError(
+                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
+                where=str(folder / name),
+                fix="Put the file back, or train again; to measure a changed model, copy its folder and name the copy.",
+            )
 
 
 def _quoted(text: str) -> str:

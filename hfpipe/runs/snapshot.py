@@ -38,6 +38,15 @@ def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, l
     return whole.hexdigest()
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder, by name."""
+    found = {}
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        with open(file, "rb") as opened:
+            found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages that decide a result, without importing them."""
     found = {"python": platform.python_version()}

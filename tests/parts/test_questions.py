@@ -172,6 +172,15 @@ def test_an_answer_in_the_overlap_is_in_both_windows(word_level, tmp_path):
     assert encoded["labels"][:] == [[0, 0], [3, 4], [0, 0]]
 
 
+def test_a_tokenizer_that_pads_left_reads_the_context_first(word_level, tmp_path):
+    """As in transformers' examples, with which such checkpoints were trained."""
+    row = {"question": "bek", "context": "bak bok", "answers": {"text": ["bok"], "answer_start": [4]}}
+    word_level.padding_side = "left"
+    _, encoded = encode(table([row]), word_level, tmp_path)
+    assert encoded["offsets"][0] == [[-2, -2], [0, 3], [4, 7], [-1, -1], [-1, -1], [-1, -1]]
+    assert encoded["labels"][:] == [[2, 2]]
+
+
 def test_both_shapes_of_answers_are_the_same(word_level, tmp_path):
     """A struct of lists and a list of structs give the same task, tokens, checks and references."""
     rows = rows_of(25, unanswerable=True)
