@@ -29,6 +29,7 @@ from hfpipe.parts.precision import Precision, choose
 from hfpipe.parts.processes import join
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
+from hfpipe.parts.streams import RawStream, StreamLoader
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.trainer_options import option_problems
 from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
@@ -56,7 +57,7 @@ class Job:
     metrics: list[tuple[str, Any]]
     precision: Precision
     device: torch.device
-    loader: TrainLoader
+    loader: TrainLoader | StreamLoader
     steps_per_epoch: int
     num_steps: int
     fresh: list[str]
@@ -70,6 +71,15 @@ class Job:
         if self.evaluation_data is None or self.evaluation_rows is None:
             return None
         return compute_metrics(self.task, self.metrics, self.evaluation_data, self.evaluation_rows)
+
+    def examples_by(self, step: int) -> int:
+        """How many examples all processes have trained on by this step; a window of a long text is one."""
+        spec, processes = self.recipe.train, PartialState().num_processes
+        each: int = spec.batch_size * spec.accumulate * processes
+        if isinstance(self.loader, StreamLoader):
+            return step * each
+        epochs, within = divmod(step, self.steps_per_epoch)
+        return epochs * len(self.train_data) + min(within * each, len(self.train_data))
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
         """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
@@ -192,19 +202,35 @@ def prepare(
     splits = recipe.dataset.splits
     encoded = {split: one.data for split, one in rows.encoded.items()}
     train_data = encoded[splits.train]
-    loader = train_loader(
-        train_data,
-        collate or task.collator(tokenizer),
-        batch_size=recipe.train.batch_size,
-        seed=recipe.seed,
-        workers=recipe.train.workers,
-        rank=state.process_index,
-        processes=state.num_processes,
-        pin_memory=state.device.type == "cuda",
-    )
+    loader: TrainLoader | StreamLoader
+    collate = collate or task.collator(tokenizer)
+    if isinstance(rows.source, RawStream):
+        loader = StreamLoader(
+            rows.source.stream(splits.train, recipe.where("dataset.splits.train")),
+            recipe,
+            task,
+            tokenizer,
+            rows.max_length,
+            collate,
+            rank=state.process_index,
+            processes=state.num_processes,
+            pin_memory=state.device.type == "cuda",
+        )
+    else:
+        loader = train_loader(
+            train_data,
+            collate,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            workers=recipe.train.workers,
+            rank=state.process_index,
+            processes=state.num_processes,
+            pin_memory=state.device.type == "cuda",
+        )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
-    _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
+    if not isinstance(loader, StreamLoader):
+        _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
     objective = make_objective(recipe, task, train_data, loss)
     built = _build_optimizer(recipe, model, optimizer)
     _tell_double_division(
@@ -217,7 +243,7 @@ def prepare(
         recipe=recipe,
         task=task,
         tokenizer=tokenizer,
-        collate=loader.collate_fn,
+        collate=collate,
         model=model,
         train_data=train_data,
         evaluation_data=encoded[splits.evaluation] if splits.evaluation else None,

@@ -203,11 +203,7 @@ def _finish(
     _require_finite(job.model)
     with run.staged("model") as model_folder:
         save(model_folder)
-    epochs, within = divmod(last["step"], job.steps_per_epoch)
-    examples = epochs * len(job.train_data) + min(
-        within * recipe.train.batch_size * recipe.train.accumulate * job.loader.batch_sampler.processes,
-        len(job.train_data),
-    )
+    examples = job.examples_by(last["step"])
     metrics = final["metrics"] if final else {}
     for metric in [key for key, value in metrics.items() if value is None]:
         recorder({"type": "notice", "text": f"{metric} is undefined on this split, and so is not reported as a number"})

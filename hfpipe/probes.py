@@ -19,10 +19,11 @@ from hfpipe.engines import loop, trainer
 from hfpipe.job import Job, prepare
 from hfpipe.parts import tasks
 from hfpipe.parts.batches import Collate, Examples, train_loader
-from hfpipe.parts.data import open_data
+from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.losses import class_weights
 from hfpipe.parts.precision import Precision
 from hfpipe.parts.schedules import ON_METRIC
+from hfpipe.parts.streams import HEAD, RawStream, open_stream
 from hfpipe.parts.tasks import columns
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
@@ -63,8 +64,13 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
 def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     """The recipe of three small steps, and the rows for them, with the classes of the whole split."""
     where = recipe.where("dataset.splits.train")
-    raw = open_data(recipe)
-    whole = raw.split(recipe.dataset.splits.train, where)
+    raw: RawData | RawStream
+    if recipe.dataset.streaming:
+        raw = open_stream(recipe)
+        whole = raw.rows(recipe.dataset.splits.train, where, HEAD)
+    else:
+        raw = open_data(recipe)
+        whole = raw.split(recipe.dataset.splits.train, where)
     task = tasks.make_task(recipe.task, whole, raw.name, recipe.where("task"))
     rows = whole.select(range(min(ROWS, len(whole))))
     changes = [
@@ -78,6 +84,8 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     ]
     if recipe.schedule.name in ON_METRIC:  # nothing is evaluated here
         changes.append("schedule={name: constant}")
+    if recipe.dataset.streaming:
+        changes += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     changes += tasks.pinned(recipe.task, task)
     if recipe.loss.class_weights is not None and not isinstance(recipe.loss.class_weights, list):
         weights = class_weights(recipe.loss.class_weights, tasks.class_counts(recipe.task, task, whole))

@@ -12,6 +12,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, given_data, open_data
 from hfpipe.parts.processes import join
+from hfpipe.parts.streams import HEAD, RawStream, open_stream, require_declared_classes
 from hfpipe.parts.tokenized import Tokenized, tokenize
 from hfpipe.recipe.schema import Recipe
 
@@ -29,12 +30,12 @@ class Rows:
         tokenizer: the checkpoint's, or the given one.
         tokenizer_digest: what identifies it.
         max_length: longest input, in tokens.
-        raw: the checked rows by split.
+        raw: the checked rows by split; of a streamed training split the first ones.
         encoded: the same as tokens.
         notices: what a user should know.
     """
 
-    source: RawData
+    source: RawData | RawStream
     task: tasks.Task
     checkpoint: models.Checkpoint
     tokenizer: PreTrainedTokenizerBase
@@ -64,7 +65,13 @@ def read_rows(
         HfpipeError: whatever is wrong, with its place in the recipe.
     """
     say(f"reading {recipe.dataset.path}")
-    source = open_data(recipe) if dataset is None else given_data(recipe, dataset)
+    source: RawData | RawStream
+    if dataset is not None:
+        if recipe.dataset.streaming:
+            raise RecipeError("data that are given are not streamed", where=recipe.where("dataset.streaming"))
+        source = given_data(recipe, dataset)
+    else:
+        source = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
     notices = list(source.notices)
     splits = recipe.dataset.splits
     used = {splits.train: "dataset.splits.train", **dict.fromkeys(splits.also, "dataset.splits.also")}
@@ -72,8 +79,18 @@ def read_rows(
         used[splits.evaluation] = "dataset.splits.evaluation"
     elif recipe.evaluate.best is not None:
         raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
-    raw = {split: source.split(split, recipe.where(path)) for split, path in used.items()}
+    raw = {}
+    for split, path in used.items():
+        if isinstance(source, RawStream):
+            raw[split] = source.rows(split, recipe.where(path), HEAD if split == splits.train else None)
+        else:
+            raw[split] = source.split(split, recipe.where(path))
     task = tasks.make_task(recipe.task, raw[splits.train], source.name, recipe.where("task"))
+    if isinstance(source, RawStream):
+        require_declared_classes(recipe, task, raw[splits.train])
+        notices.append(
+            f"{splits.train} is streamed: its first {len(raw[splits.train]):,} rows are what is looked at here"
+        )
     for split, path in used.items():
         where = recipe.where("task" if split == splits.train else path)
         task.check(raw[split], f"{source.name}, split {split}", where)
@@ -90,7 +107,7 @@ def read_rows(
                 rows,
                 tokenizer,
                 max_length=max_length,
-                identity=f"{source.digest} {recipe.dataset.name} {split} {tokens}",
+                identity=f"{source.digest} {recipe.dataset.name} {split} {len(rows)} {tokens}",
                 num_proc=recipe.dataset.num_proc,
             )
             for split, rows in raw.items()

@@ -66,10 +66,12 @@ class Examples(Dataset[dict[str, Any]]):
         """Several rows at once, as the loader asks for them."""
         columns = self.encoded[[row if row >= 0 else -1 - row for row in rows]]
         examples = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        for row, example in zip(rows, examples, strict=True):
-            if row < 0:
-                example["labels"] = _ignore(example["labels"])
-        return examples
+        return [ignored(example) if row < 0 else example for row, example in zip(rows, examples, strict=True)]
+
+
+def ignored(example: dict[str, Any]) -> dict[str, Any]:
+    """The example as a blank: with its labels ignored."""
+    return {**example, "labels": _ignore(example["labels"])}
 
 
 def _ignore(label: Any) -> Any:

@@ -129,6 +129,49 @@ def _open_hub(recipe: Recipe) -> RawData:
     )
 
 
+def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datasets.IterableDataset]]:
+    """Open what `recipe.dataset` names to be streamed: its name, digest, commit, and the streams by split.
+
+    Raises:
+        RecipeError: text files, whose every line hfpipe reads before the first step, or fields that contradict.
+        DataError: nothing there.
+    """
+    spec, where = recipe.dataset, recipe.where("dataset.path")
+    options: dict[str, Any] = {}
+    if spec.path in FORMATS:
+        if spec.path not in ("parquet", "arrow"):
+            raise RecipeError(
+                f"{spec.path} files are not streamed",
+                where=recipe.where("dataset.streaming"),
+                allowed="a Hub id, a folder, parquet or arrow",
+                fix="Leave streaming out, or convert the files to parquet.",
+            )
+        files = _files_of(recipe)
+        name, path, commit = spec.path, spec.path, None
+        digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
+        options["data_files"] = files
+    elif hub.is_local(spec.path):
+        folder = hub.local_folder(spec.path, where, DataError)
+        name, path, commit = spec.path, str(folder), None
+        digest = digest_of_files(sorted(p for p in folder.rglob("*") if p.is_file()), relative_to=folder)
+    elif hub.is_offline():
+        cached = hub.snapshot(spec.path, "dataset", spec.revision)
+        if cached is None:
+            raise DataError(
+                f"data set {spec.path!r} is not in the local cache, and the Hub is out of reach", where=where
+            )
+        name, path, commit, digest = spec.path, str(cached), cached.name, cached.name
+    else:
+        commit = hub.dataset_commit(spec.path, spec.revision, where)
+        name, path, digest, options["revision"] = spec.path, spec.path, commit, commit
+    try:
+        streams = datasets.load_dataset(path, spec.name, streaming=True, **options)
+    except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
+        what = " ".join(str(error.__cause__ or error).split())[:600]
+        raise DataError(f"{name} can't be streamed: {what}", where=where) from error
+    return name, digest, commit, dict(streams)
+
+
 def _prepared(path: str, name: str | None, revision: str | None) -> str | None:
     """The commit of a prepared Arrow cache of the data set, when there is one and it is of that revision."""
     folder = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___") / (name or "default") / "0.0.0"
@@ -163,7 +206,8 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
     )
 
 
-def _open_files(recipe: Recipe) -> RawData:
+def _files_of(recipe: Recipe) -> dict[str, list[str]]:
+    """The files that `data_files` names, by split."""
     spec, where = recipe.dataset, recipe.where("dataset.data_files")
     if spec.data_files is None:
         raise RecipeError(
@@ -174,6 +218,11 @@ def _open_files(recipe: Recipe) -> RawData:
     for split in files:
         if not re.fullmatch(r"\w+(\.\w+)*", split) or split == HELD_OUT:
             raise RecipeError(f"{split!r} is no name for a split", where=where, allowed="letters, digits, `_` and `.`")
+    return files
+
+
+def _open_files(recipe: Recipe) -> RawData:
+    spec, files = recipe.dataset, _files_of(recipe)
     digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
     if spec.path not in text_files.FORMATS:
         return _build(spec.path, spec.path, digest, None, recipe, data_files=files, cache=digest)

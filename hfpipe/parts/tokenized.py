@@ -85,7 +85,7 @@ def tokenize(
     staging = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
     try:
         mapped = rows.map(
-            _encode,
+            encode_batch,
             batched=True,
             with_indices=True,
             batch_size=_BATCH,
@@ -110,7 +110,7 @@ def tokenize(
     return Tokenized(_read(folder), time.perf_counter() - started, rebuilt)
 
 
-def _encode(
+def encode_batch(
     batch: MutableMapping[str, Any],
     numbers: list[int],
     task: tasks.Task,

@@ -141,6 +141,11 @@ class Dataset(Section):
     """Which split plays which role."""
     num_proc: Count = 1
     """Processes that tokenize."""
+    streaming: bool = False
+    """Read the training split as it is trained on, without keeping it: for sets larger than the disk. Needs
+    `train.max_steps`; the evaluation split is read whole, so take a slice of it."""
+    shuffle_buffer: Count = 10_000
+    """Rows of a stream among which the next one is drawn."""
     strict: bool = False
     """Refuse rows that would otherwise only be told of: repeated, contradictory, empty, or shared between splits."""
 
@@ -438,6 +443,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_meaning(self) -> Self:
         """Refuse fields that would do nothing."""
+        if self.dataset.streaming:
+            self._require_streamable()
+        elif self.dataset.shuffle_buffer != 10_000:
+            raise PydanticCustomError("idle", "`dataset.shuffle_buffer` does nothing without `dataset.streaming`")
         if self.dataset.splits.stratify and self.task.kind not in ("text-classification", "multiple-choice"):
             raise PydanticCustomError(
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
@@ -465,6 +474,19 @@ class Recipe(Section):
                     {"name": self.loss.name},
                 )
         return self
+
+    def _require_streamable(self) -> None:
+        """Refuse what only a split that is there as a whole can give."""
+        problems = {
+            "`train.max_steps` is missing: a stream has no length": self.train.max_steps is None,
+            "`dataset.splits.hold_out` needs the whole split": self.dataset.splits.hold_out is not None,
+            "`loss.class_weights` that are counted need the whole split; give them as a list": not isinstance(
+                self.loss.class_weights, list | None
+            ),
+            "`train.workers` above 1 would each read the whole stream": self.train.workers > 1,
+        }
+        for problem in (text for text, holds in problems.items() if holds):
+            raise PydanticCustomError("idle", "{problem} (dataset.streaming)", {"problem": problem})
 
     def __eq__(self, other: object) -> bool:
         """Recipes are equal when their fields are, wherever these were written."""
