@@ -234,7 +234,7 @@ def test_a_tokenizer_that_does_not_know_the_words(
     foreign = [{**row, "sentence1": "zzz yyy " * 8, "sentence2": "bak dak " * 8} for row in pairs["train"]]
     data_folder(tmp_path / "foreign", {"train": foreign, "validation": foreign})
     checks = examine(recipe_fields, overrides=[f"dataset.path={tmp_path / 'foreign'}"])
-    assert by_name(checks)["tokenizer"].detail.endswith("50.0% of the tokens of the data are [UNK]")
+    assert any("50% of the tokens of train are [UNK]" in check.detail for check in checks if not check.ok)
     assert exit_code(checks) == 4
 
 

@@ -1,0 +1,29 @@
+"""The guides: every recipe in them can be loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hfpipe.recipe import load_recipe
+from hfpipe.recipe.schema import Kind
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (DOCS / "tasks.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0].removeprefix("name: "))
+def test_a_recipe_of_the_guide_is_valid(block: str, tmp_path: Path) -> None:
+    """Each block of docs/tasks.md is a whole recipe."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert load_recipe(file).name in block
+
+
+def test_the_guide_shows_every_kind_of_task() -> None:
+    """One recipe of each kind is there, the first without saying its kind."""
+    kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block for block in BLOCKS)}
+    assert kinds | {"text-classification"} == set(Kind.__args__)
+    assert len(BLOCKS) >= 7
