@@ -301,7 +301,9 @@ def _digest(text: str) -> str:
 
 def _tell_whole_epochs(recipe: Recipe, batches: int, rows: int, processes: int, notices: list[str]) -> None:
     spec = recipe.train
-    if spec.accumulate > batches:
+    if spec.batch_size * processes > rows:
+        notices.append(f"train.batch_size is {spec.batch_size}, and there are only {rows:,} training inputs")
+    elif spec.accumulate > batches:
         notices.append(
             f"train.accumulate is {spec.accumulate}, and an epoch has {batches:,} batches: the effective batch is all "
             f"{rows:,} training inputs, not {spec.batch_size * spec.accumulate * processes:,}"

@@ -100,4 +100,44 @@ def test_real_data_are_opened_and_checked(path: str, name: str, kind: str, text:
         task.check(raw.split(split, "here"), split, "here")
     assert raw.commit
     assert rows is None or len(train) == rows
-    assert task.is_regression == (kind == "text-regression")
+    assert (task.num_labels == 1) == (kind == "text-regression")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "figures"),
+    [
+        ("cola-minilm", {"matthews_correlation"}),
+        ("stsb-minilm", {"pearson", "spearmanr"}),
+        ("wnut17", {"precision", "recall", "f1", "accuracy", "person_f1"}),
+    ],
+)
+def test_real_recipes_train_measure_and_predict(recipe: str, figures: set[str], tmp_path: Path) -> None:
+    """Two steps of each recipe on real rows: the figures of its task, the same from evaluate, and labels for rows."""
+    import datasets
+
+    import hfpipe
+    from hfpipe.pipeline import predict
+
+    small = ["train.max_steps=2", "dataset.splits={train: 'train[:64]', evaluation: 'validation[:48]'}"]
+    run = hfpipe.finetune(f"recipes/{recipe}.yaml", overrides=small, runs_dir=tmp_path, name="two")
+    assert figures <= set(run.metrics)
+    measured = hfpipe.evaluate(run)
+    assert measured.metrics == run.metrics
+    assert measured.examples == 48
+    spec = run.recipe
+    rows = datasets.load_dataset(spec.dataset.path, spec.dataset.name, split="validation[:5]")
+    rows.select_columns(list(spec.task.text)).to_json(tmp_path / "rows.jsonl")
+    assert len(predict(run, tmp_path / "rows.jsonl")) == 5
+
+
+def test_the_audit_of_mrpc() -> None:
+    """What is known of MRPC: its sizes and classes, and no pair of the training split in the validation split."""
+    from hfpipe.pipeline import look_at_data
+
+    _, audit, longer, _ = look_at_data("recipes/mrpc-minilm.yaml")
+    train, validation = audit.splits["train"], audit.splits["validation"]
+    assert train.labels == {"not_equivalent": 1194, "equivalent": 2474}
+    assert (validation.rows, validation.labels["equivalent"]) == (408, 279)
+    assert audit.shared == {"validation": 0}
+    assert longer == {"train": [], "validation": []}
+    assert train.lengths["longest"] == 103

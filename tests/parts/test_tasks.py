@@ -275,3 +275,15 @@ def test_the_digest_of_a_tokenizer_follows_what_decides_tokens(
     assert models.tokenizer_digest(tokenizer) == before
     change(tokenizer)
     assert models.tokenizer_digest(tokenizer) != before
+
+
+def test_two_processes_tokenize_to_the_same_rows(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """`num_proc` changes who tokenizes and nothing of what comes out, also from the cache."""
+    alone = tokenize(PAIR, rows, tokenizer, max_length=12, identity=f"{tmp_path} one").data[:]
+    together = tokenize(PAIR, rows, tokenizer, max_length=12, identity=f"{tmp_path} two", num_proc=2)
+    again = tokenize(PAIR, rows, tokenizer, max_length=12, identity=f"{tmp_path} two", num_proc=2)
+    assert together.data[:] == alone
+    assert again.data[:] == alone
+    assert again.seconds is None
