@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+_SHOWN = 8  # figures in a line
+
 
 class Display(Protocol):
     """Where progress goes."""
@@ -138,8 +140,10 @@ def sentence(record: Mapping[str, Any]) -> str:
 
 
 def figures(metrics: Mapping[str, float | None]) -> str:
-    """Names and numbers; an undefined metric is called that."""
-    return "  ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
+    """Names and numbers, the first ones of many; an undefined metric is called that."""
+    shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()]
+    more = [f"and {len(shown) - _SHOWN} more in the run"] if len(shown) > _SHOWN else []
+    return "  ".join([*shown[:_SHOWN], *more])
 
 
 def duration(seconds: float) -> str:

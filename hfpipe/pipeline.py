@@ -205,8 +205,11 @@ def _finish(
         save(model_folder)
     examples = job.examples_by(last["step"])
     metrics = final["metrics"] if final else {}
-    for metric in [key for key, value in metrics.items() if value is None]:
-        recorder({"type": "notice", "text": f"{metric} is undefined on this split, and so is not reported as a number"})
+    undefined = [key for key, value in metrics.items() if value is None]
+    if undefined:
+        verb = "is" if len(undefined) == 1 else "are"
+        told = f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"
+        recorder({"type": "notice", "text": told})
     if recipe.evaluate.best and final and metrics.get(recipe.evaluate.best) is None:
         recorder({"type": "notice", "text": f"{recipe.evaluate.best} was never a number, so the last weights are kept"})
     summary = {
@@ -317,6 +320,8 @@ def predict(
     data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
     name = str(target.path if isinstance(target, Run) else target)
     base = _with_checkpoint(target, name, recipe, (), runs_dir)
+    if base.dataset.streaming:
+        data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     if base.dataset.path != kind:  # how its files are written says nothing of this one
         data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
     resolved = with_overrides(base, [*data, *overrides])

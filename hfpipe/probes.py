@@ -23,7 +23,7 @@ from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.losses import class_weights
 from hfpipe.parts.precision import Precision
 from hfpipe.parts.schedules import ON_METRIC
-from hfpipe.parts.streams import HEAD, RawStream, open_stream
+from hfpipe.parts.streams import RawStream, open_stream
 from hfpipe.parts.tasks import columns
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
@@ -67,7 +67,7 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     raw: RawData | RawStream
     if recipe.dataset.streaming:
         raw = open_stream(recipe)
-        whole = raw.rows(recipe.dataset.splits.train, where, HEAD)
+        whole = raw.head(recipe.dataset.splits.train, where)
     else:
         raw = open_data(recipe)
         whole = raw.split(recipe.dataset.splits.train, where)

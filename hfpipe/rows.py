@@ -12,7 +12,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, given_data, open_data
 from hfpipe.parts.processes import join
-from hfpipe.parts.streams import HEAD, RawStream, open_stream, require_declared_classes
+from hfpipe.parts.streams import RawStream, open_stream, require_declared_classes
 from hfpipe.parts.tokenized import Tokenized, tokenize
 from hfpipe.recipe.schema import Recipe
 
@@ -82,7 +82,8 @@ def read_rows(
     raw = {}
     for split, path in used.items():
         if isinstance(source, RawStream):
-            raw[split] = source.rows(split, recipe.where(path), HEAD if split == splits.train else None)
+            read = source.head if split == splits.train else source.split
+            raw[split] = read(split, recipe.where(path))
         else:
             raw[split] = source.split(split, recipe.where(path))
     task = tasks.make_task(recipe.task, raw[splits.train], source.name, recipe.where("task"))

@@ -16,6 +16,7 @@ from hfpipe.parts.intervals import bootstrap_intervals
 from hfpipe.parts.metrics import compute_all
 from hfpipe.parts.precision import choose
 from hfpipe.parts.processes import join
+from hfpipe.parts.streams import RawStream, open_stream
 from hfpipe.parts.tokenized import tokenize
 from hfpipe.recipe.schema import Recipe
 from hfpipe.rows import Say
@@ -42,7 +43,7 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     if name is None:
         raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
     say(f"reading {recipe.dataset.path}")
-    raw = open_data(recipe)
+    raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
     rows = raw.split(name, where)
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
@@ -155,21 +156,22 @@ def _head_names(checkpoint: models.Checkpoint) -> tuple[str, ...]:
     return tuple(str(id2label[index]) for index in sorted(id2label))
 
 
-def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData) -> tasks.Task:
+def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream) -> tasks.Task:
     """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
     names = _head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
     head = tasks.head_task(recipe.task, names)
     if recipe.task.names is None and not unnamed and head.names:
         return head
-    train = raw.split(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
+    looked_at = raw.head if isinstance(raw, RawStream) else raw.split
+    train = looked_at(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
     return tasks.make_task(recipe.task, train, raw.name, recipe.where("task"))
 
 
 def _weighed(
     recipe: Recipe,
     checkpoint: models.Checkpoint,
-    raw: RawData,
+    raw: RawData | RawStream,
     task: tasks.Task,
     tokenizer: PreTrainedTokenizerBase,
 ) -> datasets.Dataset | None:

@@ -13,6 +13,7 @@ import hfpipe
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.job import prepare
 from hfpipe.parts.streams import StreamLoader, open_stream
+from hfpipe.pipeline import predict
 from hfpipe.recipe import Recipe, load_recipe
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
@@ -131,14 +132,17 @@ def test_both_engines_take_the_same_steps(
     summary = runs[0].read_json("metrics.json")
     assert summary["trained_examples"] == 6 * 16
     assert summary["examples"] == 10
+    measured = hfpipe.evaluate(runs[0])
+    assert measured.metrics == runs[0].metrics
+    assert len(predict(runs[0], Path(files["validation"]))) == 10
     assert any("its first 50 rows are what is looked at here" in r["text"] for r in runs[0].records if "text" in r)
 
 
 def test_a_slice_of_a_stream(files: dict[str, str], tiny_checkpoint: Path) -> None:
     """A slice by row numbers skips and takes; one by percent is refused, since the length is not known."""
     source = open_stream(recipe_for(files, tiny_checkpoint))
-    assert len(source.rows("train[10:14]", "here")) == 4
-    assert source.rows("train[10:14]", "here")["text"][:] == source.rows("train", "here")["text"][10:14]
+    assert len(source.split("train[10:14]", "here")) == 4
+    assert source.split("train[10:14]", "here")["text"][:] == source.split("train", "here")["text"][10:14]
     with pytest.raises(RecipeError, match="needs the length of the split"):
         source.stream("train[:10%]", "here")
     with pytest.raises(DataError, match="has no split 'trian'; did you mean 'train'"):

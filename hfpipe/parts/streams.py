@@ -67,12 +67,20 @@ class RawStream:
         rows = rows.skip(start) if start else rows
         return rows if end is None else rows.take(max(end - start, 0))
 
-    def rows(self, expression: str, where: str, most: int | None = None) -> datasets.Dataset:
-        """The first rows of a split or slice, or all of them, in memory.
+    def split(self, expression: str, where: str) -> datasets.Dataset:
+        """All rows of a split or slice, in memory.
 
         Raises:
-            DataError: no rows.
+            DataError: no such split, or no rows in it.
+            RecipeError: a slice that only the whole split could tell.
         """
+        return self._rows(expression, where, None)
+
+    def head(self, expression: str, where: str) -> datasets.Dataset:
+        """The first rows of a split or slice, in memory; raises as `split`."""
+        return self._rows(expression, where, HEAD)
+
+    def _rows(self, expression: str, where: str, most: int | None) -> datasets.Dataset:
         stream = self.stream(expression, where)
         read = list(islice(iter(stream), most))
         if not read:
