@@ -131,11 +131,11 @@ def _about_rows(split: str, one: SplitAudit) -> list[str]:
     if one.empty:
         told.append(f"{split}: {one.empty:,} of {one.rows:,} rows have an empty text")
     if one.contradicted:
-        told.append(f"{split}: {one.contradicted:,} texts have more than one label")
+        told.append(f"{split}: texts with more than one label: {one.contradicted:,}")
     if one.repeated:
         told.append(f"{split}: {one.repeated:,} of {one.rows:,} rows repeat the text of an earlier row")
     if one.repeated_ids:
-        told.append(f"{split}: {one.repeated_ids:,} rows repeat an earlier id")
+        told.append(f"{split}: rows that repeat an earlier id: {one.repeated_ids:,}")
     return told
 
 

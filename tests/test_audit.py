@@ -58,7 +58,7 @@ def test_everything_is_counted(tiny_checkpoint: Path) -> None:
     assert found.shared == {"validation": 1}
     assert "validation: every label is 'yes', so figures on it say little" in found.notices
     assert "validation: 1 of 3 rows have the same text as a row of train" in found.notices
-    assert "train: 1 texts have more than one label" in found.notices
+    assert "train: texts with more than one label: 1" in found.notices
 
 
 def test_clean_data_give_no_notice(tiny_checkpoint: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_command_prints_the_audit(tmp_path: Path, tiny_checkpoint: Path) -> 
     shown = CliRunner().invoke(app, ["data", str(recipe)])
     assert shown.exit_code == 0, shown.output
     assert "train: 6 rows" in shown.stdout
-    assert "notice: train: 1 texts have more than one label" in shown.stdout
+    assert "notice: train: texts with more than one label: 1" in shown.stdout
     assert "decoded: [CLS] bak bal [SEP]" in shown.stdout
     told = json.loads(CliRunner().invoke(app, ["data", str(recipe), "--json"]).stdout)
     assert told["splits"]["train"]["repeated"] == 2
