@@ -154,6 +154,8 @@ def predict(
     from hfpipe import display
     from hfpipe.pipeline import predict as run_predict
 
+    if output is not None and not output.absolute().parent.is_dir():  # before the work, not after it
+        raise RecipeError(f"no folder {str(output.parent)!r}", where="--output", fix="Make it first.")
     rows = run_predict(
         target,
         source,

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.audit import Audit, audit
-from hfpipe.errors import RecipeError
+from hfpipe.errors import DataError, RecipeError
 from hfpipe.evaluation import compute_metrics, mean_loss_of, predict
 from hfpipe.parts import losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
@@ -462,6 +462,22 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
     return loaded
 
 
+def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task) -> list[str]:
+    """The figures that the metrics give, from two made-up predictions.
+
+    Raises:
+        RecipeError: a metric of another kind of task, with its name.
+    """
+    try:
+        return list(compute_all(metrics, *task.made_up()))
+    except DataError as error:
+        raise RecipeError(
+            f"{error.where} does not measure {recipe.task.kind}: {error.what}",
+            where=recipe.where("evaluate.metrics"),
+            fix="Without `metrics` the kind of task has its own.",
+        ) from error
+
+
 def _check_best(recipe: Recipe, job: Job) -> None:
     """Find a mistaken metric or `best` before the first step, on two made-up predictions.
 
@@ -470,7 +486,7 @@ def _check_best(recipe: Recipe, job: Job) -> None:
     """
     if job.evaluation_data is None:
         return
-    names = ["loss", *compute_all(job.metrics, *job.task.made_up())]
+    names = ["loss", *try_metrics(recipe, job.metrics, job.task)]
     best = recipe.evaluate.best
     if best is not None and best not in names:
         raise RecipeError(

@@ -68,16 +68,28 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
         return _streamed(str(embedded.dataset_folder(path.removeprefix("embedded:"))), path, config, split, rows)
     local = Path(path).expanduser()
     if local.suffix in _FORMATS and local.is_file():
+        if config is not None:
+            raise DataError(f"{path} is a file and has no configurations", where="CONFIG", fix="Remove it.")
         options = {"data_files": str(local)} | ({"sep": "\t"} if local.suffix == ".tsv" else {})
         return _streamed(_FORMATS[local.suffix], path, None, split, rows, **options)
     if hub.is_local(path):
         return _streamed(str(hub.local_folder(path, "DATASET", DataError)), path, config, split, rows)
+    if local.is_file():
+        raise DataError(repr(path), where="DATASET", allowed=f"a file ending in {', '.join(_FORMATS)}")
+    if local.is_dir():
+        raise DataError(
+            f"{path!r} is a Hub id, and a folder of that name is here too",
+            where="DATASET",
+            fix=f"Write ./{path} for the folder, or work in another folder for the Hub.",
+        )
     if not hub.is_offline():
         seen = _viewed(path, config, split, rows, ask or _ask)
         return seen or _streamed(path, path, config, split, rows)
     folder = hub.snapshot(path, "dataset", None)
     if folder is not None:
         return _streamed(str(folder), path, config, split, rows)
+    if local.suffix in _FORMATS:
+        raise DataError(f"no file {path!r} (from {Path.cwd()}), and the Hub is out of reach", where="DATASET")
     return _cached(path, config, split, rows)
 
 

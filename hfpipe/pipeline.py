@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from hfpipe.display import Display, Silent
-from hfpipe.errors import HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
+from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
 from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
@@ -316,6 +317,8 @@ def predict(
     kind = Path(source).suffix.removeprefix(".")
     if kind not in ("csv", "json", "jsonl", "parquet"):
         raise RecipeError(f"{str(source)!r}", where="INPUT", allowed="a .csv, .json, .jsonl or .parquet file")
+    if not glob(str(Path(source).expanduser()), recursive=True):
+        raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
     data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
     data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
     name = str(target.path if isinstance(target, Run) else target)

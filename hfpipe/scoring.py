@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import load_metrics, make_objective
+from hfpipe.job import load_metrics, make_objective, try_metrics
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.intervals import bootstrap_intervals
@@ -64,6 +64,7 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         objective=objective,
     )
     metrics = load_metrics(recipe, task)
+    try_metrics(recipe, metrics, task)
     decisions, right = task.decide(predictions.logits, encoded, rows)
     assert right is not None
     assert predictions.losses is not None

@@ -220,7 +220,7 @@ def test_fault_41_digits_stay_digits(read: Callable[..., datasets.Dataset], prep
         ("text,label\na,x\nä,y\n".encode("latin-1"), {}, "rows.csv:3: not utf-8 at byte 15 (0xe4)"),
         ("text,label\na,x\n\N{SNOWMAN},y\n", {"encoding": "ascii"}, "rows.csv:3: not ascii at byte 15 (0xe2)"),
         ("text,label\n", {}, "rows.csv: the file has no rows"),
-        ("", {}, "rows.csv:1: the header is []"),
+        ("", {}, "rows.csv:1: there is no header"),
     ],
 )
 def test_fault_42_a_broken_csv_is_told_by_line(

@@ -127,3 +127,19 @@ def test_offline_without_a_copy_says_how_to_get_one() -> None:
     """A set that is not in the cache is an error with the download command, not a wait for the network."""
     with pytest.raises(DataError, match="hf download --repo-type dataset no/such"):
         peek("no/such")
+
+
+def test_what_lies_here_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without ./, a missing file, a file of another kind and a configuration of a file are each told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "notes.py").write_text("")
+    (tmp_path / "rows.csv").write_text("text\nx\n")
+    with pytest.raises(DataError, match=r"Write \./rows for the folder"):
+        peek("rows")
+    with pytest.raises(DataError, match=r"no file 'nothing\.jsonl'"):
+        peek("nothing.jsonl")
+    with pytest.raises(DataError, match=r"'notes\.py'; allowed: a file ending in \.csv"):
+        peek("notes.py")
+    with pytest.raises(DataError, match=r"CONFIG: rows\.csv is a file and has no configurations"):
+        peek("rows.csv", "mrpc")

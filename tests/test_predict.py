@@ -51,3 +51,15 @@ def test_an_unknown_kind_of_file_is_refused(run, tmp_path):
     """A file whose ending says nothing is refused with the endings that do."""
     with pytest.raises(RecipeError, match=r"allowed: a \.csv, \.json, \.jsonl or \.parquet file"):
         predict(run, tmp_path / "rows.txt")
+
+
+def test_what_is_missing_is_told_before_any_weights_are_loaded(run, tmp_path, hfpipe_command):
+    """A file that is not there, and a folder for the output that is not, are told as the arguments they are."""
+    missing = hfpipe_command("predict", run.path, tmp_path / "rows.csv")
+    assert missing.code == 3
+    assert missing.err.startswith("INPUT: no file ")
+    file = tmp_path / "one.csv"
+    file.write_text("sentence1,sentence2\nhello,hello\n")
+    nowhere = hfpipe_command("predict", run.path, file, "--output", tmp_path / "nowhere" / "out.jsonl")
+    assert nowhere.code == 2
+    assert nowhere.err.startswith("--output: no folder ")

@@ -403,7 +403,11 @@ def compute_all(metrics: Sequence[tuple[str, Metric]], predictions: Any, referen
     scores: dict[str, float | None] = {}
     sources: dict[str, str] = {}
     for name, metric in metrics:
-        result = metric.compute(predictions=predictions, references=references)
+        try:
+            result = metric.compute(predictions=predictions, references=references)
+        except DataError as error:
+            error.where = error.where or f"metric {name!r}"
+            raise
         if not isinstance(result, Mapping):
             raise RecipeError(
                 f"it returned {type(result).__name__}", where=f"metric {name!r}", allowed="a dict of names to numbers"

@@ -244,7 +244,10 @@ def _found(patterns: str | list[str], where: str) -> list[str]:
         matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
         matches = [m for m in matches if Path(m).is_file()]
         if not matches:
-            raise DataError(f"no file at {pattern!r} (from {Path.cwd()})", where=where)
+            fix = (
+                f"It is a folder: name its files, {Path(pattern) / '*'}." if Path(pattern).expanduser().is_dir() else ""
+            )
+            raise DataError(f"no file at {pattern!r} (from {Path.cwd()})", where=where, fix=fix)
         found += [str(Path(m).resolve()) for m in matches]
     return found
 
@@ -272,6 +275,8 @@ def _build(
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         what = " ".join(lines)[:600] if lines else type(cause).__name__
         configs = "config name" in what.lower() or "builderconfig" in what.lower()
+        if files := sorted({file for found in options.get("data_files", {}).values() for file in found}):
+            title = f"{title} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''})"
         raise DataError(
             f"{title} can't be read: {what}",
             where=recipe.where("dataset.name" if configs else "dataset.path"),

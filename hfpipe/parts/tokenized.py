@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import ChainMap
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from hfpipe.parts.tasks.columns import ROW
 from hfpipe.runs.snapshot import digest_of_files
 
 _BATCH = 1000  # rows that the tokenizer is given at once
+_RAW = "raw:"  # before the names of raw columns while they are mapped
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,16 @@ def tokenize(
     started = time.perf_counter()
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
+    # `map` gives a column that it makes the type of the raw column of that name, where the values fit: `labels` would
+    # turn the floats of a multi-hot row into its class numbers' type. Under another name there is no such type.
+    raw = rows.rename_columns({name: f"{_RAW}{name}" for name in rows.column_names})
     try:
-        mapped = rows.map(
-            encode_batch,
+        mapped = raw.map(
+            _encode_raw,
             batched=True,
             with_indices=True,
             batch_size=_BATCH,
-            remove_columns=rows.column_names,
+            remove_columns=raw.column_names,
             fn_kwargs={"task": task, "tokenizer": tokenizer, "max_length": max_length, "labelled": labelled},
             new_fingerprint=key,
             cache_file_name=str(staging / "data.arrow"),
@@ -120,6 +124,12 @@ def encode_batch(
 ) -> dict[str, Any]:
     """A batch of raw rows as its task encodes it, which finds their numbers beside their columns."""
     return task.encode(ChainMap({ROW: numbers}, batch), tokenizer, max_length, labelled)
+
+
+def _encode_raw(batch: Mapping[str, Any], numbers: list[int], *, task: tasks.Task, **arguments: Any) -> dict[str, Any]:
+    """A batch whose columns are marked as raw, encoded; only the columns that the task reads become Python objects."""
+    columns = {name: batch[f"{_RAW}{name}"] for name in task.columns if f"{_RAW}{name}" in batch}
+    return encode_batch(columns, numbers, task, **arguments)
 
 
 @cache

@@ -271,6 +271,9 @@ class Task(Section):
             raise PydanticCustomError("idle", "`choices` is missing: the columns of the endings")
         if self.names is not None and self.kind in ("text-regression", "question-answering", "multiple-choice"):
             raise PydanticCustomError("idle", "`names` are of classes, and {kind} has none", {"kind": self.kind})
+        if isinstance(self.names, tuple) and (twice := [one for one in self.names if self.names.count(one) > 1]):
+            raise PydanticCustomError("idle", "`names` has {name} twice; a mapping says that several values mean one class",
+                                      {"name": repr(twice[0])})  # fmt: skip
         return self
 
 

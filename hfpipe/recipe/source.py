@@ -284,7 +284,8 @@ def _tell(detail: ErrorDetails, positions: Positions, name: str) -> str:
         what = "missing"
     elif kind != "idle":
         got = detail["input"]
-        what = f"{what[0].lower()}{what[1:]}, got {got!r}"
+        own = what.removeprefix("Value error, ")  # pydantic's title before a text of the schema's own
+        what = f"{own if own != what else what[0].lower() + what[1:]}, got {got!r}"
         if kind == "literal_error" and isinstance(got, str):
             what += near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
     return f"{_place(path, positions, name)}: {what}"

@@ -51,7 +51,7 @@ def test_csv_is_read_as_the_text_it_is(tmp_path: Path) -> None:
         (b"text,label\n" + b"x,1\n" * 300_000 + b"x\xff,1\n", "a.csv:300002: not utf-8 at byte 1200012 (0xff)"),
         (b"t\xff,label\nx,1\n", "a.csv:1: not utf-8 at byte 1 (0xff)"),
         (b"text,text\na,b\n", "one line of different column names"),
-        (b"", "the header is []"),
+        (b"", "a.csv:1: there is no header"),
     ],
 )
 def test_a_broken_csv_is_a_data_error(tmp_path: Path, content: bytes, told: str) -> None:
@@ -225,7 +225,8 @@ def test_a_folder_without_data_and_a_broken_file_are_told(tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     refused(DataError, "can't be read", path=str(tmp_path / "empty"))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
-    refused(DataError, "can't be read", path="parquet", data_files=str(tmp_path / "a.parquet"))
+    refused(DataError, "a.parquet) can't be read", path="parquet", data_files=str(tmp_path / "a.parquet"))
+    refused(DataError, "It is a folder: name its files, ", path="parquet", data_files=str(tmp_path / "empty"))
     refused(RecipeError, "a revision for a local folder", path=str(tmp_path / "empty"), revision="main")
 
 
@@ -290,7 +291,7 @@ def test_encoding_separator_and_quote_can_be_given(
         ({"path": "csv", "separator": '"'}, "two characters within a line"),
         ({"path": "csv", "quote": ","}, "two characters within a line"),
         ({"path": "tsv", "separator": "ab"}, "dataset.separator: string should have at most 1 character"),
-        ({"path": "csv", "encoding": "utf-9"}, "dataset.encoding: value error, Python knows no such text encoding"),
+        ({"path": "csv", "encoding": "utf-9"}, "dataset.encoding: Python knows no such text encoding"),
         ({"path": "csv", "encoding": "rot13"}, "Python knows no such text encoding"),
     ],
 )

@@ -10,11 +10,13 @@ import datasets
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hfpipe.errors import DataError
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.job import load_metrics, try_metrics
 from hfpipe.parts import models, tokenized
 from hfpipe.parts.tasks import TextTask, lengths, make_task
 from hfpipe.parts.tasks.classes import Classes
 from hfpipe.parts.tokenized import tokenize
+from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Task
 
 PAIR = TextTask(("first", "second"), "label", Classes(("no", "yes")))
@@ -287,3 +289,22 @@ def test_two_processes_tokenize_to_the_same_rows(
     assert together.data[:] == alone
     assert again.data[:] == alone
     assert again.seconds is None
+
+
+def test_a_metric_of_classes_is_refused_for_numbers_before_the_first_step() -> None:
+    """Accuracy of a regression is a mistake of the recipe, found on made-up predictions and not after the training."""
+    fields = {
+        "dataset": {"path": "x"},
+        "task": {"text": "text", "kind": "text-regression"},
+        "model": {"checkpoint": "x"},
+    }
+    recipe = load_recipe(fields, ["evaluate.metrics=[accuracy]"])
+    with pytest.raises(RecipeError, match="metric 'accuracy' does not measure text-regression"):
+        try_metrics(recipe, load_metrics(recipe), TextTask(("text",), "label", None))
+
+
+def test_a_long_list_of_classes_is_cut() -> None:
+    """A label outside many classes is told with the first few of them."""
+    task = make_task(Task(text="text"), table([f"c{row:02}" for row in range(60)]), "d", "task")
+    with pytest.raises(DataError, match=r"The classes are c00, c01, c02, c03, c04, c05, c06, c07 \.\.\."):
+        task.check(table(["other"]), "d", "task")

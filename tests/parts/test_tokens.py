@@ -326,5 +326,5 @@ def test_a_metric_of_another_kind_is_told_before_the_first_step(fields: dict[str
     """Figures that this task does not give, and metrics of class ids, are refused in preflight."""
     with pytest.raises(RecipeError, match="no metric is called 'y_f1'; did you mean 'x_f1'"):
         hfpipe.finetune({**fields, "evaluate": {"best": "y_f1"}}, runs_dir=tmp_path, name="a")
-    with pytest.raises(DataError, match="class ids"):
+    with pytest.raises(RecipeError, match="metric 'accuracy' does not measure token-classification"):
         hfpipe.finetune({**fields, "evaluate": {"metrics": ["accuracy"]}}, runs_dir=tmp_path, name="b")

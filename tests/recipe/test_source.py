@@ -89,6 +89,11 @@ def test_every_mistake_is_told_at_once_and_in_place(write) -> None:
         (LEAST + "optimizer: {lr: .nan}\n", "optimizer.lr: "),
         (LEAST + "seed: true\n", "seed: "),
         (LEAST + "seed: '42'\n", "seed: "),
+        (LEAST.replace("sentence}", "s, label: {column: l, names: [no, no]}}"), "`names` has 'no' twice"),
+        (
+            LEAST.replace("./data", "./data, splits: {hold_out: 1.0}"),
+            "dataset.splits.hold_out: a share between 0 and 1, or a whole number of rows, got 1.0",
+        ),
     ],
 )
 def test_a_mistake_names_its_field(write, section: str, told: str) -> None:

@@ -39,7 +39,9 @@ def read_records(file: TextIO, path: str, separator: str, quote: str | None, bat
     records: list[list[str]] = []
     try:
         header = next(reader, [])
-        if not header or len(set(header)) != len(header):
+        if not header:
+            raise DataError("there is no header", where=f"{path}:1", allowed="one line of different column names")
+        if len(set(header)) != len(header):
             raise DataError(f"the header is {header}", where=f"{path}:1", allowed="one line of different column names")
         line, width = reader.line_num + 1, len(header)
         for record in reader:

@@ -87,7 +87,7 @@ def find_classes(
         if not numbers:
             raise DataError(f"{title}: no row has a label in {name!r}; all are {IGNORED} or missing", where=where)
         if numbers != list(range(len(numbers))):
-            shown = ", ".join(map(str, numbers[:_SHOWN_CLASSES])) + (" ..." if len(numbers) > _SHOWN_CLASSES else "")
+            shown = _listed(numbers)
             stray = next(value for index, value in enumerate(numbers) if value != index)
             row = pc.index(values, stray).as_py()
             raise DataError(
@@ -134,6 +134,10 @@ def _parsed(key: str, kind: pa.DataType) -> Any:
     return key
 
 
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values[:_SHOWN_CLASSES])) + (" ..." if len(values) > _SHOWN_CLASSES else "")
+
+
 def _mapping(name: str, values: Sequence[Any]) -> str:
     pairs = ", ".join(f'"{written(value)}": NAME' for value in values[:3] if value is not None)
     return f"label: {{column: {name}, names: {{{pairs}}}}}"
@@ -174,9 +178,9 @@ def check_values(
             bad if rows is None else np.isin(np.arange(rows[-1] + 1), rows[bad]),
             f"{split}: label {first!r} is outside the {len(classes.names)} classes",
             where,
-            f"The classes are {', '.join(classes.names)}."
+            f"The classes are {_listed(classes.names)}."
             if classes.values is None
-            else f"The values are {', '.join(classes.values)}.",
+            else f"The values are {_listed(tuple(classes.values))}.",
         )
 
 

@@ -114,7 +114,7 @@ class TextTask:
     def made_up(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
         if self.classes is None:
-            return np.array([0.0, 1.0]), np.array([0.0, 1.0])
+            return np.array([0.25, 1.5]), np.array([0.25, 1.5])  # no class ids, which whole numbers could be
         return np.array([0, 1]), np.array([0, 1])
 
     def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
