@@ -481,6 +481,10 @@ def _with_checkpoint(
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
     fixed = [f"model.checkpoint={_quoted(checkpoint)}", "model.revision=null", "model.fresh=[]"]
+    if base.dataset.splits.hold_out is not None and any(
+        change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
+    ):
+        fixed.append("dataset.splits={train: train, evaluation: null}")  # of other data no row was held out
     return with_overrides(base, [*fixed, *overrides])
 
 

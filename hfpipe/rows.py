@@ -86,7 +86,11 @@ def read_rows(
             raw[split] = read(split, recipe.where(path))
         else:
             raw[split] = source.split(split, recipe.where(path))
-    task = tasks.make_task(recipe.task, raw[splits.train], source.name, recipe.where("task"))
+    whole = source.whole if isinstance(source, RawData) else None
+    learned = raw[splits.train] if whole is None else whole
+    task = tasks.make_task(recipe.task, learned, source.name, recipe.where("task"))
+    if whole is not None:
+        task.check(whole, f"{source.name}, split {splits.train}", recipe.where("task"))
     if isinstance(source, RawStream):
         require_declared_classes(recipe, task, raw[splits.train])
         notices.append(

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import hfpipe
-from hfpipe.errors import DataError
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.job import prepare
 from hfpipe.pipeline import predict
+from hfpipe.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,26 @@ def test_files_to_predict_are_read_whole_and_by_their_own_format(run, tmp_path: 
     assert {row["label"] for rows in found for row in rows} <= {"ja", "nö"}
     (tmp_path / "comma.csv").write_text("one,two\nbak bal,bam\n")
     assert len(predict(run, tmp_path / "comma.csv", overrides=["dataset.separator=','"])) == 1
+
+
+def test_other_data_are_measured_whole(run, tmp_path: Path) -> None:
+    """A run that held rows out is measured on all rows of another file, whose split is named, and never on a part."""
+    (tmp_path / "other.csv").write_text("one;two;verdict\n" + "bak bal;bam;ja\nbam;ban;nö\n" * 5, encoding="latin-1")
+    other = [f"dataset.data_files={tmp_path / 'other.csv'}"]
+    assert hfpipe.evaluate(run, overrides=other, split="train").examples == 10
+    with pytest.raises(RecipeError, match="no evaluation split"):
+        hfpipe.evaluate(run, overrides=other)
+
+
+def test_a_bad_row_has_the_number_that_it_has_in_the_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Rows are counted before any is held out, so that the row of an error can be found."""
+    lines = [f'{{"text": "bak bal", "label": {row % 2}}}' for row in range(20)]
+    lines[17] = '{"text": null, "label": 1}'
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    fields = {
+        "dataset": {"path": "jsonl", "data_files": str(tmp_path / "rows.jsonl"), "splits": {"hold_out": 0.5}},
+        "task": {"text": "text"},
+        "model": {"checkpoint": str(tiny_checkpoint)},
+    }
+    with pytest.raises(DataError, match=r"column 'text' has no text \(row 17, counted from 0\)"):
+        prepare(load_recipe(fields))

@@ -85,7 +85,8 @@ def _hold_out(recipe: Recipe, raw: RawData) -> RawData:
     kept, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
     parts = {**raw.splits, name: rows.select(kept), HELD_OUT: rows.select(aside)}
     by = f"{name} {splits.hold_out} {recipe.seed} {label if splits.stratify else None}"
-    return replace(raw, digest=_digest(f"{raw.digest} held out of {by}"), splits=parts)
+    whole = rows if name == splits.train else None
+    return replace(raw, digest=_digest(f"{raw.digest} held out of {by}"), splits=parts, whole=whole)
 
 
 def _digest(text: str) -> str:

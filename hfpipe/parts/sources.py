@@ -31,7 +31,8 @@ class RawData:
     """An opened data set whose splits can be read.
 
     `digest` changes whenever the data do: the commit on the Hub, or the SHA-256 of the files, and which of them are held
-    out. `notices` are what a user should know about how they were read.
+    out. `notices` are what a user should know about how they were read. `whole` is the training split before rows were held
+    out of it: its rows have the numbers that a user knows.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RawData:
     commit: str | None
     splits: Mapping[str, datasets.Dataset]
     notices: tuple[str, ...] = ()
+    whole: datasets.Dataset | None = None
 
     def split(self, expression: str, where: str) -> datasets.Dataset:
         """The rows of a split or slice (`train`, `train[:10%]`, `train[:64]`).
