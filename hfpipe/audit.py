@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from hfpipe.errors import DataError, ModelError
 from hfpipe.parts import models, tasks
-from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.tasks.columns import IGNORED, column, is_list, is_text
 from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
@@ -241,7 +240,8 @@ def _labels(task: tasks.Task, encoded: datasets.Dataset) -> tuple[dict[str, int]
         return None, 0
     flat = _flat(encoded, "labels")
     if task.problem_type == "multi_label_classification":
-        return dict(zip(task.names, counts_of(encoded["labels"][:], len(task.names)), strict=True)), 0
+        counts = flat.reshape(-1, len(task.names)).sum(axis=0)
+        return dict(zip(task.names, map(int, counts), strict=True)), 0
     counts = np.bincount(flat[flat != IGNORED].astype(int), minlength=len(task.names))
     ignored = int((flat == IGNORED).sum()) if len(flat) == len(encoded) else 0  # of words most tokens carry none
     return dict(zip(task.names, map(int, counts), strict=True)), ignored

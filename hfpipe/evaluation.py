@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -135,8 +135,3 @@ def mean_loss_of(predictions: Predictions) -> float:
     if predictions.losses is None or predictions.weights is None:
         raise ValueError("predictions without labels have no loss")
     return float(predictions.losses.sum() / predictions.weights.sum())
-
-
-def told(metrics: Mapping[str, float | None]) -> list[str]:
-    """The names of the metrics that are undefined on these predictions."""
-    return [name for name, value in metrics.items() if value is None]

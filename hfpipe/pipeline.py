@@ -357,14 +357,10 @@ def look_at_data(
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
-    display = display or Silent()
-    resolved = _as_recipe(recipe, overrides)
-    reach_hub(resolved, display)
+    resolved, rows = _read(recipe, overrides, display or Silent())
     from hfpipe import audit
-    from hfpipe.rows import read_rows
 
     with _quiet(), faults_told():
-        rows = read_rows(resolved, say=display.say)
         found = audit.audit(resolved, rows)
         longer = {split: audit.longer(rows, split) for split in rows.raw}
         shown = audit.examples(rows, resolved.dataset.splits.train, examples)
@@ -388,14 +384,20 @@ def preprocess(
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
-    display = display or Silent()
+    _, rows = _read(recipe, overrides, display or Silent())
+    return {split: {"rows": len(one.data), "seconds": one.seconds} for split, one in rows.encoded.items()}
+
+
+def _read(
+    recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str], display: Display
+) -> tuple[Recipe, Any]:
+    """The recipe, and the :class:`hfpipe.rows.Rows` of its data."""
     resolved = _as_recipe(recipe, overrides)
     reach_hub(resolved, display)
     from hfpipe.rows import read_rows
 
     with _quiet(), faults_told():
-        rows = read_rows(resolved, say=display.say)
-    return {split: {"rows": len(one.data), "seconds": one.seconds} for split, one in rows.encoded.items()}
+        return resolved, read_rows(resolved, say=display.say)
 
 
 def peek(

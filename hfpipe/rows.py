@@ -12,9 +12,10 @@ from hfpipe.errors import RecipeError
 from hfpipe.parts import models, tasks
 from hfpipe.parts.data import RawData, given_data, open_data
 from hfpipe.parts.processes import join
+from hfpipe.parts.sources import base_of
 from hfpipe.parts.streams import RawStream, open_stream, require_declared_classes
 from hfpipe.parts.tokenized import Tokenized, tokenize
-from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.schema import HELD_OUT, Recipe
 
 Say = Callable[[str], None]
 
@@ -89,7 +90,7 @@ def read_rows(
     whole = source.whole if isinstance(source, RawData) else None
     learned = raw[splits.train] if whole is None else whole
     task = tasks.make_task(recipe.task, learned, source.name, recipe.where("task"))
-    if whole is not None:
+    if whole is not None:  # before the rows are parted: the two parts need no check of their own
         task.check(whole, f"{source.name}, split {splits.train}", recipe.where("task"))
     if isinstance(source, RawStream):
         require_declared_classes(recipe, task, raw[splits.train])
@@ -97,6 +98,8 @@ def read_rows(
             f"{splits.train} is streamed: its first {len(raw[splits.train]):,} rows are what is looked at here"
         )
     for split, path in used.items():
+        if whole is not None and base_of(split) in (splits.train, HELD_OUT):
+            continue
         where = recipe.where("task" if split == splits.train else path)
         task.check(raw[split], f"{source.name}, split {split}", where)
 

@@ -49,6 +49,8 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
     checkpoint = models.open_checkpoint(recipe)
     task = _task_of(recipe, checkpoint, raw)
     task.check(rows, f"{raw.name}, split {name}", where)
+    metrics = load_metrics(recipe, task)
+    try_metrics(recipe, metrics, task)
     model, tokenizer = _load(recipe, checkpoint, task)
     encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
     device = next(model.parameters()).device
@@ -63,8 +65,6 @@ def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
         precision=choose(recipe.train.precision, device, recipe.where("train.precision")),
         objective=objective,
     )
-    metrics = load_metrics(recipe, task)
-    try_metrics(recipe, metrics, task)
     decisions, right = task.decide(predictions.logits, encoded, rows)
     assert right is not None
     assert predictions.losses is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,16 +140,16 @@ def test_fault_56_a_tokenizer_of_another_language(tiny_checkpoint: Path) -> None
 
 def test_the_command_prints_the_audit(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """`hfpipe data` shows sizes, classes and notices without loading weights; `--json` is one object with the same."""
-    weights = tiny_checkpoint / "model.safetensors"
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "unreadable")
+    (folder / "model.safetensors").write_bytes(b"no weights at all")
     file = tmp_path / "rows.jsonl"
     lines = [json.dumps({"text": text, "label": label}) for text, label in zip(*list(TRAIN.values())[1:], strict=True)]
     file.write_text("\n".join(lines) + "\n")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"dataset: {{path: jsonl, data_files: {file}, splits: {{evaluation: null}}}}\n"
-        f"task: {{text: text}}\nmodel: {{checkpoint: {tiny_checkpoint}}}\n"
+        f"task: {{text: text}}\nmodel: {{checkpoint: {folder}}}\n"
     )
-    assert weights.is_file()
     shown = CliRunner().invoke(app, ["data", str(recipe)])
     assert shown.exit_code == 0, shown.output
     assert "train: 6 rows" in shown.stdout

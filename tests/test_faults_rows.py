@@ -18,7 +18,7 @@ import transformers
 import hfpipe
 from hfpipe.errors import DataError, HfpipeError, ModelError
 from hfpipe.job import prepare
-from hfpipe.parts import tokenized
+from hfpipe.parts import kept, tokenized
 from hfpipe.pipeline import predict
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.rows import read_rows
@@ -185,7 +185,7 @@ def test_a_broken_write_leaves_no_half_cache(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tokenized, "digest_of_files", stop)
+        patched.setattr(kept, "digests", stop)
         patched.setattr(tokenized, "_code", lambda: "x")
         with pytest.raises((KeyboardInterrupt, HfpipeError)):
             read_rows(recipe_for(tiny_checkpoint), dataset=data())

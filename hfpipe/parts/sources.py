@@ -6,7 +6,7 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,7 @@ class RawData:
             RecipeError: not a slice that can be read.
         """
         base = base_of(expression)
-        if base not in self.splits:
-            raise DataError(
-                f"{self.name} has no split {base!r}{near(base, self.splits)}",
-                where=where,
-                allowed=", ".join(self.splits),
-                fix="" if where.endswith("dataset.splits.train") else _ASIDE,
-            )
+        require_split(self.name, self.splits, base, where, "" if where.endswith("dataset.splits.train") else _ASIDE)
         rows = self.splits[base]
         if base != expression:
             try:
@@ -72,6 +66,17 @@ class RawData:
         if not len(rows):
             raise DataError(f"{self.name}: {expression!r} has no rows", where=where)
         return rows
+
+
+def require_split(name: str, splits: Collection[str], base: str, where: str, fix: str = "") -> None:
+    """Refuse a split that the data do not have.
+
+    Raises:
+        DataError: with the near names and all there are.
+    """
+    if base not in splits:
+        what = f"{name} has no split {base!r}{near(base, splits)}"
+        raise DataError(what, where=where, allowed=", ".join(splits), fix=fix)
 
 
 def base_of(expression: str) -> str:

@@ -17,9 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts import tasks
 from hfpipe.parts.batches import Collate, ignored
-from hfpipe.parts.sources import base_of, stream_source
+from hfpipe.parts.sources import base_of, require_split, stream_source
 from hfpipe.parts.tokenized import encode_batch
-from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 
 HEAD = 1000  # rows of the training split that are looked at before the first step
@@ -47,12 +46,7 @@ class RawStream:
             RecipeError: a slice that only the whole split could tell.
         """
         base = base_of(expression)
-        if base not in self.splits:
-            raise DataError(
-                f"{self.name} has no split {base!r}{near(base, self.splits)}",
-                where=where,
-                allowed=", ".join(self.splits),
-            )
+        require_split(self.name, self.splits, base, where)
         rows = self.splits[base]
         if base == expression:
             return rows

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import tempfile
 import time
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
@@ -19,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 
 from hfpipe.parts import tasks
+from hfpipe.parts.kept import damage, filled, kept_folder, own_files
 from hfpipe.parts.tasks.columns import ROW
 from hfpipe.runs.snapshot import digest_of_files
 
@@ -74,21 +72,16 @@ def tokenize(
     key = hashlib.sha256(
         repr((identity, task, max_length, labelled, transformers_version, datasets.__version__, _code())).encode()
     ).hexdigest()[:32]
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "tokens" / key
-    rebuilt = None
-    if folder.is_dir():
-        rebuilt = _damage(folder)
-        if rebuilt is None:
-            return Tokenized(_read(folder), None, None)
-        shutil.rmtree(folder)
+    folder = kept_folder("tokens", key)
+    rebuilt = damage(folder) if folder.is_dir() else None
+    if folder.is_dir() and rebuilt is None:
+        return Tokenized(_read(folder), None, None)
     started = time.perf_counter()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent))
     # `map` gives a column that it makes the type of the raw column of that name, where the values fit: `labels` would
     # turn the floats of a multi-hot row into its class numbers' type. Under another name there is no such type.
     raw = rows.rename_columns({name: f"{_RAW}{name}" for name in rows.column_names})
-    try:
-        mapped = raw.map(
+    with filled(folder) as staging:
+        raw.map(
             _encode_raw,
             batched=True,
             with_indices=True,
@@ -100,17 +93,6 @@ def tokenize(
             load_from_cache_file=False,
             num_proc=num_proc if num_proc > 1 else None,
         )
-        files = [Path(file["filename"]).name for file in mapped.cache_files]
-        manifest = {name: digest_of_files([staging / name]) for name in files}
-        (staging / "manifest.json").write_text(json.dumps(manifest))
-        del mapped
-        try:
-            staging.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster: its rows are the same
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Tokenized(_read(folder), time.perf_counter() - started, rebuilt)
 
 
@@ -139,21 +121,6 @@ def _code() -> str:
     return digest_of_files([*files, Path(__file__)])
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with cached rows, or None: every file must be there with the bytes that were written."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return "its manifest can't be read"
-    for name, digest in manifest.items():
-        if not (folder / name).is_file():
-            return f"{name} is gone"
-        if digest_of_files([folder / name]) != digest:
-            return f"{name} has changed"
-    return None
-
-
 def _read(folder: Path) -> datasets.Dataset:
-    names = json.loads((folder / "manifest.json").read_text())
-    parts = [datasets.Dataset.from_file(str(folder / name)) for name in names]
+    parts = [datasets.Dataset.from_file(str(file)) for file in own_files(folder)]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

@@ -32,19 +32,18 @@ def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, l
     whole = hashlib.sha256(label.encode())
     for file in files:
         name = file.relative_to(relative_to).as_posix() if relative_to else file.name
-        with open(file, "rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        whole.update(f"{name}\0{content}\n".encode())
+        whole.update(f"{name}\0{_digest(file)}\n".encode())
     return whole.hexdigest()
 
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of each file in a folder, by name."""
-    found = {}
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        with open(file, "rb") as opened:
-            found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+    return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

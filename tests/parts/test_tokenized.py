@@ -38,3 +38,16 @@ def test_a_raw_column_called_labels_lends_its_type_to_no_target(
     targets = made["labels"][:]
     assert targets == expected
     assert repr(targets) == repr(expected)  # 1 == 1.0 == True
+
+
+def test_what_datasets_leaves_beside_the_tokens_is_not_read_as_tokens(tiny_checkpoint: Path) -> None:
+    """Filtering cached rows makes datasets write a file of its own into their folder, and the rows stay what they were."""
+    rows = datasets.Dataset.from_dict({"text": ["bak bal", "bam", "bak"], "label": [0, 1, 0]})
+    task = make_task(Task(text=("text",)), rows, "here", "where")
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_checkpoint))
+    first = tokenize(task, rows, tokenizer, max_length=16, identity="filtered").data
+    first.filter(lambda row: row["labels"] == 0)
+    assert len(list(Path(first.cache_files[0]["filename"]).parent.glob("*.arrow"))) == 2
+    again = tokenize(task, rows, tokenizer, max_length=16, identity="filtered")
+    assert again.seconds is None
+    assert again.data.to_list() == first.to_list()

@@ -10,9 +10,6 @@ from __future__ import annotations
 import bisect
 import codecs
 import hashlib
-import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -25,6 +22,7 @@ import pyarrow as pa
 from hfpipe.errors import DataError
 from hfpipe.parts.formats.delimited import read_records
 from hfpipe.parts.formats.objects import Shape, read_objects
+from hfpipe.parts.kept import damage, filled, kept_folder, own_files
 from hfpipe.runs.snapshot import digest_of_files
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "text")
@@ -60,33 +58,17 @@ def read_files(
     """
     separator = separator or ("\t" if form == "tsv" else ",")
     key = repr((digest, dict(files), form, encoding, separator, quote, _code()))
-    folder = (
-        Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "files" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    )
+    folder = kept_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
     notices: tuple[str, ...] = ()
     if folder.is_dir():
-        if (found := _cached(folder)) is not None:
-            return found, ()
+        if damage(folder) is None:
+            return _read_kept(folder), ()
         notices = ("the cached rows of the data files were damaged, and the files were read again",)
-        shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
+    with filled(folder) as staging:
         for number, (split, paths) in enumerate(files.items()):
-            _write(staging, f"{number}.arrow", paths, _batches(form, paths, encoding, separator, quote), split)
-        names = [f"{number}.arrow" for number in range(len(files))]
-        manifest = [[split, name, digest_of_files([staging / name])] for split, name in zip(files, names, strict=True)]
-        (staging / "manifest.json").write_text(json.dumps(manifest))
-        try:
-            staging.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster: its rows are the same
-                raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    made = _cached(folder)
-    assert made is not None
-    return made, notices
+            batches = _batches(form, paths, encoding, separator, quote)
+            _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
+    return _read_kept(folder), notices
 
 
 @cache
@@ -95,15 +77,8 @@ def _code() -> str:
     return digest_of_files(sorted(Path(__file__).parent.glob("*.py")))
 
 
-def _cached(folder: Path) -> Splits | None:
-    """The rows in a folder of the cache, or None where they are not as they were written."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if any(digest_of_files([folder / name]) != digest for _, name, digest in manifest):
-            return None
-    except (OSError, ValueError):
-        return None
-    return {split: datasets.Dataset.from_file(str(folder / name)) for split, name, _ in manifest}
+def _read_kept(folder: Path) -> Splits:
+    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in own_files(folder)}
 
 
 def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.RecordBatch], split: str) -> None:

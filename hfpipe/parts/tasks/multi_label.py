@@ -88,7 +88,8 @@ class MultiLabelTask:
         if not labelled:
             return encoded
         if len(self.labels) > 1:
-            encoded["labels"] = [[float(value) for value in row] for row in zip(*(batch[n] for n in self.labels))]  # noqa: B905
+            rows = zip(*(batch[name] for name in self.labels), strict=True)
+            encoded["labels"] = [[float(value) for value in row] for row in rows]
         else:
             hot = np.zeros((len(batch[self.labels[0]]), self.num_labels))
             for row, values in enumerate(batch[self.labels[0]]):
