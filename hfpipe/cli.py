@@ -107,11 +107,14 @@ def evaluate(
     ],
     overrides: Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="Data and task, for a checkpoint that is no run.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split or slice. [default: the recipe's evaluation split]")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Split or slice; may be given several times. [default: the recipe's evaluation split]"),
+    ] = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run or a checkpoint, with 95 % intervals."""
+    """Measure a run or a checkpoint: every figure with its 95 % interval and a baseline, the classes, the slices."""
     from hfpipe import display
     from hfpipe.pipeline import evaluate as run_evaluate
 
@@ -119,23 +122,21 @@ def evaluate(
         target,
         recipe=recipe,
         overrides=overrides or [],
-        split=split,
+        split=split or None,
         runs_dir=runs_dir,
         display=display.choose(silent=as_json),
     )
-    if as_json:
-        _print_json(asdict(measured))
-        return
-    from rich.console import Console
-    from rich.table import Table
+    from accelerate import PartialState
 
-    print(f"{measured.target}: {measured.examples:,} examples of {measured.split}")
-    table = Table("metric", "value", "95 % interval")
-    for name, value in measured.metrics.items():
-        interval = measured.intervals[name]
-        between = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-        table.add_row(name, "undefined" if value is None else f"{value:.4f}", between)
-    Console().print(table)
+    if not PartialState().is_main_process:  # one process speaks for all
+        return
+    if as_json:
+        _print_json(measured.as_dict())
+        return
+    from hfpipe.evaluation_page import show
+
+    for one in (measured, *measured.also):
+        show(one.document)
 
 
 @app.command()

@@ -19,7 +19,8 @@ from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.audit import Audit, audit
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.evaluation import compute_metrics, mean_loss_of, predict
+from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
+from hfpipe.measurement import dataset_identity, slices_of
 from hfpipe.parts import losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
@@ -50,7 +51,7 @@ class Job:
     train_data: datasets.Dataset
     evaluation_data: datasets.Dataset | None
     evaluation_rows: datasets.Dataset | None
-    also: dict[str, tuple[datasets.Dataset, datasets.Dataset]]
+    others: dict[str, tuple[datasets.Dataset, datasets.Dataset]]
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any
@@ -64,6 +65,7 @@ class Job:
     identity: dict[str, Any]
     audit: Audit
     notices: list[str] = field(default_factory=list)
+    predictions: dict[int, Predictions] = field(default_factory=dict)
 
     @property
     def compute_metrics(self) -> Callable[[Any], dict[str, float | None]] | None:
@@ -71,6 +73,10 @@ class Job:
         if self.evaluation_data is None or self.evaluation_rows is None:
             return None
         return compute_metrics(self.task, self.metrics, self.evaluation_data, self.evaluation_rows)
+
+    def forget(self, keep: set[int]) -> None:
+        """Drop what was predicted at other steps than these."""
+        self.predictions = {step: kept for step, kept in self.predictions.items() if step in keep}
 
     def examples_by(self, step: int) -> int:
         """How many examples all processes have trained on by this step; a window of a long text is one."""
@@ -87,16 +93,27 @@ class Job:
         return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
 
 
-def measure(job: Job, step: int, split: str | None = None) -> dict[str, Any]:
-    """Score the evaluation split, or one of `also`, with the weights as they are: the record of an evaluation.
+def measure(job: Job, step: int) -> dict[str, Any]:
+    """Score the evaluation split with the weights as they are: the record of an evaluation.
+
+    What was predicted is kept in `job.predictions` under the step, until `forget` is told that it is not needed.
 
     Raises:
         NumericError: the model's outputs are not finite.
     """
-    encoded, rows = job.also[split] if split else (job.evaluation_data, job.evaluation_rows)
-    assert encoded is not None
-    assert rows is not None
-    predictions = predict(
+    assert job.evaluation_data is not None
+    assert job.evaluation_rows is not None
+    predictions = job.predictions[step] = predict_split(job, job.evaluation_data)
+    metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
+    score = compute_metrics(job.task, job.metrics, job.evaluation_data, job.evaluation_rows)
+    metrics |= score(EvalPrediction(predictions.logits, None))
+    epoch = step / job.steps_per_epoch
+    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
+
+
+def predict_split(job: Job, encoded: datasets.Dataset) -> Predictions:
+    """What the model says of every encoded row, with the weights as they are."""
+    return predict(
         job.model,
         job.task,
         encoded,
@@ -105,10 +122,6 @@ def measure(job: Job, step: int, split: str | None = None) -> dict[str, Any]:
         precision=job.precision,
         objective=job.objective,
     )
-    metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
-    metrics |= compute_metrics(job.task, job.metrics, encoded, rows)(EvalPrediction(predictions.logits, None))
-    epoch = step / job.steps_per_epoch
-    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
@@ -248,7 +261,10 @@ def prepare(
         train_data=train_data,
         evaluation_data=encoded[splits.evaluation] if splits.evaluation else None,
         evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
-        also={split: (encoded[split], rows.raw[split]) for split in splits.also},
+        others={
+            split: (encoded[split], rows.raw[split])
+            for split in (*splits.also, *([splits.calibration] if splits.calibration else []))
+        },
         objective=objective,
         optimizer=built,
         schedule=_build_schedule(recipe, built, schedule, num_steps),
@@ -264,6 +280,7 @@ def prepare(
                 "path": recipe.dataset.path,
                 "commit": rows.source.commit,
                 "digest": rows.source.digest,
+                "configured": dataset_identity(rows.source.digest, recipe),
             },
             "checkpoint": {
                 "path": recipe.model.checkpoint,
@@ -277,6 +294,10 @@ def prepare(
         notices=notices,
     )
     _check_best(recipe, job)
+    if recipe.evaluate.slices and job.evaluation_data is not None and job.evaluation_rows is not None:
+        slices_of(
+            recipe, str(splits.evaluation), job.evaluation_data, job.evaluation_rows
+        )  # a mistake costs no training
     set_seed(recipe.seed)  # the fresh head took numbers from the stream that dropout uses
     return job
 

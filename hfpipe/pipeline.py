@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, Reci
 from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
+from hfpipe.recipe.source import to_yaml
 from hfpipe.runs import snapshot
 from hfpipe.runs.recorder import Recorder
 from hfpipe.runs.store import Run, default_folder, find_run, now
@@ -27,23 +28,36 @@ from hfpipe.runs.store import Run, default_folder, find_run, now
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured.
+    """What `evaluate` measured of one split.
 
     Attributes:
         target: what was measured, as it was named.
         split: the split or slice.
         metrics: name to number, None where undefined.
         intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
+        baseline: what a constant answer scores: `what` in words, and `metrics`; None where there is no such answer.
+        remarks: what a reader of these figures should know.
         examples: rows, each scored exactly once.
         examples_per_second: rows over the time of the forward passes.
+        document: all of it and more: classes, confusion, calibration, slices; see docs/evaluation.md.
+        also: the further splits, where several were asked for.
     """
 
     target: str
     split: str
     metrics: dict[str, float | None]
     intervals: dict[str, list[float] | None]
+    baseline: dict[str, Any] | None
+    remarks: list[str]
     examples: int
     examples_per_second: float
+    document: dict[str, Any] = field(repr=False)
+    also: tuple[Evaluation, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        own = {key: value for key, value in self.document.items() if key not in ("format", "names")}
+        return {**own, **({"also": [one.as_dict() for one in self.also]} if self.also else {})}
 
 
 def finetune(
@@ -101,7 +115,7 @@ def finetune(
 
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
-    from hfpipe.job import is_greater_better, measure, prepare
+    from hfpipe.job import is_greater_better, measure, predict_split, prepare
     from hfpipe.scale_check import check_scale, is_due
 
     job = prepare(recipe, say=display.say, **parts)
@@ -122,7 +136,13 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         save=save,
         show=display.record,
     )
-    emit = recorder if main else _nowhere
+
+    def emit(record: dict[str, Any]) -> None:
+        if main:  # the records of the other processes are the same
+            recorder(record)
+        if record["type"] == "evaluation":
+            job.forget({record["step"], (recorder.best or record)["step"]})
+
     if main:
         run.note(
             status="running",
@@ -155,25 +175,26 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         job.model.to(job.device)
         final = measure(job, last["step"])  # all processes together
         emit(final)
-    (best,) = _from_main(str(recorder.best_folder or ""))
+    best, at = _from_main(str(recorder.best_folder or ""), final and final["step"])
     if best:
         job.model = _reload(job.model, Path(best))
-    also = {}
-    for split in job.also:
-        job.model.to(job.device)
-        also[split] = measure(job, last["step"], split)["metrics"]
+    job.model.to(job.device)
+    predicted: dict[str, Any] = {
+        split: predict_split(job, job.others[split][0]) for split in job.others
+    }  # all together
+    if final is not None:
+        evaluation = str(recipe.dataset.splits.evaluation)
+        (known,) = _from_main(at in job.predictions)  # the main process needs them, the others need not have them
+        evaluated = job.predictions.get(at) if known else predict_split(job, job.evaluation_data)
+        predicted = {evaluation: evaluated, **predicted}
     if main:
-        _finish(run, job, recorder, final, also, seconds, save)
+        _finish(run, job, recorder, final, predicted, seconds, save)
 
 
 def _given(parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts that came as objects and stand in no recipe, by the names of their classes or functions."""
     named = {key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items()}
     return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
-
-
-def _nowhere(record: dict[str, Any]) -> None:
-    """Records of the other processes are the same, so one process keeps them."""
 
 
 def _from_main(*values: Any) -> list[Any]:
@@ -192,20 +213,33 @@ def _finish(
     job: Any,
     recorder: Recorder,
     final: dict[str, Any] | None,
-    also: dict[str, dict[str, float | None]],
+    predicted: dict[str, Any],
     seconds: float,
     save: Callable[[Path], None],
 ) -> None:
-    """Put the final weights and figures into the run; `seconds` is the time of the training alone."""
+    """Put the final weights and figures into the run.
+
+    Args:
+        run: where things go.
+        job: with the final weights.
+        recorder: of the training.
+        final: the record of the evaluation of these weights.
+        predicted: what they say of every split that is measured or calibrated on.
+        seconds: the time of the training alone.
+        save: writes model and tokenizer into a folder.
+    """
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
     assert last is not None
     _require_finite(job.model)
+    _calibrate(job, predicted, recorder)
+    measured = _measured(run, job, predicted)
     with run.staged("model") as model_folder:
         save(model_folder)
     examples = job.examples_by(last["step"])
-    metrics = final["metrics"] if final else {}
+    split = recipe.dataset.splits.evaluation
+    metrics = measured[split].metrics if split in measured else {}
     undefined = [key for key, value in metrics.items() if value is None]
     if undefined:
         verb = "is" if len(undefined) == 1 else "are"
@@ -213,6 +247,9 @@ def _finish(
         recorder({"type": "notice", "text": told})
     if recipe.evaluate.best and final and metrics.get(recipe.evaluate.best) is None:
         recorder({"type": "notice", "text": f"{recipe.evaluate.best} was never a number, so the last weights are kept"})
+    for name, one in measured.items():
+        for remark in one.document["remarks"]:
+            recorder({"type": "notice", "text": f"{name}: {remark}"})
     summary = {
         "steps": last["step"],
         "epochs": last["epoch"],
@@ -225,14 +262,52 @@ def _finish(
         "train": len(job.train_data),
         "evaluation": len(job.evaluation_rows) if job.evaluation_rows is not None else 0,
     }
+    also = {name: one.metrics for name, one in measured.items() if name != split}
+    intervals = measured[split].document["intervals"] if split in measured else {}
     run.write_json(
         "metrics.json",
-        {"split": recipe.dataset.splits.evaluation, "metrics": metrics, "examples": rows["evaluation"], **summary}
+        {"split": split, "metrics": metrics, "intervals": intervals, "examples": rows["evaluation"], **summary}
         | ({"also": also} if also else {}),
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
-    write_transformers_files(run, rows, summary)
+    write_transformers_files(run, rows, {**summary, "metrics": metrics})
     run.note(rows=rows, model=snapshot.digests(run.path / "model"))
+
+
+def _calibrate(job: Any, predicted: dict[str, Any], recorder: Recorder) -> None:
+    """Fit what the recipe asks for on its calibration split, for the task of the job and in the config of its model."""
+    split = job.recipe.dataset.splits.calibration
+    if split is None:
+        return
+    from hfpipe.measurement import fit
+    from hfpipe.parts.tasks import calibrated
+
+    found = fit(job.recipe, job.task, predicted[split], job.others[split][0], job.identity["dataset"]["configured"])
+    job.task = calibrated(job.task, found)
+    found.write(job.model.config)
+    recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.told()}"})
+
+
+def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
+    """What is said of each split that is measured, in the order of the recipe; written into the run."""
+    from hfpipe.measurement import describe
+    from hfpipe.runs.evaluations import file_name, write_evaluation
+
+    splits, found = job.recipe.dataset.splits, {}
+    rows = {splits.evaluation: (job.evaluation_data, job.evaluation_rows), **job.others}
+    for split in dict.fromkeys(one for one in (splits.evaluation, *splits.also) if one in predicted):
+        found[split] = describe(
+            job.recipe,
+            job.task,
+            job.metrics,
+            predicted[split],
+            *rows[split],
+            target=run.id,
+            split=split,
+            dataset=job.identity["dataset"]["configured"],
+        )
+        write_evaluation(run, file_name(split), found[split].document, found[split].examples)
+    return found
 
 
 def _require_finite(model: Any) -> None:
@@ -259,19 +334,25 @@ def evaluate(
     *,
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     runs_dir: str | Path | None = None,
     display: Display | None = None,
 ) -> Evaluation:
     """Measure a run, a checkpoint folder or a checkpoint on the Hub.
 
+    What is measured of a run is kept in its `evaluations/`; nothing else in its folder is touched.
+
     Args:
         target: a run or its id or folder, a local checkpoint folder, or a Hub id.
         recipe: data and task; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
-        split: the split or slice; `train` and `evaluation` mean those of the recipe. By default the evaluation split.
+        split: the split or slice, or several; `train` and `evaluation` mean those of the recipe. By default the
+            evaluation split.
         runs_dir: where run ids are looked up.
         display: where progress goes; by default nowhere.
+
+    Returns:
+        What was measured of the first split, with the others in `also`.
 
     Raises:
         HfpipeError: with the exit code that the command line would give.
@@ -280,12 +361,40 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
-    resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
+    run, resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
     reach_hub(resolved, display)
     from hfpipe.scoring import score
 
+    changes = list(overrides)
+    if recipe is not None:
+        changes.insert(0, f"recipe {snapshot.digest_of_text(to_yaml(_as_recipe(recipe, ())))}")
+    splits = [split] if isinstance(split, str) or split is None else list(split)
     with _quiet(), faults_told():
-        return Evaluation(target=name, **score(resolved, split, display.say))
+        measured = score(resolved, splits, display.say, target=run.id if run else name, overrides=changes)
+    if run is not None:
+        _keep(run, measured, changes, display)
+    found = [_evaluation(name, one.document) for one in measured]
+    return replace(found[0], also=tuple(found[1:]))
+
+
+def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:
+    shared = ("split", "metrics", "intervals", "baseline", "remarks", "examples", "examples_per_second")
+    return Evaluation(target=target, document={**document, "target": target}, **{key: document[key] for key in shared})
+
+
+def _keep(run: Run, measured: Sequence[Any], changes: Sequence[str], display: Display) -> None:
+    """Write what was measured into the run; a folder that can't be written costs no figure."""
+    from accelerate import PartialState
+
+    from hfpipe.runs.evaluations import file_name, write_evaluation
+
+    if not PartialState().is_main_process:
+        return
+    try:
+        for one in measured:
+            write_evaluation(run, file_name(one.document["split"], changes), one.document, one.examples)
+    except OSError as error:
+        display.say(f"the figures could not be kept in {run.path / 'evaluations'}: {error.strerror or error}")
 
 
 def predict(
@@ -322,7 +431,7 @@ def predict(
     data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
     data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
     name = str(target.path if isinstance(target, Run) else target)
-    base = _with_checkpoint(target, name, recipe, (), runs_dir)
+    _, base = _with_checkpoint(target, name, recipe, (), runs_dir)
     if base.dataset.streaming:
         data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     if base.dataset.path != kind:  # how its files are written says nothing of this one
@@ -468,8 +577,8 @@ def _with_checkpoint(
     recipe: Recipe | str | Path | Mapping[str, Any] | None,
     overrides: Sequence[str],
     runs_dir: str | Path | None,
-) -> Recipe:
-    """The recipe of a run, or the given one, with the weights of the target as its checkpoint."""
+) -> tuple[Run | None, Recipe]:
+    """The run, if the target is one, and its recipe or the given one with the weights of the target as its checkpoint."""
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
     if run is not None:
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
@@ -487,7 +596,7 @@ def _with_checkpoint(
         change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
     ):
         fixed.append("dataset.splits={train: train, evaluation: null}")  # of other data no row was held out
-    return with_overrides(base, [*fixed, *overrides])
+    return run, with_overrides(base, [*fixed, *overrides])
 
 
 def _require_own_files(run: Run, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -80,6 +80,11 @@ def read_rows(
         used[splits.evaluation] = "dataset.splits.evaluation"
     elif recipe.evaluate.best is not None:
         raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+    if splits.calibration is not None:
+        used[splits.calibration] = "dataset.splits.calibration"
+        require_rows_of_its_own(
+            recipe, source, [splits.train, *([splits.evaluation] if splits.evaluation else []), *splits.also]
+        )
     raw = {}
     for split, path in used.items():
         if isinstance(source, RawStream):
@@ -125,6 +130,23 @@ def read_rows(
         if one.rebuilt:
             notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
     return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)
+
+
+def require_rows_of_its_own(recipe: Recipe, source: RawData | RawStream, others: Sequence[str]) -> None:
+    """Refuse a calibration split that shares rows with one of the others, which are trained on or measured.
+
+    Raises:
+        RecipeError: naming both and how many rows they share.
+    """
+    splits, where = recipe.dataset.splits, recipe.where("dataset.splits.calibration")
+    assert splits.calibration is not None
+    for other in others:
+        if count := source.shared(splits.calibration, other, where):
+            raise RecipeError(
+                f"{splits.calibration} shares {count:,} rows with {other}, which is trained on or measured",
+                where=where,
+                fix="Take slices beside each other: calibration: validation[:50%], evaluation: validation[50%:].",
+            )
 
 
 def _max_length(

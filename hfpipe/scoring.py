@@ -2,84 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError, RecipeError
-from hfpipe.evaluation import mean_loss_of, predict
+from hfpipe.evaluation import Predictions, predict
 from hfpipe.job import load_metrics, make_objective, try_metrics
+from hfpipe.measurement import Measured, dataset_identity, describe, fit
 from hfpipe.parts import models, tasks
+from hfpipe.parts.calibration import NONE, calibration_of
 from hfpipe.parts.data import RawData, open_data
-from hfpipe.parts.intervals import bootstrap_intervals
-from hfpipe.parts.metrics import compute_all
 from hfpipe.parts.precision import choose
 from hfpipe.parts.processes import join
+from hfpipe.parts.sources import base_of
 from hfpipe.parts.streams import RawStream, open_stream
 from hfpipe.parts.tokenized import tokenize
 from hfpipe.recipe.schema import Recipe
-from hfpipe.rows import Say
+from hfpipe.rows import Say, require_rows_of_its_own
 
 
-def score(recipe: Recipe, split: str | None, say: Say) -> dict[str, Any]:
-    """Evaluate `recipe.model.checkpoint` on a split of `recipe.dataset`.
+def score(
+    recipe: Recipe, splits: Sequence[str | None], say: Say, *, target: str, overrides: Sequence[str] = ()
+) -> list[Measured]:
+    """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
     Args:
         recipe: with the checkpoint to measure in it.
-        split: a split or slice of the data, or `train` or `evaluation` for those of the recipe.
+        splits: splits or slices of the data, or `train` or `evaluation` for those of the recipe; None is `evaluation`.
         say: is told each stage.
+        target: the checkpoint as it was named.
+        overrides: what was changed for this measurement.
 
     Returns:
-        split, metrics, intervals, examples and examples_per_second, as in :class:`hfpipe.pipeline.Evaluation`.
+        What was measured of each split.
     """
-    roles = {
-        "train": recipe.dataset.splits.train,
-        "evaluation": recipe.dataset.splits.evaluation,
-        None: recipe.dataset.splits.evaluation,
-    }
-    where = "--split" if split else recipe.where("dataset.splits.evaluation")
-    name = roles.get(split) or split
-    if name is None:
-        raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
+    names = [_named(recipe, split) for split in splits]
     say(f"reading {recipe.dataset.path}")
     raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
-    rows = raw.split(name, where)
+    where = {
+        name: "--split" if split else recipe.where("dataset.splits.evaluation")
+        for name, split in zip(names, splits, strict=True)
+    }
+    rows = {name: raw.split(name, where[name]) for name in names}
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
-    task = _task_of(recipe, checkpoint, raw)
-    task.check(rows, f"{raw.name}, split {name}", where)
+    task = _task_of(recipe, checkpoint, raw, names[0])
+    for name, part in rows.items():
+        task.check(part, f"{raw.name}, split {name}", where[name])
     metrics = load_metrics(recipe, task)
     try_metrics(recipe, metrics, task)
     model, tokenizer = _load(recipe, checkpoint, task)
-    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
     device = next(model.parameters()).device
+    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
     objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
-    say("scoring")
-    predictions = predict(
-        model,
-        task,
-        encoded,
-        task.collator(tokenizer),
-        batch_size=recipe.evaluate.batch_size,
-        precision=choose(recipe.train.precision, device, recipe.where("train.precision")),
-        objective=objective,
-    )
-    decisions, right = task.decide(predictions.logits, encoded, rows)
-    assert right is not None
-    assert predictions.losses is not None
-    assert predictions.weights is not None
-    figures = {"loss": mean_loss_of(predictions), **compute_all(metrics, decisions, right)}
-    intervals = bootstrap_intervals(
-        metrics, decisions, right, predictions.losses, predictions.weights, seed=recipe.seed
-    )
-    return {
-        "split": name,
-        "metrics": figures,
-        "intervals": {key: intervals.get(key) for key in figures},
-        "examples": len(rows),
-        "examples_per_second": len(rows) / predictions.seconds,
-    }
+    collate, dataset = task.collator(tokenizer), dataset_identity(raw.digest, recipe)
+
+    def predicted(part: datasets.Dataset, name: str) -> tuple[datasets.Dataset, Predictions]:
+        encoded = _encode(recipe, checkpoint, task, part, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
+        size = recipe.evaluate.batch_size
+        return encoded, predict(
+            model, task, encoded, collate, batch_size=size, precision=precision, objective=objective
+        )
+
+    kept = calibration_of(checkpoint.config, checkpoint.where)
+    fitted_on = recipe.dataset.splits.calibration
+    if kept == NONE and fitted_on is not None:
+        require_rows_of_its_own(recipe, raw, names)
+        say(f"calibrating on {fitted_on}")
+        part = raw.split(fitted_on, recipe.where("dataset.splits.calibration"))
+        task.check(part, f"{raw.name}, split {fitted_on}", recipe.where("dataset.splits.calibration"))
+        encoded, predictions = predicted(part, fitted_on)
+        kept = fit(recipe, task, predictions, encoded, dataset)
+    elif kept.fitted_on is not None and kept.dataset == dataset:
+        _refuse_fitted_rows(raw, kept.fitted_on, names)
+    found = []
+    for name, part in rows.items():
+        say(f"scoring {name}")
+        encoded, predictions = predicted(part, name)
+        found.append(
+            describe(
+                recipe,
+                tasks.calibrated(task, kept),
+                metrics,
+                predictions,
+                encoded,
+                part,
+                target=target,
+                split=name,
+                dataset=dataset,
+                overrides=overrides,
+            )
+        )
+    return found
+
+
+def _named(recipe: Recipe, split: str | None) -> str:
+    """The split or slice that is meant."""
+    splits = recipe.dataset.splits
+    name = {"train": splits.train, "evaluation": splits.evaluation, None: splits.evaluation}.get(split) or split
+    if name is None:
+        where = recipe.where("dataset.splits.evaluation")
+        raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
+    return name
+
+
+def _refuse_fitted_rows(raw: RawData | RawStream, fitted_on: str, names: Sequence[str]) -> None:
+    """Refuse to report a temperature or threshold on the rows that it was fitted on."""
+    for name in names:
+        if count := raw.shared(fitted_on, name, "--split"):
+            raise RecipeError(
+                f"{count:,} rows of {name} are those of {fitted_on}, on which this model's temperature or threshold was "
+                "fitted: its figures there would flatter it",
+                where="--split",
+                fix="Measure other rows.",
+            )
 
 
 def label(recipe: Recipe, say: Say) -> list[dict[str, Any]]:
@@ -95,6 +134,7 @@ def label(recipe: Recipe, say: Say) -> list[dict[str, Any]]:
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
     task = tasks.head_task(recipe.task, _head_names(checkpoint))
+    task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
     task.check(rows, raw.name, recipe.where("task.text"), labelled=False)
     model, tokenizer = _load(recipe, checkpoint, task)
     encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {name}", labelled=False)
@@ -157,16 +197,18 @@ def _head_names(checkpoint: models.Checkpoint) -> tuple[str, ...]:
     return tuple(str(id2label[index]) for index in sorted(id2label))
 
 
-def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream) -> tasks.Task:
+def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream, measured: str) -> tasks.Task:
     """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
     names = _head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
     head = tasks.head_task(recipe.task, names)
-    if recipe.task.names is None and not unnamed and head.names:
+    if recipe.task.kind == "text-regression" or (recipe.task.names is None and not unnamed and head.names):
         return head
     looked_at = raw.head if isinstance(raw, RawStream) else raw.split
-    train = looked_at(recipe.dataset.splits.train, recipe.where("dataset.splits.train"))
-    return tasks.make_task(recipe.task, train, raw.name, recipe.where("task"))
+    train = recipe.dataset.splits.train
+    told_by = train if base_of(train) in raw.splits else measured  # of other data there may be no training split
+    rows = looked_at(told_by, recipe.where("dataset.splits.train"))
+    return tasks.make_task(recipe.task, rows, raw.name, recipe.where("task"))
 
 
 def _weighed(

@@ -55,7 +55,12 @@ def test_a_run_folder_holds_what_the_contract_lists(train: Callable[..., hfpipe.
     """Files, fields of the records and of run.json, and a recipe that loads again: for both engines."""
     run = train("checkpoints.keep_last=1", engine=engine, name="one")
     assert run.status == "finished"
-    assert {path.name for path in run.path.iterdir()} - {"report.html"} == {*FILES, "model", "checkpoints"}
+    assert {path.name for path in run.path.iterdir()} - {"report.html"} == {
+        *FILES,
+        "model",
+        "checkpoints",
+        "evaluations",
+    }
     assert {path.name for path in (run.path / "model").iterdir()} >= {
         "config.json",
         "model.safetensors",

@@ -47,7 +47,7 @@ def bootstrap_intervals(
     for name, metric in metrics:
         vectorised, ratios = _STATISTICS.get(name), getattr(metric, "ratios", None)
         if ratios is not None:
-            found |= _intervals_of_ratios(ratios(predictions, references), seed)
+            found |= ratio_intervals(ratios(predictions, references), seed=seed)
         elif vectorised is not None and _scores_class_1(metric):
             for key, statistic in vectorised.items():
                 found[key] = _interval((predictions, references), statistic, seed)
@@ -65,26 +65,55 @@ def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed:
     return _percentiles(_resampled(columns, statistic, seed)) if len(columns[0]) > 1 else None
 
 
-def _intervals_of_ratios(ratios: Mapping[str, tuple[Array, Array]], seed: int) -> dict[str, list[float] | None]:
-    """The intervals of figures that are a sum over the examples divided by another.
+def ratio_intervals(ratios: Mapping[str, tuple[Array, Array]], *, seed: int) -> dict[str, list[float] | None]:
+    """Percentile intervals of figures that are one sum over the examples divided by another, both `[examples]`.
 
     All figures share the resamples. A resample is how often it has each example, `[examples]`, so that one product of
     matrices gives the sums of all figures.
     """
+    if not ratios:
+        return {}
     table = np.array([side for pair in ratios.values() for side in pair], dtype=float).T  # [examples, 2 figures]
-    examples = len(table)
-    if examples < 2:
-        return dict.fromkeys(ratios)
 
-    def figures(drawn: Array, axis: int) -> Array:
+    def figures(counts: Array) -> Array:
+        sums = counts @ table  # [resamples, 2 figures]
+        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T)
+
+    return _intervals_by_count(list(ratios), figures, len(table), seed)
+
+
+def count_intervals(
+    figures: Mapping[str, Callable[[Array], Array]], examples: int, *, seed: int
+) -> dict[str, list[float] | None]:
+    """Percentile intervals of figures that are functions of how often each example occurs.
+
+    Args:
+        figures: functions `[resamples, examples] -> [resamples]`; all see the same resamples.
+        examples: how many there are.
+        seed: of the resampling.
+    """
+
+    def together(counts: Array) -> Array:
+        return np.stack([figure(counts) for figure in figures.values()])
+
+    return _intervals_by_count(list(figures), together, examples, seed)
+
+
+def _intervals_by_count(
+    names: Sequence[str], figures: Callable[[Array], Array], examples: int, seed: int
+) -> dict[str, list[float] | None]:
+    """The intervals of `figures`, which makes `[names, resamples]` of the counts `[resamples, examples]`."""
+    if examples < 2 or not names:
+        return dict.fromkeys(names)
+
+    def statistic(drawn: Array, axis: int) -> Array:
         resamples = drawn.reshape(-1, examples)
         places = resamples + examples * np.arange(len(resamples))[:, None]
         times = np.bincount(places.ravel(), minlength=resamples.size).reshape(resamples.shape)
-        sums = times.astype(float) @ table  # [resamples, 2 figures]
-        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T.reshape(len(ratios), *drawn.shape[:-1]))
+        return figures(times.astype(float)).reshape(len(names), *drawn.shape[:-1])
 
-    distribution = _resampled((np.arange(examples),), figures, seed)
-    return {name: _percentiles(values) for name, values in zip(ratios, distribution, strict=True)}
+    distribution = _resampled((np.arange(examples),), statistic, seed)
+    return {name: _percentiles(values) for name, values in zip(names, distribution, strict=True)}
 
 
 def _resampled(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> Array:

@@ -49,23 +49,35 @@ class RawData:
             DataError: no such split, or no rows in it.
             RecipeError: not a slice that can be read.
         """
-        base = base_of(expression)
-        require_split(self.name, self.splits, base, where, "" if where.endswith("dataset.splits.train") else _ASIDE)
+        base, numbers = self.numbers(expression, where)
         rows = self.splits[base]
-        if base != expression:
-            try:
-                instruction = datasets.ReadInstruction.from_spec(expression)
-                (bounds,) = instruction.to_absolute({name: len(part) for name, part in self.splits.items()})
-            except (ValueError, AssertionError) as error:
-                raise RecipeError(
-                    f"{expression!r} is not a slice of one split ({error})",
-                    where=where,
-                    allowed="train, train[:64], train[10%:20%], train[-100:]",
-                ) from None
-            rows = rows.select(range(bounds.from_, bounds.to))
+        if len(numbers) != len(rows):
+            rows = rows.select(numbers)
         if not len(rows):
             raise DataError(f"{self.name}: {expression!r} has no rows", where=where)
         return rows
+
+    def numbers(self, expression: str, where: str) -> tuple[str, range]:
+        """The split of an expression, and the numbers of its rows there; raises as `split`."""
+        base = base_of(expression)
+        require_split(self.name, self.splits, base, where, "" if where.endswith("dataset.splits.train") else _ASIDE)
+        if base == expression:
+            return base, range(len(self.splits[base]))
+        try:
+            instruction = datasets.ReadInstruction.from_spec(expression)
+            (bounds,) = instruction.to_absolute({name: len(part) for name, part in self.splits.items()})
+        except (ValueError, AssertionError) as error:
+            raise RecipeError(
+                f"{expression!r} is not a slice of one split ({error})",
+                where=where,
+                allowed="train, train[:64], train[10%:20%], train[-100:]",
+            ) from None
+        return base, range(bounds.from_, bounds.to)
+
+    def shared(self, first: str, second: str, where: str) -> int:
+        """How many rows two splits or slices have in common; raises as `split`."""
+        (base, some), (other, more) = self.numbers(first, where), self.numbers(second, where)
+        return max(0, min(some.stop, more.stop) - max(some.start, more.start)) if base == other else 0
 
 
 def require_split(name: str, splits: Collection[str], base: str, where: str, fix: str = "") -> None:

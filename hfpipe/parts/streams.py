@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,19 +46,9 @@ class RawStream:
             DataError: no such split.
             RecipeError: a slice that only the whole split could tell.
         """
-        base = base_of(expression)
+        base, start, end = _bounds(expression, where)
         require_split(self.name, self.splits, base, where)
         rows = self.splits[base]
-        if base == expression:
-            return rows
-        bounds = re.fullmatch(r"\[(\d*):(\d*)\]", expression[len(base) :].strip())
-        if bounds is None:
-            raise RecipeError(
-                f"{expression!r} needs the length of the split, which a stream does not know",
-                where=where,
-                allowed="train, train[:5000], train[5000:], train[5000:9000]",
-            )
-        start, end = int(bounds[1] or 0), int(bounds[2]) if bounds[2] else None
         rows = rows.skip(start) if start else rows
         return rows if end is None else rows.take(max(end - start, 0))
 
@@ -69,6 +60,12 @@ class RawStream:
             RecipeError: a slice that only the whole split could tell.
         """
         return self._rows(expression, where, None)
+
+    def shared(self, first: str, second: str, where: str) -> int:
+        """How many rows two splits or slices have in common, as far as their row numbers tell; raises as `split`."""
+        (base, start, end), (other, begin, stop) = (_bounds(one, where) for one in (first, second))
+        common = min(math.inf if end is None else end, math.inf if stop is None else stop) - max(start, begin)
+        return 0 if base != other or common <= 0 else int(min(common, HEAD))
 
     def head(self, expression: str, where: str) -> datasets.Dataset:
         """The first rows of a split or slice, in memory; raises as `split`."""
@@ -90,6 +87,21 @@ def open_stream(recipe: Recipe) -> RawStream:
         DataError: nothing there.
     """
     return RawStream(*stream_source(recipe))
+
+
+def _bounds(expression: str, where: str) -> tuple[str, int, int | None]:
+    """The split of an expression, its first row, and the row after its last one where it says so."""
+    base = base_of(expression)
+    if base == expression:
+        return base, 0, None
+    bounds = re.fullmatch(r"\[(\d*):(\d*)\]", expression[len(base) :].strip())
+    if bounds is None:
+        raise RecipeError(
+            f"{expression!r} needs the length of the split, which a stream does not know",
+            where=where,
+            allowed="train, train[:5000], train[5000:], train[5000:9000]",
+        )
+    return base, int(bounds[1] or 0), int(bounds[2]) if bounds[2] else None
 
 
 def require_declared_classes(recipe: Recipe, task: tasks.Task, head: datasets.Dataset) -> None:

@@ -77,6 +77,9 @@ class Splits(Section):
     """Split, or slice of one, that is evaluated on; null when there is none."""
     also: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Further splits that the final weights are measured on, such as MNLI's `validation_mismatched`."""
+    calibration: str | None = None
+    """Split, or slice of one, that `evaluate.calibrate` and `evaluate.threshold` are fitted on. It shares no row with the
+    splits that are trained on or measured."""
     hold_out: int | float | None = None
     """Where the data have no evaluation split: how many rows of the split `train` is taken from are set aside as the
     split `held_out`, below 1 as a share, else in rows. Which ones, `seed` decides; slices of `train` are taken from the
@@ -378,6 +381,32 @@ class Evaluate(Section):
     """Figure that says which checkpoint is best (`f1`, `loss`); null keeps the last one."""
     greater_is_better: bool | None = None
     """Whether a greater `best` is better; needed only for a figure that hfpipe does not know."""
+    calibrate: Literal["temperature"] | None = None
+    """`temperature`: divide the logits by the one number that makes the probabilities of `dataset.splits.calibration`
+    most likely. No class changes places; it is kept in the model's config, so that predict uses it."""
+    threshold: Literal["f1"] | None = None
+    """`f1`: the probability from which on the class 1 of two is said (of several classes an example: each of them) is the
+    one that gives the best F1 on `dataset.splits.calibration`, instead of 1/2; kept in the model's config too."""
+    slices: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
+    """Parts of a split that are measured by themselves at the end: by the values of a column (`genre`), by the length in
+    tokens (`length` for its quarters, `{length: [32, 64]}` for up to 32, up to 64, and more), or by an expression over the
+    columns and `length` (`{name: short, where: "len(sentence1) < 40"}`)."""
+
+    @field_validator("slices")
+    @classmethod
+    def _slices_that_can_be_cut(cls, value: tuple[str | dict[str, Any], ...]) -> tuple[str | dict[str, Any], ...]:
+        """Refuse what is no column, no lengths and no expression."""
+        for one in value:
+            if isinstance(one, str):
+                continue
+            edges = one.get("length")
+            is_lengths = set(one) == {"length"} and isinstance(edges, list) and all(type(edge) is int for edge in edges)
+            if is_lengths and edges and edges == sorted(set(edges)) and edges[0] > 0:
+                continue
+            if set(one) == {"name", "where"} and all(isinstance(part, str) and part for part in one.values()):
+                continue
+            raise ValueError("a column, {length: [32, 64]} in rising order, or {name: ..., where: an expression}")
+        return value
 
 
 class Checkpoints(Section):
@@ -454,6 +483,7 @@ class Recipe(Section):
             raise PydanticCustomError(
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
             )
+        self._require_calibratable()
         if self.trainer and self.engine == "loop":
             raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
         if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
@@ -477,6 +507,33 @@ class Recipe(Section):
                     {"name": self.loss.name},
                 )
         return self
+
+    def _require_calibratable(self) -> None:
+        """Refuse a calibration without rows of its own, rows without a calibration, and a task that has none."""
+        asked = [name for name in ("calibrate", "threshold") if getattr(self.evaluate, name) is not None]
+        splits, kind = self.dataset.splits, self.task.kind
+        if not asked:
+            if splits.calibration is not None:
+                raise PydanticCustomError(
+                    "idle",
+                    "`dataset.splits.calibration` does nothing without `evaluate.calibrate` or `evaluate.threshold`",
+                )
+            return
+        if kind not in ("text-classification", "multi-label-classification"):
+            raise PydanticCustomError("idle", "`evaluate.{field}` is for classes of a text, and {kind} has none",
+                                      {"field": asked[0], "kind": kind})  # fmt: skip
+        if splits.calibration is None:
+            raise PydanticCustomError(
+                "idle",
+                "`evaluate.{field}` is fitted on rows that are measured nowhere else: name them with "
+                "`dataset.splits.calibration`, such as validation[:50%] beside evaluation: validation[50%:]",
+                {"field": asked[0]},
+            )
+        if splits.calibration in (splits.train, splits.evaluation, *splits.also):
+            raise PydanticCustomError(
+                "idle", "`dataset.splits.calibration` is {split}, which is trained on or measured: take other rows",
+                {"split": splits.calibration},
+            )  # fmt: skip
 
     def _require_streamable(self) -> None:
         """Refuse what only a split that is there as a whole can give."""
@@ -509,7 +566,13 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     schema["properties"]["extends"] = {"type": "string", "description": "Another recipe to take as the base."}
     schema.pop("required", None)  # what is missing here may come from the extended recipe
-    for section, field in (("Task", "text"), ("Task", "choices"), ("Model", "fresh"), ("Evaluate", "metrics")):
+    for section, field in (
+        ("Task", "text"),
+        ("Task", "choices"),
+        ("Model", "fresh"),
+        ("Evaluate", "metrics"),
+        ("Evaluate", "slices"),
+    ):
         listed = schema["$defs"][section]["properties"][field]
         about = {key: listed.pop(key) for key in ("description", "default", "title") if key in listed}
         schema["$defs"][section]["properties"][field] = {"anyOf": [{"type": "string"}, listed], **about}

@@ -41,6 +41,11 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
+def digest_of_text(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _digest(file: Path) -> str:
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -13,7 +13,8 @@ def write_transformers_files(run: Run, rows: dict[str, int], summary: dict[str, 
     Args:
         run: the run, whose records are read.
         rows: rows of the `train` and `evaluation` splits.
-        summary: `steps`, `epochs`, `seconds` and `examples_per_second` of the training, `evaluated_step` of the result.
+        summary: `steps`, `epochs`, `seconds` and `examples_per_second` of the training, `evaluated_step` and `metrics` of
+            the result.
     """
     records, recipe = run.records, run.recipe
     steps = [record for record in records if record["type"] == "step"]
@@ -30,7 +31,7 @@ def write_transformers_files(run: Run, rows: dict[str, int], summary: dict[str, 
     final = next((r for r in reversed(evaluations) if r["step"] == summary["evaluated_step"]), None)
     if final is not None:
         evaluation = {"epoch": final["epoch"], "eval_samples": rows["evaluation"], "eval_runtime": final["seconds"]}
-        evaluation |= {f"eval_{name}": value for name, value in final["metrics"].items()}
+        evaluation |= {f"eval_{name}": value for name, value in summary["metrics"].items()}
         run.write_json("eval_results.json", evaluation)
     run.write_json("train_results.json", train)
     run.write_json("all_results.json", {**evaluation, **train})

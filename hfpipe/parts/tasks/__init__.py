@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import datasets
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from hfpipe.parts.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.tasks.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.text import TextTask
@@ -27,6 +29,7 @@ __all__ = [
     "SIDE_COLUMNS",
     "Task",
     "TextTask",
+    "calibrated",
     "class_counts",
     "head_task",
     "lengths",
@@ -118,6 +121,14 @@ def make_task(spec: schema.Task, rows: datasets.Dataset, title: str, where: str)
 def head_task(spec: schema.Task, names: tuple[str, ...]) -> Task:
     """The task of a trained head, whose classes have these names; no data are looked at."""
     made: Task = importlib.import_module(KINDS[spec.kind]).of_head(spec, names)
+    return made
+
+
+def calibrated(task: Task, calibration: Calibration) -> Task:
+    """The same task with another way from logits to probabilities and decisions, where it has probabilities of classes."""
+    if not hasattr(task, "calibration"):
+        return task
+    made: Task = replace(task, calibration=calibration)  # type: ignore[type-var]
     return made
 
 

@@ -6,7 +6,7 @@ The label is one column of lists (of class names or numbers), or one column of 0
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from scipy.special import expit
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
+from hfpipe.parts.calibration import NONE, Calibration
 from hfpipe.parts.tasks import columns
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.long_texts import shortened
@@ -33,6 +33,7 @@ class MultiLabelTask:
     text: tuple[str, ...]
     labels: tuple[str, ...]
     classes: Classes
+    calibration: Calibration = field(default=NONE, repr=False)  # what the tokens are does not depend on it
 
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "multi_label_classification"
@@ -108,8 +109,8 @@ class MultiLabelTask:
     def decide(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
-        """The classes whose probability is above 1/2, as 0 and 1, and those that hold; both `[rows, classes]`."""
-        decisions = (np.stack(logits) > 0).astype(np.int64)
+        """The classes above 1/2 or their threshold, as 0 and 1, and those that hold; both `[rows, classes]`."""
+        decisions, _ = self.calibration.any_of(np.stack(logits))
         if "labels" not in encoded.column_names:
             return decisions, None
         return decisions, np.asarray(encoded["labels"][:]).astype(np.int64)
@@ -120,13 +121,13 @@ class MultiLabelTask:
         return hot, hot
 
     def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
-        """For each row its `labels` (those above 1/2), and the `probabilities` of all classes, each by itself."""
+        """For each row its `labels`, and the `probabilities` of all classes, each by itself."""
         return [
             {
-                "labels": [name for name, one in zip(self.names, row, strict=True) if one > 0.5],
+                "labels": [name for name, one in zip(self.names, holds, strict=True) if one],
                 "probabilities": dict(zip(self.names, map(float, row), strict=True)),
             }
-            for row in expit(np.stack(logits).astype(float))
+            for holds, row in zip(*self.calibration.any_of(np.stack(logits)), strict=True)
         ]
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from scipy.special import softmax
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
+from hfpipe.parts.calibration import NONE, Calibration
 from hfpipe.parts.tasks import columns
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.long_texts import shortened
@@ -30,6 +30,7 @@ class TextTask:
     text: tuple[str, ...]
     label: str
     classes: Classes | None
+    calibration: Calibration = field(default=NONE, repr=False)  # what the tokens are does not depend on it
 
     auto_model = "AutoModelForSequenceClassification"
 
@@ -101,10 +102,11 @@ class TextTask:
     ) -> tuple[Array, Array | None]:
         """What is predicted, `[rows]`, and what is right, where the rows say so.
 
-        The class with the greatest logit, or the number itself. A row whose label is ignored is left out.
+        The class with the greatest logit, unless a threshold says otherwise, or the number itself. A row whose label is
+        ignored is left out.
         """
         stacked = np.stack(logits)
-        decisions = stacked.argmax(axis=-1) if self.classes else stacked.reshape(len(stacked))
+        decisions = self.calibration.one_of(stacked)[0] if self.classes else stacked.reshape(len(stacked))
         if "labels" not in encoded.column_names:
             return decisions, None
         labels = np.asarray(encoded["labels"][:])
@@ -124,11 +126,11 @@ class TextTask:
             return [{"value": float(value)} for value in stacked.reshape(-1)]
         return [
             {
-                "label": self.names[int(row.argmax())],
-                "score": float(row.max()),
+                "label": self.names[said],
+                "score": float(row[said]),
                 "probabilities": dict(zip(self.names, map(float, row), strict=True)),
             }
-            for row in softmax(stacked, axis=-1)
+            for said, row in zip(*self.calibration.one_of(stacked), strict=True)
         ]
 
 
