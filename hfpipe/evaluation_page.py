@@ -25,7 +25,7 @@ def show(document: Mapping[str, Any]) -> None:
         console.print(line)
     for title, table in (("classes", _classes(document["classes"])), ("slices", _slices(document))):
         if table is not None:
-            console.print(f"\\n{title}")
+            console.print(f"\n{title}")
             console.print(table)
     if document["errors"]:
         found = document["errors"]
@@ -52,7 +52,7 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place == 0 or "interval" in name else "right")
+        table.add_column(name, justify="left" if place == 0 or "interval" in name else "right", no_wrap=place > 0)
     return table
 
 
@@ -87,14 +87,19 @@ def _slices(document: Mapping[str, Any]) -> Any:
     if not document["slices"]:
         return None
     own = {f"{one['name']}_{name}" for one in document["classes"] or () for name in (*_THREE, "support")}
-    names = [name for name in document["metrics"] if name != "loss" and name not in own][:3]
-    table = _table("slice", "examples", *(part for name in names for part in (name, "95 % interval")))
+    names = [name for name in document["metrics"] if name != "loss" and name not in own][:2]
+    table = _table("slice", "rows", *(part for name in names for part in (name, "95 % interval")))
     for one in document["slices"]:
         cells = [(number(one["metrics"].get(name)), between(one["intervals"].get(name))) for name in names]
-        table.add_row(
-            f"{one['by']}: {one['value']}", f"{one['examples']:,}", *(cell for pair in cells for cell in pair)
-        )
+        table.add_row(_slice_name(one), f"{one['examples']:,}", *(cell for pair in cells for cell in pair))
     return table
+
+
+def _slice_name(one: Mapping[str, Any]) -> str:
+    """An expression goes by its name, a length by itself, and the value of a column with the column."""
+    if one["what"] == "length":
+        return str(one["value"])
+    return str(one["by"]) if one["what"] == "expression" else f"{one['by']}: {one['value']}"
 
 
 def _probabilities(document: Mapping[str, Any]) -> list[str]:

@@ -280,6 +280,7 @@ def _slice(
         figures = {"loss": float(mine[2].sum() / mine[3].sum()) if mine[3].sum() else None}
         figures |= compute_all(metrics, mine[0], mine[1])
     return {
+        "what": part.what,
         "by": part.by,
         "value": part.value,
         "examples": int(inside.sum()),

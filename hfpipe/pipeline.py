@@ -329,6 +329,15 @@ def _reload(model: Any, folder: Path) -> Any:
         ) from error
 
 
+# Other data than the recipe's own, of which nothing is set aside and nothing fitted.
+_OTHER_SPLITS = (
+    "dataset.splits={train: train, evaluation: null}",
+    "evaluate.calibrate=null",
+    "evaluate.threshold=null",
+    "evaluate.slices=[]",
+)
+
+
 def evaluate(
     target: Run | str | Path,
     *,
@@ -429,7 +438,7 @@ def predict(
     if not glob(str(Path(source).expanduser()), recursive=True):
         raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
     data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
-    data += ["dataset.name=null", "dataset.revision=null", "dataset.splits={train: train, evaluation: null}"]
+    data += ["dataset.name=null", "dataset.revision=null", *_OTHER_SPLITS]
     name = str(target.path if isinstance(target, Run) else target)
     _, base = _with_checkpoint(target, name, recipe, (), runs_dir)
     if base.dataset.streaming:
@@ -595,7 +604,7 @@ def _with_checkpoint(
     if base.dataset.splits.hold_out is not None and any(
         change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
     ):
-        fixed.append("dataset.splits={train: train, evaluation: null}")  # of other data no row was held out
+        fixed += _OTHER_SPLITS  # of other data no row was held out
     return run, with_overrides(base, [*fixed, *overrides])
 
 

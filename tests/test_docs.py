@@ -11,12 +11,17 @@ from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Kind
 
 DOCS = Path(__file__).parent.parent / "docs"
-BLOCKS = re.findall(r"```yaml\n(.*?)```", (DOCS / "tasks.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+BLOCKS = [
+    block
+    for guide in sorted(DOCS.glob("*.md"))
+    if guide.name != "recipe.md"  # generated from the schema, with its own test
+    for block in re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0].removeprefix("name: "))
 def test_a_recipe_of_the_guide_is_valid(block: str, tmp_path: Path) -> None:
-    """Each block of docs/tasks.md is a whole recipe."""
+    """Each block of YAML in a guide is a whole recipe."""
     file = tmp_path / "recipe.yaml"
     file.write_text(block, encoding="utf-8")
     assert load_recipe(file).name in block

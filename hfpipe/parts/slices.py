@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
-from simpleeval import InvalidExpression, SimpleEval
+from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.tasks.columns import column, is_list
@@ -21,8 +21,13 @@ _FUNCTIONS = {"len": len, "lower": str.lower, "words": lambda text: len(text.spl
 
 
 class Slice(NamedTuple):
-    """Some rows of a split: what they were chosen by, the value they share, and which they are, `[rows]` of bool."""
+    """Some rows of a split.
 
+    `what` is `column`, `length` or `expression`; `by` the column or the name, `value` what the rows share; `rows` says
+    which they are, `[rows]` of bool.
+    """
+
+    what: str
     by: str
     value: str
     rows: Array
@@ -63,7 +68,7 @@ def _by_length(lengths: Array, edges: Sequence[int]) -> list[Slice]:
     found = []
     for low, high in pairwise(ends):
         value = f"over {low} tokens" if high == ends[-1] else f"{low + 1} to {high} tokens"
-        found.append(Slice("length", value, (lengths > low) & (lengths <= high)))
+        found.append(Slice("length", "length", value, (lengths > low) & (lengths <= high)))
     return found
 
 
@@ -91,7 +96,10 @@ def _by_column(rows: datasets.Dataset, name: str, title: str, where: str) -> lis
     feature = rows.features[name]
     named = feature.names if isinstance(feature, datasets.ClassLabel) else None
     label = {value: named[value] if named and value is not None and value >= 0 else str(value) for value in known}
-    return [Slice(name, label[known[code]], numbers == code) for code in sorted(range(len(known)), key=_by_name(known))]
+    return [
+        Slice("column", name, label[known[code]], numbers == code)
+        for code in sorted(range(len(known)), key=_by_name(known))
+    ]
 
 
 def _by_name(known: Sequence[Any]) -> Any:
@@ -102,7 +110,7 @@ def _by_expression(
     rows: datasets.Dataset, lengths: Array, name: str, expression: str, title: str, where: str
 ) -> list[Slice]:
     """The rows of which an expression holds; nothing but columns, numbers, texts and a few functions is within its reach."""
-    machine = SimpleEval(functions=_FUNCTIONS)
+    machine = EvalWithCompoundTypes(functions=dict(_FUNCTIONS))
     chosen = np.zeros(len(rows), dtype=bool)
     try:
         parsed = machine.parse(expression)
@@ -118,7 +126,7 @@ def _by_expression(
                 where=where,
                 allowed=f"{', '.join(rows.column_names)}, length, comparisons, and, or, not, in, {', '.join(_FUNCTIONS)}",
             ) from None
-    return [Slice(name, expression, chosen)]
+    return [Slice("expression", name, expression, chosen)]
 
 
 def _told(error: Exception) -> str:
