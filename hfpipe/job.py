@@ -21,7 +21,7 @@ from hfpipe.audit import Audit, audit
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.measurement import dataset_identity, slices_of
-from hfpipe.parts import losses, models, tasks
+from hfpipe.parts import calibration, losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
@@ -209,6 +209,7 @@ def prepare(
         models.check_outputs(model, task)
     if fresh:
         notices.append(f"freshly initialised from seed {recipe.seed}: {', '.join(fresh)}")
+    calibration.forget(model.config)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

@@ -116,6 +116,8 @@ def test_calibration_is_fitted_on_other_rows_and_predict_uses_it(
     assert [one["probabilities"]["same"] for one in told] == pytest.approx(
         [one["probabilities"][1] for one in examples], abs=1e-5
     )
+    onward = train(f"model.checkpoint={run.path / 'model'}", "train.max_steps=1")
+    assert "hfpipe_calibration" not in (onward.path / "model/config.json").read_text()  # it spoke of other weights
     with pytest.raises(RecipeError, match=r"10 rows of validation are those of validation\[:10\]"):
         hfpipe.evaluate(run, split="validation")
 

@@ -68,6 +68,12 @@ class Calibration:
 NONE = Calibration()
 
 
+def forget(config: Any) -> None:
+    """Remove what was fitted for other weights: of weights that are trained on it says nothing."""
+    if hasattr(config, _KEY):
+        delattr(config, _KEY)
+
+
 def calibration_of(config: Any, where: str) -> Calibration:
     """What a model's configuration holds, or that nothing was fitted.
 
