@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hfpipe.runs.discretion import discreet
+
 _LIBRARIES = ("transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "fsspec", "py.warnings")
 # Read when the libraries are imported, which happens after this.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+class _Discreet(logging.Formatter):
+    """A log line as a run may keep it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return discreet(super().format(record))
 
 
 @contextmanager
@@ -20,7 +29,7 @@ def into(log: Path) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     handler = logging.FileHandler(log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     import datasets
     import transformers
 

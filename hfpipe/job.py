@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.audit import Audit, audit
-from hfpipe.errors import DataError, RecipeError
+from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.measurement import dataset_identity, slices_of
 from hfpipe.parts import calibration, losses, models, tasks
@@ -199,6 +200,8 @@ def prepare(
     looked_at = audit(recipe, rows)
     task, tokenizer, checkpoint = rows.task, rows.tokenizer, rows.checkpoint
     notices = [*rows.notices, *looked_at.notices]
+    names = [metric if isinstance(metric, str) else metric["name"] for metric in recipe.evaluate.metrics]
+    notices += [f"code that is not hfpipe's runs here: metric {name}" for name in names if is_metric_script(name)]
 
     say(f"loading {recipe.model.checkpoint}")
     set_seed(recipe.seed)
@@ -475,6 +478,8 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
     for metric in recipe.evaluate.metrics:
         given = {"name": metric} if isinstance(metric, str) else dict(metric)
         name = given.pop("name")
+        if is_metric_script(name):
+            require_allowed(recipe, name, given)
         if foreign or not is_metric_script(name):
             built = load_metric(name, **given)
             for wanted in ("names", "scheme"):
@@ -482,6 +487,29 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
                     setattr(built, wanted, getattr(task, wanted, None))
             loaded.append((name, built))
     return loaded
+
+
+def require_allowed(recipe: Recipe, name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a metric script that the recipe does not allow, or one from the Hub that can change.
+
+    Raises:
+        RefusedError: saying what would run.
+    """
+    where, script = recipe.where("evaluate.metrics"), name.removeprefix("evaluate:")
+    if not recipe.allow_code:
+        raise RefusedError(
+            f"metric {name!r} is a script, and computing it runs its code",
+            where=where,
+            fix="If you trust it, say allow_code: true. hfpipe's own metrics are no scripts.",
+        )
+    revision = arguments.get("revision")
+    if script != name and not re.fullmatch(r"[0-9a-f]{40}", str(revision)):
+        raise RefusedError(
+            f"metric {name!r} comes from the Hub at revision {revision!r}, which can become other code",
+            where=where,
+            allowed="the 40 digits of a commit",
+            fix=f"Say {{name: {name}, revision: COMMIT}}.",
+        )
 
 
 def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task) -> list[str]:

@@ -22,6 +22,7 @@ from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.recipe.source import to_yaml
 from hfpipe.runs import snapshot
+from hfpipe.runs.discretion import discreet
 from hfpipe.runs.recorder import Recorder
 from hfpipe.runs.store import Run, default_folder, find_run, now
 
@@ -680,7 +681,7 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
         raise
     except BaseException:
         with open(run.path / "log.txt", "a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
+            log.write(discreet(traceback.format_exc()))
         run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
         raise
     run.note(status="finished", ended=now())

@@ -57,6 +57,7 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
             where=where,
             fix="hfpipe never runs a checkpoint's code; use one whose architecture transformers has.",
         )
+    refuse_outside(folder, spec.checkpoint, where)
     if "model_type" not in described:
         raise ModelError(
             f"{spec.checkpoint!r}: config.json has no model_type", where=where, fix="Save it with save_pretrained."
@@ -84,6 +85,48 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
             )
         setattr(config, key, value)
     return Checkpoint(spec.checkpoint, folder, commit, config, digest_of_files(weights), where)
+
+
+def refuse_outside(folder: Path, name: str, where: str) -> None:
+    """Refuse a checkpoint whose files, or whose index of weights, lead out of its folder, or whose tokenizer brings code.
+
+    In the Hub's cache the files of a snapshot are links into the folder of the repository, which is fine.
+
+    Raises:
+        RefusedError: naming the file.
+        ModelError: an index that is no JSON.
+    """
+    root = folder.resolve()
+    root = root.parent.parent if root.parent.name == "snapshots" else root
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise RefusedError(
+                f"{file.name} of checkpoint {name!r} is a link to {file.resolve()}, out of its folder",
+                where=where,
+                fix="Put the file itself there.",
+            )
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index.name} of checkpoint {name!r} can't be read: {error}", where=where) from None
+        for shard in sorted(map(str, shards)):
+            if Path(shard).name != shard or shard in ("", ".", ".."):
+                raise RefusedError(
+                    f"{index.name} of checkpoint {name!r} names {shard!r} as a part of the weights",
+                    where=where,
+                    allowed="names of files beside it",
+                )
+    try:
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # told where the tokenizer is loaded
+    if isinstance(tokenizer, dict) and "auto_map" in tokenizer:
+        raise RefusedError(
+            f"the tokenizer of checkpoint {name!r} brings code of its own (auto_map)",
+            where=where,
+            fix="hfpipe never runs a checkpoint's code; use one whose tokenizer transformers has.",
+        )
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:

@@ -14,8 +14,8 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts import hub
+from hfpipe.errors import DataError, RecipeError, RefusedError
+from hfpipe.parts import addresses, hub
 from hfpipe.parts.formats import files as text_files
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import HELD_OUT, Recipe
@@ -233,7 +233,7 @@ def _files_of(recipe: Recipe) -> dict[str, list[str]]:
             "data_files is missing", where=recipe.where("dataset.path"), fix=f"Name the {spec.path} files."
         )
     given = spec.data_files if isinstance(spec.data_files, dict) else {"train": list(_listed(spec.data_files))}
-    files = {split: _found(patterns, where) for split, patterns in given.items()}
+    files = {split: _found(patterns, spec.hosts, where) for split, patterns in given.items()}
     for split in files:
         if not re.fullmatch(r"\w+(\.\w+)*", split) or split == HELD_OUT:
             raise RecipeError(f"{split!r} is no name for a split", where=where, allowed="letters, digits, `_` and `.`")
@@ -255,11 +255,12 @@ def _listed(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _found(patterns: str | list[str], where: str) -> list[str]:
+def _found(patterns: str | list[str], hosts: tuple[str, ...], where: str) -> list[str]:
     found: list[str] = []
     for pattern in _listed(patterns):
-        if pattern.startswith(("http://", "https://", "ftp://", "file:", "hf://")):
-            raise RecipeError(f"{pattern!r} is an address", where=where, fix="Download the file and name it here.")
+        if pattern.startswith(addresses.SCHEMES):
+            found.append(str(addresses.fetch(pattern, hosts, where)))
+            continue
         matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
         matches = [m for m in matches if Path(m).is_file()]
         if not matches:
@@ -284,6 +285,8 @@ def _build(
         )
     try:
         builder = datasets.load_dataset_builder(path, **options)
+        if Path(path).is_dir():
+            _refuse_outside(builder, Path(path), recipe.where("dataset.path"))
         if commit is None and (found := _text_files(builder)) is not None:
             splits, notices = text_files.read_files(**found, digest=digest)
             return RawData(title, digest, commit, splits, notices)
@@ -302,6 +305,31 @@ def _build(
             fix="Choose a configuration with `dataset.name`." if configs else "",
         ) from error
     return RawData(title, digest, commit, dict(splits))
+
+
+def _refuse_outside(builder: Any, folder: Path, where: str) -> None:
+    """Refuse a folder whose README names an address, or whose files lie elsewhere.
+
+    Raises:
+        RefusedError: naming the file; what is in a folder must not decide what else is read or fetched.
+    """
+    root = _own_root(folder)
+    for files in (builder.config.data_files or {}).values():
+        for file in map(str, files):
+            if "://" in file:
+                what = f"{folder} names {file!r} as its data"
+                raise RefusedError(what, where=where, fix="Download it yourself and put it into the folder.")
+            if not Path(file).resolve().is_relative_to(root):
+                what = f"{file!r} leads out of {folder}, to {Path(file).resolve()}"
+                raise RefusedError(
+                    what, where=where, fix="Put the file itself into the folder, or name its own folder."
+                )
+
+
+def _own_root(folder: Path) -> Path:
+    """The folder that files of this one may lie in: of a snapshot in the Hub's cache that of the whole repository."""
+    folder = folder.resolve()
+    return folder.parent.parent if folder.parent.name == "snapshots" else folder
 
 
 def _text_files(builder: Any) -> dict[str, Any] | None:

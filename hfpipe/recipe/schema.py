@@ -133,7 +133,11 @@ class Dataset(Section):
         str | tuple[str, ...] | dict[str, str | list[str]] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = None
-    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`."""
+    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. An
+    address (`https://...`) needs its host in `hosts`."""
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Hosts that addresses in `data_files` may lead to, redirects included: names for https (`data.example.org`), or
+    origins (`http://10.0.0.7:8000`)."""
     encoding: Annotated[str, AfterValidator(_text_encoding)] = "utf-8"
     """Encoding of csv, tsv, json, jsonl and text files; a byte order mark is no part of the data."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -159,6 +163,7 @@ class Dataset(Section):
             "encoding": self.encoding != "utf-8" and self.path not in ("csv", "tsv", "json", "jsonl", "text"),
             "separator": self.separator is not None and self.path not in ("csv", "tsv"),
             "quote": self.quote != '"' and self.path not in ("csv", "tsv"),
+            "hosts": bool(self.hosts) and self.data_files is None,
         }
         for field in (name for name, is_idle in idle.items() if is_idle):
             raise PydanticCustomError(
@@ -449,6 +454,9 @@ class Recipe(Section):
     """What is kept on disk."""
     engine: str = "trainer"
     """`trainer` (transformers' Trainer), `loop` (plain PyTorch under Accelerate), or `module:attribute` of your own."""
+    allow_code: bool = False
+    """Allow what runs code that comes with neither hfpipe nor an installed package: a metric script from a file, or from
+    the Hub at the commit that its `revision` names."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else that transformers' TrainingArguments takes, by its own name; read by the trainer engine only."""
 

@@ -18,6 +18,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
+from hfpipe.runs.discretion import discreet
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # Windows
 
@@ -84,13 +85,13 @@ class Run:
         self.write_text(name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file the same way."""
+        """Write a text file the same way, without secrets and without the name of a home folder."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             with open(staged, "w", encoding="utf-8") as file:
-                file.write(text)
+                file.write(discreet(text))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(staged, target)
@@ -100,7 +101,7 @@ class Run:
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `records.jsonl`."""
         with open(self.path / "records.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(record), ensure_ascii=False) + "\n")
+            file.write(discreet(json.dumps(finite(record), ensure_ascii=False)) + "\n")
 
     def note(self, **fields: Any) -> None:
         """Change fields of `run.json`."""
@@ -229,7 +230,7 @@ def find_run(name: str, folder: Path) -> Run:
         RecipeError: none, or several, with what is near.
     """
     path = Path(name).expanduser()
-    if (path / "run.json").is_file():
+    if os.path.isfile(path / "run.json"):  # unlike Path.is_file it takes any text for a name
         return Run(path.resolve())
     ids = [run.id for run in list_runs(folder)]
     matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
