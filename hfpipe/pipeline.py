@@ -116,7 +116,10 @@ def finetune(
 
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
+    import torch
+
     from hfpipe.job import is_greater_better, measure, predict_split, prepare
+    from hfpipe.parts.determinism import cost, deterministic
     from hfpipe.scale_check import check_scale, is_due
 
     job = prepare(recipe, say=display.say, **parts)
@@ -148,6 +151,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         run.note(
             status="running",
             device=str(job.device),
+            threads=torch.get_num_threads(),
             precision=asdict(job.precision),
             identity=job.identity,
             fresh=job.fresh,
@@ -163,9 +167,12 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             emit({"type": "notice", "text": own})
         if not scale.ok:
             raise scale.error()
+    if recipe.train.deterministic:
+        emit({"type": "notice", "text": cost(job.device)})
     display.start(job.num_steps)
     try:
-        train(job, emit)
+        with deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
+            train(job, emit)
     finally:
         display.close()
     seconds = recorder.training_seconds

@@ -367,6 +367,9 @@ class Train(Section):
     """auto: bf16 where the device computes it natively, fp16 on older GPUs, else fp32. The run says which and why."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that load batches; 0 loads them in the training process."""
+    deterministic: bool = False
+    """Keep to algorithms that always sum in one order, and stop at an operation that has none. On a GPU that is slower; on
+    a CPU the numbers repeat anyway, for one number of threads."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, to save memory."""
 
