@@ -1,0 +1,84 @@
+"""Which rows make an update: at random, and of similar length, so that little is padded.
+
+An update is a set of rows that depends on seed, epoch and the size of the update alone. How it is then cut into
+micro-batches, for accumulation and for several processes, changes nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+_CHUNK = 50  # updates whose rows are sorted together
+
+
+def shuffled(rows: int, seed: int, epoch: int) -> Rows:
+    """The rows in the order of an epoch, `[rows]`: a permutation that depends on (seed, epoch) alone."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+
+
+def by_examples(rows: int, size: int, seed: int, epoch: int, lengths: Rows | None) -> list[Rows]:
+    """The updates of an epoch, `size` rows each; the last one has what is left.
+
+    Args:
+        rows: how many there are.
+        size: rows of an update.
+        seed: of the recipe.
+        epoch: from 0.
+        lengths: tokens of each row, `[rows]`, to put rows of similar length together: the shuffled rows are cut into
+            chunks of 50 updates, each is sorted, and the updates are shuffled. None leaves the order as it was shuffled.
+    """
+    order = shuffled(rows, seed, epoch)
+    whole = rows - rows % size
+    if lengths is not None:
+        for start in range(0, whole, size * _CHUNK):
+            chunk = order[start : min(start + size * _CHUNK, whole)]
+            order[start : start + len(chunk)] = chunk[np.argsort(lengths[chunk], kind="stable")]
+    updates = list(order[:whole].reshape(-1, size))
+    if lengths is not None:
+        updates = [updates[place] for place in _places(len(updates), seed, epoch)]
+    return [*updates, order[whole:]] if whole < rows else updates
+
+
+def by_tokens(tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool) -> list[Rows]:
+    """The updates of an epoch, each with as many rows as fit into a number of tokens when padded to their longest.
+
+    There are as many updates in every epoch: with `bucket` because the sorted lengths are cut, which every epoch has the
+    same; without it because they are cut for rows as long as the longest.
+
+    Args:
+        tokens: of an update, padding included; a longer row is an update of its own.
+        seed: of the recipe.
+        epoch: from 0.
+        lengths: tokens of each row, `[rows]`.
+        bucket: put rows of similar length together, those of one length at random.
+    """
+    order = shuffled(len(lengths), seed, epoch)
+    if not bucket:
+        return by_examples(len(lengths), max(1, tokens // int(lengths.max())), seed, epoch, None)
+    order = order[np.argsort(-lengths[order], kind="stable")]  # the longest first: it decides how many fit beside it
+    updates, start = [], 0
+    while start < len(order):
+        size = max(1, tokens // max(1, int(lengths[order[start]])))
+        updates.append(order[start : start + size])
+        start += size
+    return [updates[place] for place in _places(len(updates), seed, epoch)]
+
+
+def _places(count: int, seed: int, epoch: int) -> Rows:
+    """The order of the updates, from other random numbers than that of the rows."""
+    return np.random.Generator(np.random.PCG64([seed, epoch, 1])).permutation(count)
+
+
+def padding_share(batches: Iterable[Sequence[int]], lengths: Rows) -> float:
+    """The share of padding among the tokens of batches that are padded to their longest row, 0 to 1."""
+    padded = full = 0
+    for batch in batches:
+        own = lengths[np.asarray(batch)]
+        padded += len(own) * int(own.max())
+        full += int(own.sum())
+    return 1 - full / padded if padded else 0.0
