@@ -466,23 +466,28 @@ def runs_show(
 
 @runs_app.command("diff")
 def runs_diff(
-    first: Annotated[str, typer.Argument(metavar="RUN")],
-    second: Annotated[str, typer.Argument(metavar="RUN")],
+    first: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
+    second: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """What differs between two runs: recipe, versions, machine, data, and the figures."""
-    from hfpipe.runs import default_folder, find_run
+    """What differs: recipe, versions, machine, data; and the figures, told apart from chance where that can be done."""
+    from hfpipe.comparison.figures import compare_figures
+    from hfpipe.runs import default_folder
     from hfpipe.runs.difference import difference
+    from hfpipe.runs.groups import find_run_or_group
 
     folder = runs_dir or default_folder()
-    rows = difference(find_run(first, folder), find_run(second, folder))
+    sides = find_run_or_group(first, folder), find_run_or_group(second, folder)
+    rows = difference(*sides)
+    compared = compare_figures(*sides, (first, second))
     if as_json:
         _print_json(
             {
                 "first": first,
                 "second": second,
                 "differences": [{"path": p, "first": a, "second": b} for p, a, b in rows],
+                **compared,
             }
         )
         return
@@ -492,7 +497,14 @@ def runs_diff(
     table = Table("what", first, second)
     for path, before, after in rows:
         table.add_row(path, str(before), str(after))
-    Console().print(table if rows else "no difference")
+    console = Console(highlight=False, markup=False)
+    console.print(table if rows else "no difference")
+    for one in compared["comparisons"]:
+        console.print(f"\n{one['text'] or one['split']}", soft_wrap=True)
+        for row in one["figures"]:
+            console.print(row["text"], soft_wrap=True)
+    for remark in compared["remarks"]:
+        console.print(f"\nnote: {remark}", soft_wrap=True)
 
 
 @runs_app.command("delete")
