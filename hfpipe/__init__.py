@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from hfpipe.pipeline import Evaluation, evaluate, finetune
     from hfpipe.recipe import Recipe, load_recipe
     from hfpipe.runs import Run
+    from hfpipe.runs.groups import Group
+    from hfpipe.seeds import finetune_seeds
 
 _PLACES = {
     "Evaluation": "hfpipe.pipeline",
+    "Group": "hfpipe.runs.groups",
     "HfpipeError": "hfpipe.errors",
     "Job": "hfpipe.job",
     "Recipe": "hfpipe.recipe",
@@ -31,12 +34,14 @@ _PLACES = {
     "compare": "hfpipe.comparison.compare",
     "evaluate": "hfpipe.pipeline",
     "finetune": "hfpipe.pipeline",
+    "finetune_seeds": "hfpipe.seeds",
     "load_recipe": "hfpipe.recipe",
     "prepare": "hfpipe.job",
 }
 
 __all__ = [
     "Evaluation",
+    "Group",
     "HfpipeError",
     "Job",
     "Recipe",
@@ -44,6 +49,7 @@ __all__ = [
     "compare",
     "evaluate",
     "finetune",
+    "finetune_seeds",
     "load_recipe",
     "prepare",
 ]

@@ -53,17 +53,28 @@ def options(
 
 @app.command()
 def finetune(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
+    ] = None,
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option(help="trainer, loop, or module:attribute.")] = None,
     runs_dir: RunsDir = None,
     name: Annotated[str | None, typer.Option(help="Id of the run. [default: the recipe's name and the time]")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N|A,B,...", help="Train from several seeds: how many, or which.")
+    ] = None,
+    resume: Annotated[str | None, typer.Option(metavar="GROUP", help="Go on with the seeds of a group.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a checkpoint as a recipe says."""
     from hfpipe import display
     from hfpipe.recipe import load_recipe
 
+    if seeds is not None or resume is not None:
+        _finetune_seeds(recipe, seeds, overrides or [], engine, runs_dir, name, resume, as_json)
+        return
+    if recipe is None:
+        raise RecipeError("no recipe", where="RECIPE", allowed="a YAML file, or one of `hfpipe recipes list`")
     changes = [*(overrides or []), *([f"engine={engine}"] if engine else [])]
     resolved = load_recipe(recipe, changes)  # a mistake in the recipe is told before anything heavy is imported
     from hfpipe.pipeline import finetune as run_finetune
@@ -98,6 +109,39 @@ def finetune(
         f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
         f"{summary['examples_per_second']:.1f} examples/s (training only)"
     )
+
+
+def _finetune_seeds(
+    recipe: str | None,
+    seeds: str | None,
+    overrides: list[str],
+    engine: str | None,
+    runs_dir: Path | None,
+    name: str | None,
+    resume: str | None,
+    as_json: bool,
+) -> None:
+    from hfpipe import display, seeds_page
+    from hfpipe.seeds import finetune_seeds, parse_seeds
+
+    group = finetune_seeds(
+        recipe,
+        seeds=None if seeds is None else parse_seeds(seeds),
+        overrides=overrides,
+        engine=engine,
+        runs_dir=runs_dir,
+        name=name,
+        resume=resume,
+        display=display.choose(silent=as_json),
+    )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
+    if as_json:
+        _print_json(seeds_page.as_json(group))
+    else:
+        seeds_page.show(group)
 
 
 @app.command()
@@ -423,23 +467,28 @@ def runs_show(
 
 @runs_app.command("diff")
 def runs_diff(
-    first: Annotated[str, typer.Argument(metavar="RUN")],
-    second: Annotated[str, typer.Argument(metavar="RUN")],
+    first: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
+    second: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """What differs between two runs: recipe, versions, machine, data, and the figures."""
-    from hfpipe.runs import default_folder, find_run
+    """What differs: recipe, versions, machine, data; and the figures, told apart from chance where that can be done."""
+    from hfpipe.comparison.figures import compare_figures
+    from hfpipe.runs import default_folder
     from hfpipe.runs.difference import difference
+    from hfpipe.runs.groups import find_run_or_group
 
     folder = runs_dir or default_folder()
-    rows = difference(find_run(first, folder), find_run(second, folder))
+    sides = find_run_or_group(first, folder), find_run_or_group(second, folder)
+    rows = difference(*sides)
+    compared = compare_figures(*sides, (first, second))
     if as_json:
         _print_json(
             {
                 "first": first,
                 "second": second,
                 "differences": [{"path": p, "first": a, "second": b} for p, a, b in rows],
+                **compared,
             }
         )
         return
@@ -449,7 +498,14 @@ def runs_diff(
     table = Table("what", first, second)
     for path, before, after in rows:
         table.add_row(path, str(before), str(after))
-    Console().print(table if rows else "no difference")
+    console = Console(highlight=False, markup=False)
+    console.print(table if rows else "no difference")
+    for one in compared["comparisons"]:
+        console.print(f"\n{one['text'] or one['split']}", soft_wrap=True)
+        for row in one["figures"]:
+            console.print(row["text"], soft_wrap=True)
+    for remark in compared["remarks"]:
+        console.print(f"\nnote: {remark}", soft_wrap=True)
 
 
 @runs_app.command("delete")

@@ -121,6 +121,36 @@ class Bar:
         self.progress.stop()
 
 
+class Once:
+    """A display that tells a stage or a notice only the first time: twelve variants or five seeds load the same data."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.told: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """A stage, unless it was told."""
+        if text not in self.told:
+            self.told.add(text)
+            self.display.say(text)
+
+    def start(self, num_steps: int) -> None:
+        """Training begins."""
+        self.display.start(num_steps)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A record; a notice, unless it was told."""
+        if record["type"] != "notice":
+            self.display.record(record)
+        elif record["text"] not in self.told:
+            self.told.add(record["text"])
+            self.display.record(record)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.display.close()
+
+
 def choose(*, silent: bool = False) -> Display:
     """The display that fits where standard error goes."""
     if silent:

@@ -158,6 +158,10 @@ def check_parts(recipe: Recipe) -> None:
         ),
     )
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
+    for metric in recipe.evaluate.metrics:
+        given = {"name": metric} if isinstance(metric, str) else metric
+        if is_metric_script(given["name"]):
+            require_allowed(recipe, given["name"], given)
     problems += option_problems(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
@@ -478,7 +482,7 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
     for metric in recipe.evaluate.metrics:
         given = {"name": metric} if isinstance(metric, str) else dict(metric)
         name = given.pop("name")
-        if is_metric_script(name):
+        if foreign and is_metric_script(name):
             require_allowed(recipe, name, given)
         if foreign or not is_metric_script(name):
             built = load_metric(name, **given)

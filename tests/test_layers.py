@@ -20,9 +20,9 @@ LAYERS = [
     ["audit", "measurement"],
     ["job"],
     ["engines"],
-    ["chatter", "data_page", "display", "evaluation_page", "peek", "report", "scale_check", "scoring"],
+    ["chatter", "data_page", "display", "evaluation_page", "peek", "report", "scale_check", "scoring", "seeds_page"],
     ["pipeline", "probes"],
-    ["comparison", "doctor"],
+    ["comparison", "doctor", "seeds"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back
 ]

@@ -11,12 +11,14 @@ import hfpipe
 
 NAMES = {
     "Evaluation": "hfpipe.pipeline",
+    "Group": "hfpipe.runs.groups",
     "HfpipeError": "hfpipe.errors",
     "Job": "hfpipe.job",
     "Recipe": "hfpipe.recipe.schema",
     "Run": "hfpipe.runs.store",
     "evaluate": "hfpipe.pipeline",
     "finetune": "hfpipe.pipeline",
+    "finetune_seeds": "hfpipe.seeds",
     "load_recipe": "hfpipe.recipe.source",
     "prepare": "hfpipe.job",
 }

@@ -11,7 +11,7 @@ from typing import Any
 from hfpipe.comparison.figure import losses_svg
 from hfpipe.comparison.grid import Variant, grid
 from hfpipe.comparison.traces import LINEAR, Difference, Trace, differ, read_trace
-from hfpipe.display import Display, Silent
+from hfpipe.display import Display, Once, Silent
 from hfpipe.errors import HfpipeError, NumericError, RecipeError
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs import Run, default_folder
@@ -244,33 +244,3 @@ def _write(comparison: Comparison, title: str, traces: Sequence[Trace]) -> None:
     folder.write_json("compare.json", comparison.as_dict())
     twins = {row.name: row.same_as for row in comparison.variants if row.same_as}
     folder.write_text("losses.svg", losses_svg(title, traces, twins))
-
-
-class Once:
-    """A display that tells a stage or a notice only the first time: twelve variants load the same data."""
-
-    def __init__(self, display: Display) -> None:
-        self.display = display
-        self.told: set[str] = set()
-
-    def say(self, text: str) -> None:
-        """A stage, unless it was told."""
-        if text not in self.told:
-            self.told.add(text)
-            self.display.say(text)
-
-    def start(self, num_steps: int) -> None:
-        """Training begins."""
-        self.display.start(num_steps)
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """A record; a notice, unless it was told."""
-        if record["type"] != "notice":
-            self.display.record(record)
-        elif record["text"] not in self.told:
-            self.told.add(record["text"])
-            self.display.record(record)
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self.display.close()

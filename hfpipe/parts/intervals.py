@@ -28,6 +28,7 @@ def bootstrap_intervals(
     weights: Array,
     *,
     seed: int,
+    resamples: int = _RESAMPLES,
 ) -> dict[str, list[float] | None]:
     """Percentile intervals [low, high] of the loss and of every metric, resampling examples with replacement.
 
@@ -38,22 +39,65 @@ def bootstrap_intervals(
         losses: loss of each example, `[examples]`.
         weights: weight of each example in the mean, `[examples]`.
         seed: of the resampling.
+        resamples: how many; of a metric that can only be computed one resample at a time at most 999.
 
     Returns:
         An interval by name; None with fewer than two examples, or where more than half of the resamples leave the
         metric undefined. Resamples on which it is undefined are left out. Source: `scipy.stats.bootstrap`.
     """
-    found: dict[str, list[float] | None] = {"loss": _interval((losses, weights), _ratio, seed)}
+    drawn = {"loss": resampled_loss(losses, weights, seed=seed, resamples=resamples)}
+    drawn |= resampled(metrics, predictions, references, seed=seed, resamples=resamples)
+    return {name: percentiles(values) for name, values in drawn.items()}
+
+
+def resampled_loss(losses: Array, weights: Array, *, seed: int, resamples: int = _RESAMPLES) -> Array:
+    """The mean loss of each resample of the examples, `[resamples]`; empty with fewer than two examples."""
+    return _bootstrapped((losses, weights), _ratio, seed, resamples)
+
+
+def resampled(
+    metrics: Sequence[tuple[str, Metric]],
+    predictions: Array,
+    references: Array,
+    *,
+    seed: int,
+    resamples: int = _RESAMPLES,
+) -> dict[str, Array]:
+    """Every metric on each resample of the examples, NaN where it is undefined.
+
+    The seed and the number of examples alone say which examples a resample has: two sets of predictions for the same
+    examples get the same ones.
+
+    Args:
+        metrics: as for `compute_all`.
+        predictions: decisions, `[examples]`.
+        references: labels, `[examples]`.
+        seed: of the resampling.
+        resamples: how many; of a metric that can only be computed one resample at a time at most 999.
+
+    Returns:
+        `[resamples]` by the name of the figure; empty with fewer than two examples.
+    """
+    found: dict[str, Array] = {}
     for name, metric in metrics:
         vectorised, ratios = _STATISTICS.get(name), getattr(metric, "ratios", None)
         if ratios is not None:
-            found |= ratio_intervals(ratios(predictions, references), seed=seed)
+            found |= _resampled_ratios(ratios(predictions, references), seed, resamples)
         elif vectorised is not None and _scores_class_1(metric):
             for key, statistic in vectorised.items():
-                found[key] = _interval((predictions, references), statistic, seed)
+                found[key] = _bootstrapped((predictions, references), statistic, seed, resamples)
         else:
-            found |= _slow_intervals(name, metric, predictions, references, seed)
+            found |= _resampled_slowly(name, metric, predictions, references, seed, min(resamples, _SLOW_RESAMPLES))
     return found
+
+
+def percentiles(values: Array) -> list[float] | None:
+    """The middle 95 % of what resampling gave; None where more than half of it, or all, is undefined."""
+    defined = values[np.isfinite(values)]
+    if len(defined) * 2 < len(values) or not len(defined):
+        return None
+    low, high = np.percentile(defined, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return [float(low), float(high)]
 
 
 def _scores_class_1(metric: Metric) -> bool:
@@ -61,25 +105,9 @@ def _scores_class_1(metric: Metric) -> bool:
     return getattr(metric, "average", "binary") == "binary" and getattr(metric, "pos_label", 1) == 1
 
 
-def _interval(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> list[float] | None:
-    return _percentiles(_resampled(columns, statistic, seed)) if len(columns[0]) > 1 else None
-
-
 def ratio_intervals(ratios: Mapping[str, tuple[Array, Array]], *, seed: int) -> dict[str, list[float] | None]:
-    """Percentile intervals of figures that are one sum over the examples divided by another, both `[examples]`.
-
-    All figures share the resamples. A resample is how often it has each example, `[examples]`, so that one product of
-    matrices gives the sums of all figures.
-    """
-    if not ratios:
-        return {}
-    table = np.array([side for pair in ratios.values() for side in pair], dtype=float).T  # [examples, 2 figures]
-
-    def figures(counts: Array) -> Array:
-        sums = counts @ table  # [resamples, 2 figures]
-        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T)
-
-    return _intervals_by_count(list(ratios), figures, len(table), seed)
+    """Percentile intervals of figures that are one sum over the examples divided by another, both `[examples]`."""
+    return {name: percentiles(values) for name, values in _resampled_ratios(ratios, seed, _RESAMPLES).items()}
 
 
 def count_intervals(
@@ -96,30 +124,49 @@ def count_intervals(
     def together(counts: Array) -> Array:
         return np.stack([figure(counts) for figure in figures.values()])
 
-    return _intervals_by_count(list(figures), together, examples, seed)
+    found = _resampled_by_count(list(figures), together, examples, seed, _RESAMPLES)
+    return {name: percentiles(values) for name, values in found.items()}
 
 
-def _intervals_by_count(
-    names: Sequence[str], figures: Callable[[Array], Array], examples: int, seed: int
-) -> dict[str, list[float] | None]:
-    """The intervals of `figures`, which makes `[names, resamples]` of the counts `[resamples, examples]`."""
+def _resampled_ratios(ratios: Mapping[str, tuple[Array, Array]], seed: int, resamples: int) -> dict[str, Array]:
+    """Figures that are a sum over the examples divided by another.
+
+    All figures share the resamples. A resample is how often it has each example, `[examples]`, so that one product of
+    matrices gives the sums of all figures.
+    """
+    if not ratios:
+        return {}
+    table = np.array([side for pair in ratios.values() for side in pair], dtype=float).T  # [examples, 2 figures]
+
+    def figures(counts: Array) -> Array:
+        sums = counts @ table  # [resamples, 2 figures]
+        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T)
+
+    return _resampled_by_count(list(ratios), figures, len(table), seed, resamples)
+
+
+def _resampled_by_count(
+    names: Sequence[str], figures: Callable[[Array], Array], examples: int, seed: int, resamples: int
+) -> dict[str, Array]:
+    """The resampled `figures`, which makes `[names, resamples]` of the counts `[resamples, examples]`."""
     if examples < 2 or not names:
-        return dict.fromkeys(names)
+        return {name: np.empty(0) for name in names}
 
     def statistic(drawn: Array, axis: int) -> Array:
-        resamples = drawn.reshape(-1, examples)
-        places = resamples + examples * np.arange(len(resamples))[:, None]
-        times = np.bincount(places.ravel(), minlength=resamples.size).reshape(resamples.shape)
+        rows = drawn.reshape(-1, examples)
+        places = rows + examples * np.arange(len(rows))[:, None]
+        times = np.bincount(places.ravel(), minlength=rows.size).reshape(rows.shape)
         return figures(times.astype(float)).reshape(len(names), *drawn.shape[:-1])
 
-    distribution = _resampled((np.arange(examples),), statistic, seed)
-    return {name: _percentiles(values) for name, values in zip(names, distribution, strict=True)}
+    return dict(zip(names, _bootstrapped((np.arange(examples),), statistic, seed, resamples), strict=True))
 
 
-def _resampled(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int) -> Array:
+def _bootstrapped(columns: tuple[Array, ...], statistic: Callable[..., Array], seed: int, resamples: int) -> Array:
     """The statistic of each resample, the last axis counting resamples."""
     examples = len(columns[0])
-    # An undefined resample is NaN and left out below; scipy's warning about it says nothing more.
+    if examples < 2:
+        return np.empty(0)
+    # An undefined resample is NaN and left out later; scipy's warning about it says nothing more.
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
@@ -127,7 +174,7 @@ def _resampled(columns: tuple[Array, ...], statistic: Callable[..., Array], seed
             statistic,
             paired=True,
             vectorized=True,
-            n_resamples=_RESAMPLES,
+            n_resamples=resamples,
             batch=max(1, _MOST_NUMBERS // examples),
             confidence_level=_LEVEL,
             method="percentile",
@@ -136,29 +183,19 @@ def _resampled(columns: tuple[Array, ...], statistic: Callable[..., Array], seed
     return np.asarray(result.bootstrap_distribution)
 
 
-def _slow_intervals(
-    name: str, metric: Metric, predictions: Array, references: Array, seed: int
-) -> dict[str, list[float] | None]:
+def _resampled_slowly(
+    name: str, metric: Metric, predictions: Array, references: Array, seed: int, resamples: int
+) -> dict[str, Array]:
     rng, drawn = np.random.default_rng(seed), []
-    for _ in range(_SLOW_RESAMPLES if len(references) > 1 else 0):
+    for _ in range(resamples if len(references) > 1 else 0):
         rows = rng.integers(0, len(references), len(references))
         try:
             drawn.append(compute_all([(name, metric)], predictions[rows], references[rows]))
         except HfpipeError:  # such as a resample that lacks a class
-            continue
-    names = drawn[0] if drawn else {}
-    return {
-        key: _percentiles(np.array([np.nan if one[key] is None else one[key] for one in drawn], dtype=float))
-        for key in names
-    }
-
-
-def _percentiles(values: Array) -> list[float] | None:
-    defined = values[np.isfinite(values)]
-    if len(defined) * 2 < len(values) or not len(defined):
-        return None
-    low, high = np.percentile(defined, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
-    return [float(low), float(high)]
+            drawn.append({})
+    names = dict.fromkeys(key for one in drawn for key in one)
+    numbers = {key: [one.get(key) for one in drawn] for key in names}
+    return {key: np.array([np.nan if one is None else one for one in column], float) for key, column in numbers.items()}
 
 
 def _ratio(losses: Array, weights: Array, axis: int) -> Array:

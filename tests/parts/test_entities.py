@@ -230,21 +230,18 @@ def random_sides(rows: int, seed: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("scheme", ["IOB2", "none"])
-def test_intervals_are_those_of_drawing_sentences_one_resample_at_a_time(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_intervals_are_those_of_drawing_sentences_one_resample_at_a_time(scheme: str) -> None:
     """Every ratio has an interval around it, which agrees with scoring whole resamples of sentences."""
     said, right = random_sides(100)
     pair = [("seqeval", Seqeval(scheme))]
     found = bootstrap_intervals(pair, said, right, np.ones(100), np.ones(100), seed=1)
     figures = compute_all(pair, said, right)
-    monkeypatch.setattr(intervals, "_SLOW_RESAMPLES", 300)
-    slow = intervals._slow_intervals("seqeval", pair[0][1], said, right, seed=2)
+    slow = intervals._resampled_slowly("seqeval", pair[0][1], said, right, seed=2, resamples=300)
     assert set(found) - {"loss"} == {name for name in figures if not name.endswith("_support")}
     for name in set(found) - {"loss"}:
         low, high = found[name]
         assert low < figures[name] < high
-        assert [low, high] == pytest.approx(slow[name], abs=0.25 * (high - low))
+        assert [low, high] == pytest.approx(intervals.percentiles(slow[name]), abs=0.25 * (high - low))
 
 
 def test_intervals_of_a_split_are_vectorised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_other_shapes_are_refused(predictions, references, told):
 
 def test_intervals_come_from_the_scores_of_the_rows(monkeypatch):
     """Every figure gets an interval around it, as wide as the normal approximation has it, without the slow way."""
-    monkeypatch.setattr(intervals, "_slow_intervals", None)
+    monkeypatch.setattr(intervals, "_resampled_slowly", None)
     rng = np.random.default_rng(0)
     words = [["one two"], [], ["three"]]
     rows = [(rng.choice(["one two", "one", "", "three"]), words[row % 3]) for row in range(600)]

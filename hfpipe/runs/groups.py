@@ -1,0 +1,197 @@
+"""A group on disk: one recipe trained from several seeds, `runs/<group>/` with a run `seed-<n>/` for each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe.catalog import near
+from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.source import load_recipe
+from hfpipe.runs.store import Run, _is_alive, find_run, list_runs
+
+FORMAT = 1
+_FILE = "group.json"
+
+
+class Group:
+    """The folder of a group and what is in it.
+
+    Attributes:
+        path: the folder.
+        id: its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self._files = Run(path)
+
+    @classmethod
+    def create(cls, recipe: Recipe, folder: Path, name: str | None = None) -> Group:
+        """Make the folder of a new group; without a name it is called after the recipe and the time.
+
+        Raises:
+            RecipeError: a name that is no id, or is taken.
+            MachineError: the folder can't be written.
+        """
+        return cls(Run.create(recipe, folder, name).path)
+
+    def note(self, **fields: Any) -> None:
+        """Change fields of `group.json`."""
+        self._files.write_json(_FILE, {**self.about, **fields})
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What `group.json` says: format, id, name, recipe_digest, seeds, status, versions, and the summary at the end.
+
+        Raises:
+            RecipeError: it is damaged, or was written in a format that this hfpipe does not know.
+        """
+        found = dict(self._files.read_json(_FILE) or {"format": FORMAT, "id": self.id})
+        if found.get("format") != FORMAT:
+            raise RecipeError(
+                f"the group is written in format {found.get('format')!r}",
+                where=str(self.path / _FILE),
+                allowed=f"format {FORMAT}",
+                fix="Read it with the hfpipe that wrote it.",
+            )
+        return found
+
+    @property
+    def status(self) -> str:
+        """running, finished, failed, interrupted or stopped; damaged when `group.json` can't be read."""
+        try:
+            return str(self.about.get("status", "unknown"))
+        except RecipeError:
+            return "damaged"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The fully resolved recipe; each run has its own seed instead of the one in it."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds, trained or not, in order."""
+        return [int(seed) for seed in self.about.get("seeds", [])]
+
+    def run(self, seed: int) -> Run:
+        """The run of a seed, which need not be there yet."""
+        return Run(self.path / f"seed-{seed}")
+
+    @property
+    def runs(self) -> dict[int, Run]:
+        """The finished runs by seed."""
+        return {seed: self.run(seed) for seed in self.seeds if self.run(seed).status == "finished"}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the finished seeds say together, see docs/seeds.md; empty until all are trained."""
+        return dict(self.about.get("summary", {}))
+
+    def delete(self, seed: int) -> None:
+        """Remove what there is of the run of a seed.
+
+        Raises:
+            RecipeError: it is still running.
+        """
+        run = self.run(seed)
+        require_idle(run.id, run.about if run.path.is_dir() else {})
+        if run.path.exists():
+            shutil.rmtree(run.path)
+
+    def __repr__(self) -> str:
+        """Group('runs/mrpc-...', 'finished')."""
+        return f"Group({str(self.path)!r}, {self.status!r})"
+
+
+def require_idle(name: str, about: dict[str, Any]) -> None:
+    """Refuse to touch what another process is writing.
+
+    Raises:
+        RecipeError: with the process.
+    """
+    pid = about.get("pid")
+    if about.get("status") in ("preparing", "running") and pid != os.getpid() and _is_alive(pid):
+        raise RecipeError(f"{name!r} is running (process {pid})", fix="Wait for it, or stop it first.")
+
+
+def is_group(path: Path) -> bool:
+    """Whether a folder is a group."""
+    return (path / _FILE).is_file()
+
+
+def list_groups(folder: Path) -> list[Group]:
+    """The groups in a folder, newest first."""
+    found = [Group(path.parent) for path in folder.glob(f"*/{_FILE}")]
+    return sorted(found, key=lambda group: (_started(group), group.id), reverse=True)
+
+
+def _started(group: Group) -> str:
+    with contextlib.suppress(RecipeError):
+        return str(group.about.get("started", ""))
+    return ""
+
+
+def find_group(name: str, folder: Path) -> Group:
+    """A group by its path, its id, or the start of its id.
+
+    Raises:
+        RecipeError: none, or several, with what is near.
+    """
+    path = Path(name).expanduser()
+    if is_group(path):
+        return Group(path.resolve())
+    ids = [group.id for group in list_groups(folder)]
+    matches = [name] if name in ids else [one for one in ids if name and one.startswith(name)]
+    if len(matches) == 1:
+        return Group((folder / matches[0]).resolve())
+    if matches:
+        raise RecipeError(f"{name!r} begins {len(matches)} groups", where=str(folder), allowed=", ".join(matches[:8]))
+    raise RecipeError(
+        f"no group {name!r} in {folder}{near(name, ids)}",
+        allowed=f"the folder of a group, or one of {', '.join(ids[:8])}" if ids else "a group; there are none here yet",
+    )
+
+
+def find_run_or_group(name: str, folder: Path) -> Run | Group:
+    """A run or a group by its path, its id, or the start of its id.
+
+    Raises:
+        RecipeError: none, or several, with what is near.
+    """
+    if is_group(Path(name).expanduser()):
+        return find_group(name, folder)
+    groups = [group.id for group in list_groups(folder)]
+    runs = [run.id for run in list_runs(folder) if run.path.parent == folder]
+    if name in groups:
+        return find_group(name, folder)
+    if name in runs or (Path(name).expanduser() / "run.json").is_file():
+        return find_run(name, folder)
+    begun = [one for one in groups if name and one.startswith(name)]
+    also = [one for one in runs if name and one.startswith(name)]
+    if begun and len(begun) + len(also) > 1:
+        several = ", ".join([*begun, *also][:8])
+        raise RecipeError(
+            f"{name!r} begins {len(begun) + len(also)} runs and groups", where=str(folder), allowed=several
+        )
+    return find_group(name, folder) if begun else find_run(name, folder)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that are none.
+
+    Raises:
+        RecipeError: no seed, one that is out of range, or one twice.
+    """
+    wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
+    twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
+    if not seeds or wrong or twice:
+        found = f"{wrong[0]} is no seed" if wrong else f"{twice[0]} stands there twice" if twice else "no seed"
+        raise RecipeError(found, where="--seeds", allowed="how many, or different whole numbers from 0 to 4294967295")

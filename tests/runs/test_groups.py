@@ -1,0 +1,107 @@
+"""Groups on disk: found by name, never mixed up with runs, and refused when they can't be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe import Recipe, load_recipe
+from hfpipe.runs import Run
+from hfpipe.runs.groups import Group, check_seeds, find_group, find_run_or_group, is_group, list_groups
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """Any recipe."""
+    return load_recipe("quickstart")
+
+
+@pytest.fixture
+def group(recipe: Recipe, tmp_path: Path) -> Group:
+    """A group of three seeds of which the second is not finished, and the third not begun."""
+    made = Group.create(recipe, tmp_path, "colours")
+    made.note(format=1, id="colours", seeds=[3, 5, 8], status="failed", started="2026-01-02")
+    Run.create(recipe, made.path, "seed-3").note(status="finished")
+    Run.create(recipe, made.path, "seed-5").note(status="failed")
+    return made
+
+
+def test_a_group_reads_back_what_it_was_told(group: Group, recipe: Recipe) -> None:
+    """Seeds, status, recipe and the finished runs come from the folder alone."""
+    again = Group(group.path)
+    assert is_group(group.path)
+    assert again.seeds == [3, 5, 8]
+    assert again.status == "failed"
+    assert again.recipe == recipe
+    assert list(again.runs) == [3]
+    assert again.summary == {}
+    assert "colours" in repr(again)
+
+
+def test_a_group_is_found_by_path_id_and_beginning(group: Group, recipe: Recipe, tmp_path: Path) -> None:
+    """Its path, its id and the start of its id name it; a longer id with the same start does not hide it."""
+    other = Group.create(recipe, tmp_path, "colours-2")
+    other.note(format=1, id="colours-2", seeds=[1], started="2026-01-03")
+    for name in (str(group.path), "colours"):
+        assert find_group(name, tmp_path).path == group.path
+    assert find_group("colours-", tmp_path).id == "colours-2"
+    assert [one.id for one in list_groups(tmp_path)] == ["colours-2", "colours"]
+    with pytest.raises(RecipeError, match="begins 2 groups"):
+        find_group("col", tmp_path)
+    with pytest.raises(RecipeError, match="did you mean 'colours'"):
+        find_group("colour5", tmp_path)
+
+
+def test_a_name_is_that_of_a_run_or_of_a_group(group: Group, recipe: Recipe, tmp_path: Path) -> None:
+    """Both are found by their names; a beginning that both share is refused."""
+    Run.create(recipe, tmp_path, "column").note(status="finished")
+    assert isinstance(find_run_or_group("colou", tmp_path), Group)
+    assert isinstance(find_run_or_group("colum", tmp_path), Run)
+    assert isinstance(find_run_or_group("column", tmp_path), Run)
+    assert isinstance(find_run_or_group(str(group.path), tmp_path), Group)
+    assert isinstance(find_run_or_group(str(group.path / "seed-3"), tmp_path), Run)
+    with pytest.raises(RecipeError, match="begins 2 runs and groups"):
+        find_run_or_group("col", tmp_path)
+    with pytest.raises(RecipeError, match="no run 'shapes'"):
+        find_run_or_group("shapes", tmp_path)
+
+
+def test_a_group_of_another_format_is_refused(group: Group) -> None:
+    """A later hfpipe's group.json is not read as if it were this one's."""
+    group.note(format=2)
+    assert group.status == "damaged"
+    with pytest.raises(RecipeError, match=r"group\.json: the group is written in format 2; allowed: format 1"):
+        group.seeds  # noqa: B018
+
+
+def test_a_damaged_group_hides_no_other(group: Group, recipe: Recipe, tmp_path: Path) -> None:
+    """It is listed, last, and its file is named when it is read."""
+    Group.create(recipe, tmp_path, "whole").note(format=1, started="2026-01-01")
+    (group.path / "group.json").write_text("{")
+    assert [one.id for one in list_groups(tmp_path)] == ["whole", "colours"]
+    with pytest.raises(RecipeError, match=r"group\.json: not JSON"):
+        group.about  # noqa: B018
+
+
+def test_the_run_of_a_seed_is_deleted_unless_it_is_running(group: Group) -> None:
+    """What is left of a seed goes away, one that another process trains does not, and one that never was is no error."""
+    group.run(5).note(status="running", pid=os.getppid())
+    with pytest.raises(RecipeError, match=r"'seed-5' is running \(process"):
+        group.delete(5)
+    group.run(5).note(status="running", pid=2**22 + 1)
+    group.delete(5)
+    group.delete(8)
+    assert not group.run(5).path.exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [([], "no seed"), ([1, -1], "-1 is no seed"), ([2**32], "is no seed"), ([4, 4], "4 stands there twice")],
+)
+def test_what_are_no_seeds(seeds: list[int], told: str) -> None:
+    """None, one out of range, and one twice are refused in words."""
+    with pytest.raises(RecipeError, match=told):
+        check_seeds(seeds)
