@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Pat
     assert rows["f1"]["resamples"] == 9_999
     assert rows["loss"]["text"].startswith("B is better by 0.0237 loss (less is better): ")
     assert found["tests"] == 3
-    assert "3 tests were made, uncorrected" in found["remarks"][0]
+    assert "what another seed would change" in found["remarks"][0]
+    assert "3 tests were made, uncorrected" in found["remarks"][1]
 
 
 def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Recipe, tmp_path: Path) -> None:
@@ -99,6 +101,8 @@ def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Rec
         assert other["interval"] == pytest.approx([-end for end in row["interval"][::-1]])
         assert other["p"] == pytest.approx(row["p"])
         assert other["text"] == row["text"]
+        low, high = re.findall(r"difference (\S+) to (\S+)\)", row["text"])[0]
+        assert float(low) < abs(row["difference"]) < float(high)  # seen from the better one
         assert row["text"].startswith("B is better by")
         assert ": distinguishable from chance on these 400 examples" in row["text"]
 
@@ -389,3 +393,12 @@ def test_an_old_run_without_answers_says_so(recipe: Recipe, tmp_path: Path, hfpi
 def test_a_p_as_it_is_printed(p: float, told: str) -> None:
     """Two digits, and never 0."""
     assert sentences.p_text(p) == told
+
+
+def test_a_tiny_difference_is_not_called_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    """What is below the digits that are shown has its own."""
+    first = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9})
+    second = group_of(recipe, tmp_path, "b", {1: 0.8, 2: 0.90004})
+    assert rows_of(compare_figures(first, second, NAMES))["accuracy"]["text"].startswith(
+        "B is better by 2e-05 accuracy"
+    )

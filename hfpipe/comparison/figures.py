@@ -37,6 +37,10 @@ def compare_figures(first: Run | Group, second: Run | Group, names: tuple[str, s
                 remarks.append(f"{finished} of {len(one.seeds)} seeds of {name} are finished; the others are left out")
     if isinstance(first, Run) and isinstance(second, Run):
         comparisons = compare_runs(first, second, names)
+        if any(one["comparable"] for one in comparisons):
+            remarks.append(
+                "this is about the choice of examples; what another seed would change, only groups of seeds tell"
+            )
     else:
         comparisons = compare_seeds(first, second, names)
     tests = sum(row.get("p") is not None for one in comparisons for row in one["figures"])

@@ -44,7 +44,7 @@ def of_groups(row: Mapping[str, Any], names: tuple[str, str]) -> str:
         told += f"; a difference of this size takes {row['seeds_needed']:,} seeds each"
     elif row["difference"]:
         told += f"; a difference of this size takes more than {MOST_SEEDS:,} seeds each"
-    return f"{told}; these can tell one of {row['smallest_difference']:.2g}"
+    return f"{told}; these find one of {row['smallest_difference']:.2g} four times in five"
 
 
 def of_run_in_group(row: Mapping[str, Any], names: tuple[str, str]) -> str:
@@ -90,7 +90,7 @@ def _lead(row: Mapping[str, Any], names: tuple[str, str]) -> str:
     figure = f"{row['name']}{' (less is better)' if rising is False else ''}"
     values = [_number(row["second"]), _number(row["first"])]
     against = " against ".join(values if second_leads else values[::-1])
-    return f"{ahead} is {what} by {abs(difference):.4f} {figure}: {against}{_interval(row['interval'], sign)}"
+    return f"{ahead} is {what} by {_size(difference)} {figure}: {against}{_interval(row['interval'], sign)}"
 
 
 def _interval(interval: list[float] | None, sign: int) -> str:
@@ -98,6 +98,11 @@ def _interval(interval: list[float] | None, sign: int) -> str:
         return ""
     low, high = sorted(sign * end for end in interval)
     return f" (95 % interval of the difference {low:.4f} to {high:.4f})"
+
+
+def _size(difference: float) -> str:
+    """A difference without its sign; one below the last digit shown is not called 0."""
+    return f"{abs(difference):.4f}" if abs(difference) >= 0.00005 else f"{abs(difference):.1g}"
 
 
 def _number(value: float | None) -> str:

@@ -232,7 +232,7 @@ def _matthews(predictions: Array, references: Array, axis: int) -> Array:
     examples = references.shape[axis]
     hits = (predictions == references).sum(axis=axis)
     both, said_twice, is_twice = 0, 0, 0
-    for label in np.union1d(predictions, references):
+    for label in range(int(max(predictions.max(), references.max())) + 1):  # to sort them all takes five times as long
         said, is_so = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
         both, said_twice, is_twice = both + said * is_so, said_twice + said**2, is_twice + is_so**2
     margins = (examples**2 - np.asarray(said_twice, float)) * (examples**2 - np.asarray(is_twice, float))

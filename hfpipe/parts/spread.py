@@ -88,8 +88,8 @@ def _text(figure: str, found: Mapping[str, Any]) -> str:
         )
     if found["standard_deviation"]:
         said.append(
-            f"{found['seeds']} seeds tell a difference of {found['smallest_difference']:.2g} from a known number, and one of "
-            f"{found['smallest_difference_of_groups']:.2g} from another {found['seeds']} seeds"
+            f"{found['seeds']} seeds find a true difference of {found['smallest_difference']:.2g} from a known number, or of "
+            f"{found['smallest_difference_of_groups']:.2g} from {found['seeds']} other seeds, four times in five"
         )
     else:
         said.append(f"all {found['seeds']} seeds give the same figure, so no deviation was seen")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hfpipe.errors import DataError
 from hfpipe.parts import intervals
 from hfpipe.parts.intervals import bootstrap_intervals
 from hfpipe.parts.metrics import compute_all, load_metric
@@ -122,3 +123,20 @@ def test_a_large_split_is_resampled_in_pieces(monkeypatch: pytest.MonkeyPatch) -
     whole = bootstrap_intervals(pair, SAID, CLASSES, LOSSES, ONES, seed=1)["accuracy"]
     monkeypatch.setattr(intervals, "_MOST_NUMBERS", 1_000)
     assert bootstrap_intervals(pair, SAID, CLASSES, LOSSES, ONES, seed=1)["accuracy"] == pytest.approx(whole, abs=0.01)
+
+
+def test_a_resample_that_fails_keeps_its_place() -> None:
+    """A metric that gives up on some resamples of one model is undefined there, so that those of another model match."""
+
+    class Fussy:
+        def compute(self, *, predictions=None, references=None):
+            if predictions.sum() < 0:
+                raise DataError("too low")
+            return {"mean": float(references.mean())}
+
+    rows = np.arange(40.0)
+    sides = [intervals.resampled([("own", Fussy())], said, rows, seed=3, resamples=200) for said in (rows, rows - 20)]
+    calm, fussy = (side["mean"] for side in sides)
+    failed = np.isnan(fussy)
+    assert 0 < failed.sum() < 200
+    assert (calm[~failed] == fussy[~failed]).all()

@@ -9,7 +9,7 @@ import pytest
 
 from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, load_recipe
-from hfpipe.runs import Run
+from hfpipe.runs import Run, groups
 from hfpipe.runs.groups import Group, check_seeds, find_group, find_run_or_group, is_group, list_groups
 
 
@@ -67,6 +67,22 @@ def test_a_name_is_that_of_a_run_or_of_a_group(group: Group, recipe: Recipe, tmp
         find_run_or_group("col", tmp_path)
     with pytest.raises(RecipeError, match="no run 'shapes'"):
         find_run_or_group("shapes", tmp_path)
+
+
+def test_the_runs_inside_a_group_do_not_make_its_name_ambiguous(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where runs of groups are listed as well, the start of a group's id is still the group."""
+
+    class Inside(Run):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.id = f"{path.parent.name}/{path.name}"
+
+    monkeypatch.setattr(
+        groups, "list_runs", lambda folder: [Inside(path.parent) for path in folder.glob("*/*/run.json")]
+    )
+    assert isinstance(find_run_or_group("colou", tmp_path), Group)
 
 
 def test_a_group_of_another_format_is_refused(group: Group) -> None:
