@@ -18,6 +18,8 @@ NAMES = {
     "evaluate": "hfpipe.pipeline",
     "finetune": "hfpipe.pipeline",
     "load_recipe": "hfpipe.recipe.source",
+    "predict": "hfpipe.pipeline",
+    "predict_file": "hfpipe.pipeline",
     "prepare": "hfpipe.job",
 }
 LATER = {"compare": "hfpipe.compare", "doctor": "hfpipe.doctor"}
