@@ -5,6 +5,7 @@
     recipe = hfpipe.load_recipe("recipes/mrpc.yaml", overrides=["train.epochs=1"])
     run = hfpipe.finetune(recipe)
     hfpipe.evaluate(run, split="validation").intervals["f1"]
+    run.predict([("A text.", "Another text.")])
 
 The names are imported on first use, so that `import hfpipe` costs nothing.
 """
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from hfpipe.comparison.compare import compare
     from hfpipe.errors import HfpipeError
     from hfpipe.job import Job, prepare
-    from hfpipe.pipeline import Evaluation, evaluate, finetune
+    from hfpipe.pipeline import Evaluation, evaluate, finetune, predict, predict_file
     from hfpipe.recipe import Recipe, load_recipe
     from hfpipe.runs import Run
     from hfpipe.runs.groups import Group
@@ -36,6 +37,8 @@ _PLACES = {
     "finetune": "hfpipe.pipeline",
     "finetune_seeds": "hfpipe.seeds",
     "load_recipe": "hfpipe.recipe",
+    "predict": "hfpipe.pipeline",
+    "predict_file": "hfpipe.pipeline",
     "prepare": "hfpipe.job",
 }
 
@@ -51,6 +54,8 @@ __all__ = [
     "finetune",
     "finetune_seeds",
     "load_recipe",
+    "predict",
+    "predict_file",
     "prepare",
 ]
 

@@ -6,6 +6,7 @@ Results go to standard output, progress and messages to standard error. Whatever
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -187,36 +188,110 @@ def evaluate(
 def predict(
     target: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="As for evaluate.")],
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A csv, json, jsonl or parquet file with the text columns.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A csv, tsv, json, jsonl, parquet or txt file with the text columns, or - for standard input.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
     recipe: Annotated[str | None, typer.Option(help="Names the columns, for a checkpoint that is no run.")] = None,
-    output: Annotated[Path | None, typer.Option(help="JSON lines go here. [default: standard output]")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl, .csv or .parquet file; with --glue a folder. [default: JSON lines on standard output]"
+        ),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv or parquet. [default: the ending of --output]")
+    ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(help="csv, tsv, json, jsonl, parquet or text. [default: the ending of INPUT; jsonl for -]"),
+    ] = None,
+    window: Annotated[int, typer.Option(help="Rows in memory at most; 1 labels each row as it comes.")] = 1024,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    glue: Annotated[
+        bool, typer.Option("--glue", help="Label the test sets of the run's own GLUE data, for the GLUE server.")
+    ] = False,
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Label the rows of a file: one JSON object a row, in the order of the file."""
-    from hfpipe import display
-    from hfpipe.pipeline import predict as run_predict
+    """Label the rows of a file: one JSON object a row, in the order of the file. The same command goes on after a stop."""
+    from hfpipe import display, pipeline
 
-    if output is not None and not output.absolute().parent.is_dir():  # before the work, not after it
-        raise RecipeError(f"no folder {str(output.parent)!r}", where="--output", fix="Make it first.")
-    rows = run_predict(
-        target,
-        source,
-        recipe=recipe,
-        overrides=overrides or [],
-        runs_dir=runs_dir,
-        display=display.choose(silent=as_json),
-    )
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    shown = display.choose(silent=as_json)
+    if glue:
+        if source is not None and "=" not in source:
+            raise RecipeError(
+                f"{source!r}", where="INPUT", fix="--glue labels the run's own test sets: leave INPUT out."
+            )
+        for option, value in {"--recipe": recipe, "--format": output_format, "--input-format": input_format}.items():
+            if value is not None:
+                raise RecipeError(f"{option} does nothing with --glue", where=option, fix="Leave it out.")
+        folder, changes = output or Path("glue"), [*([source] if source else []), *(overrides or [])]
+        files = pipeline.predict_glue(
+            target, folder, overwrite=overwrite, overrides=changes, runs_dir=runs_dir, display=shown
+        )
+        if as_json:
+            _print_json({"target": target, "output": str(folder), "files": files})
+        for name, rows in {} if as_json else files.items():
+            print(f"{folder / name}: {rows:,} rows")
+        return
+    if source is None:
+        raise RecipeError("INPUT is missing", where="predict", fix="Name a file, say - for standard input, or --glue.")
+    options: dict[str, Any] = {
+        "input_format": input_format,
+        "window": window,
+        "recipe": recipe,
+        "overrides": overrides or [],
+        "runs_dir": runs_dir,
+        "display": shown,
+    }
     if output is not None:
-        output.write_text(lines, encoding="utf-8")
+        made = pipeline.predict_file(
+            target, source, output, output_format=output_format, overwrite=overwrite, **options
+        )
+        if as_json:
+            _print_json({"target": target, **asdict(made), "output": str(made.output)})
+        else:
+            print(f"{made.output}: {made.examples:,} rows, {made.examples_per_second:.1f} a second")
+        return
+    if output_format not in (None, "jsonl"):
+        raise RecipeError(f"{output_format!r} on standard output", where="--format", fix="Name a file with --output.")
     if as_json:
-        shown = {} if output is not None else {"predictions": rows}
-        _print_json({"target": target, "examples": len(rows), "output": output and str(output), **shown})
-    elif output is None:
-        print(lines, end="")
+        predictions = pipeline.predict(target, source, **options)
+        _print_json({"target": target, "examples": len(predictions), "output": None, "predictions": predictions})
+        return
+    count = 0
+    for rows_of_window in pipeline.predict_windows(target, source, **options):
+        _stream("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of_window))
+        count += len(rows_of_window)
+    if not count:
+        shown.say(f"{'standard input' if source == '-' else source} has no rows")
+
+
+@app.command("glue-zip")
+def glue_zip(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `predict --glue` wrote, of all the sets.")],
+    output: Annotated[Path | None, typer.Option(help="The zip. [default: submission.zip in DIR]")] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Refuse while one of the eleven files is missing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check the files for the GLUE server and pack them; the same files give the same zip."""
+    from hfpipe.glue import pack
+
+    packed = pack(folder, output, complete=complete)
+    if as_json:
+        _print_json({**asdict(packed), "output": str(packed.output)})
+        return
+    if packed.missing:
+        wants = "the server refuses a zip without them; its sample submission has files to put in their place"
+        print(f"warning: not in the zip: {', '.join(packed.missing)}; {wants}", file=sys.stderr)
+    print(f"{packed.output}: {', '.join(packed.files)}")
 
 
 @app.command()
@@ -532,6 +607,16 @@ def runs_delete(
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _stream(text: str) -> None:
+    """Write to standard output now; whoever reads it may have enough, as `head` has."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise typer.Exit from None
 
 
 def _print_json(content: Any) -> None:

@@ -11,9 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfpipe.display import Display, Silent
 from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
@@ -25,6 +24,10 @@ from hfpipe.runs import snapshot
 from hfpipe.runs.discretion import discreet
 from hfpipe.runs.recorder import Recorder
 from hfpipe.runs.store import Run, default_folder, find_run, now
+
+if TYPE_CHECKING:
+    from hfpipe.labelling import Labeller
+    from hfpipe.prediction import Labelled
 
 
 @dataclass(frozen=True)
@@ -416,49 +419,244 @@ def _keep(run: Run, measured: Sequence[Any], changes: Sequence[str], display: Di
 
 def predict(
     target: Run | str | Path,
-    source: str | Path,
+    source: Any,
     *,
+    input_format: str | None = None,
+    window: int = 1024,
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     runs_dir: str | Path | None = None,
     display: Display | None = None,
 ) -> list[dict[str, Any]]:
-    """Label the rows of a file with a run or a checkpoint; the file needs the text columns of the recipe, and no label.
+    """Label rows with a run or a checkpoint; they need the text columns of the recipe, and no label.
+
+    With a :class:`Run` as target the loaded model is kept as long as that object is, so that a loop loads it once.
 
     Args:
         target: as for :func:`evaluate`.
-        source: a csv, json, jsonl or parquet file.
+        source: a csv, tsv, json, jsonl, parquet or text file by its path, or `-` for standard input; or rows in memory:
+            a list of texts, of pairs of texts, or of mappings from column to value.
+        input_format: where the ending of `source` does not say it.
+        window: rows that are labelled together at most.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
         runs_dir: where run ids are looked up.
         display: where progress goes; by default nowhere.
 
     Returns:
-        For each row, in order, `label`, `score` and `probabilities`; for a regression `value`.
+        For each row, in order, `label`, `score` and `probabilities`, for a regression `value`, and so on by kind of task.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    if isinstance(source, str | Path):
+        windows = predict_windows(
+            target,
+            source,
+            input_format=input_format,
+            window=window,
+            recipe=recipe,
+            overrides=overrides,
+            runs_dir=runs_dir,
+            display=display,
+        )
+        return [row for one in windows for row in one]
+    _require_window(window)
+    with _quiet(), faults_told():
+        from hfpipe.prediction import label_rows
+
+        labeller = _labeller(
+            target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
+        )
+        return label_rows(labeller, source, window)
+
+
+def predict_file(
+    target: Run | str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    output_format: str | None = None,
+    overwrite: bool = False,
+    input_format: str | None = None,
+    window: int = 1024,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> Labelled:
+    """Label a file into a file, in constant memory; the same call goes on where an earlier one was stopped.
+
+    Args:
+        target: as for :func:`evaluate`.
+        source: as for :func:`predict`, a path or `-`.
+        output: a jsonl, csv or parquet file, which is there only when all of it is. Until then OUTPUT.partial has the rows.
+        output_format: where the ending of `output` does not say it.
+        overwrite: replace an output that is there, and discard what another command left in OUTPUT.partial.
+        input_format: where the ending of `source` does not say it.
+        window: rows that are in memory and labelled together at most.
+        recipe: names the text columns; by default the run's own. A checkpoint needs one.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress goes; by default nowhere.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    from hfpipe import labelled_file
+
+    display, into = display or Silent(), Path(output)
+    kind = labelled_file.format_of(into, output_format)
+    labelled_file.require_free(into, overwrite=overwrite)  # before the work, not after it
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
+    with _quiet(), faults_told():
+        from hfpipe.prediction import label_into
+
+        return label_into(
+            _labeller(target, recipe, overrides, lambda: resolved, display),
+            resolved,
+            str(source),
+            form,
+            into,
+            kind,
+            overwrite=overwrite,
+            window=window,
+            say=display.say,
+        )
+
+
+def predict_windows(
+    target: Run | str | Path,
+    source: str | Path,
+    *,
+    input_format: str | None = None,
+    window: int = 1024,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Label a file or standard input as it is read; arguments as for :func:`predict`.
+
+    Yields:
+        The labels of some rows at a time, in the order of the input, as soon as the model has said them.
+    """
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
+    with _quiet(), faults_told():
+        from hfpipe.prediction import windows_of
+
+        labeller = _labeller(target, recipe, overrides, lambda: resolved, display)
+        for one in windows_of(resolved, str(source), form, window):
+            yield labeller.label(one)
+
+
+def predict_glue(
+    target: Run | str | Path,
+    folder: str | Path = "glue",
+    *,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> dict[str, int]:
+    """Label the test sets of a run on a set of GLUE, and write what the GLUE server takes.
+
+    Args:
+        target: a run or its id or folder.
+        folder: where the files go, under the names that the server knows.
+        overwrite: replace files that are there.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress and warnings go; by default nowhere.
+
+    Returns:
+        The rows of each file, by its name.
 
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
     display = display or Silent()
-    kind = Path(source).suffix.removeprefix(".")
-    if kind not in ("csv", "json", "jsonl", "parquet"):
-        raise RecipeError(f"{str(source)!r}", where="INPUT", allowed="a .csv, .json, .jsonl or .parquet file")
-    if not glob(str(Path(source).expanduser()), recursive=True):
-        raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
-    data = [f"dataset.path={kind}", f"dataset.data_files={_quoted(str(source))}"]
-    data += ["dataset.name=null", "dataset.revision=null", *_OTHER_SPLITS]
     name = str(target.path if isinstance(target, Run) else target)
-    _, base = _with_checkpoint(target, name, recipe, (), runs_dir)
-    if base.dataset.streaming:
-        data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
-    if base.dataset.path != kind:  # how its files are written says nothing of this one
-        data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
-    resolved = with_overrides(base, [*data, *overrides])
+    _, resolved = _with_checkpoint(target, name, None, overrides, runs_dir)
     reach_hub(resolved, display)
-    from hfpipe.scoring import label
+    from hfpipe.submission import submit
 
     with _quiet(), faults_told():
-        return label(resolved, display.say)
+        return submit(resolved, Path(folder), overwrite=overwrite, say=display.say)
+
+
+def _of_input(
+    target: Run | str | Path,
+    source: str | Path,
+    input_format: str | None,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+    window: int,
+) -> tuple[Recipe, str]:
+    """The recipe that reads an input, and its format; what is wrong with the first rows is told before anything loads."""
+    _require_window(window)
+    from hfpipe.parts.formats import windows
+
+    form = windows.format_of(str(source), input_format)
+    is_piped = str(source) == windows.STANDARD_INPUT
+    if not is_piped and not Path(source).expanduser().exists():
+        raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
+    resolved = _for_rows(target, form, recipe, overrides, runs_dir)
+    if not is_piped:
+        from hfpipe.prediction import windows_of
+
+        with _quiet(), faults_told():
+            next(windows_of(resolved, str(source), form, window), None)
+    return resolved, form
+
+
+def _for_rows(
+    target: Run | str | Path,
+    form: str,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+) -> Recipe:
+    """The recipe of the target with rows of this format in place of its data."""
+    name = str(target.path if isinstance(target, Run) else target)
+    _, base = _with_checkpoint(target, name, recipe, (), runs_dir)
+    data = [f"dataset.path={form}", "dataset.data_files=null", "dataset.name=null", "dataset.revision=null"]
+    data += _OTHER_SPLITS
+    if base.dataset.streaming:
+        data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
+    if base.dataset.path != form:  # how its files are written says nothing of this one
+        data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
+    return with_overrides(with_overrides(base, data, "INPUT"), overrides)
+
+
+def _require_window(window: int) -> None:
+    if window < 1:
+        raise RecipeError(f"{window}", where="--window", allowed="1 or more rows")
+
+
+def _labeller(
+    target: Run | str | Path,
+    recipe: object,
+    overrides: Sequence[str],
+    resolve_recipe: Callable[[], Recipe],
+    display: Display | None,
+) -> Labeller:
+    """The loaded model of the target, which a run keeps."""
+    from hfpipe.labelling import load_labeller
+    from hfpipe.parts import hub
+    from hfpipe.prediction import kept_labeller
+
+    say = (display or Silent()).say
+
+    def load() -> Labeller:
+        resolved = resolve_recipe()
+        checkpoint = resolved.model.checkpoint
+        if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
+            hub.settle_offline(say)
+        return load_labeller(resolved, say)
+
+    return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()
 
 
 def look_at_data(
@@ -613,7 +811,8 @@ def _with_checkpoint(
         change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
     ):
         fixed += _OTHER_SPLITS  # of other data no row was held out
-    return run, with_overrides(base, [*fixed, *overrides])
+    said_by = f"run {run.id!r}" if run is not None else "RUN|CHECKPOINT"
+    return run, with_overrides(with_overrides(base, fixed, said_by), overrides)
 
 
 def _require_own_files(run: Run, folder: Path) -> None:

@@ -1,14 +1,13 @@
-"""Use a trained checkpoint: measure it on a split with an interval around every figure, or label rows with it."""
+"""Measure a trained checkpoint on a split, with an interval around every figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfpipe.errors import ModelError, RecipeError
+from hfpipe.errors import RecipeError
 from hfpipe.evaluation import Predictions, predict
 from hfpipe.job import load_metrics, make_objective, try_metrics
 from hfpipe.measurement import Measured, dataset_identity, describe, fit
@@ -49,7 +48,7 @@ def score(
     rows = {name: raw.split(name, where[name]) for name in names}
     say(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
-    task = _task_of(recipe, checkpoint, raw, names[0])
+    task = _task_of(recipe, checkpoint, raw)
     for name, part in rows.items():
         task.check(part, f"{raw.name}, split {name}", where[name])
     metrics = load_metrics(recipe, task)
@@ -121,49 +120,11 @@ def _refuse_fitted_rows(raw: RawData | RawStream, fitted_on: str, names: Sequenc
             )
 
 
-def label(recipe: Recipe, say: Say) -> list[dict[str, Any]]:
-    """Predict every row of `recipe.dataset` with `recipe.model.checkpoint`, in the order of the data; no label is read.
-
-    Returns:
-        What the task says of each row: of a class its `label`, `score` and the `probabilities` of all, of a regression
-        its `value`.
-    """
-    say(f"reading {recipe.dataset.path}")
-    raw = open_data(recipe)
-    name, rows = next(iter(raw.splits.items()))
-    say(f"loading {recipe.model.checkpoint}")
-    checkpoint = models.open_checkpoint(recipe)
-    task = tasks.head_task(recipe.task, _head_names(checkpoint))
-    task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
-    task.check(rows, raw.name, recipe.where("task.text"), labelled=False)
-    model, tokenizer = _load(recipe, checkpoint, task)
-    encoded = _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {name}", labelled=False)
-    say("predicting")
-    device = next(model.parameters()).device
-    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
-    predictions = predict(
-        model,
-        task,
-        encoded,
-        task.collator(tokenizer),
-        batch_size=recipe.evaluate.batch_size,
-        precision=precision,
-    )
-    return task.told(predictions.logits, encoded, rows)
-
-
 def _load(
     recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.Task
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The trained model, on its device, and its tokenizer."""
-    tokenizer = models.load_tokenizer(checkpoint)
-    model, fresh = models.load_model(checkpoint, task, (), recipe.where("model.fresh"))
-    if fresh:
-        raise ModelError(
-            f"{checkpoint.name!r} has no trained head ({', '.join(fresh)} would start at random)",
-            where=checkpoint.where,
-            fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
-        )
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
     return model.to(join().device), tokenizer
 
 
@@ -192,23 +153,23 @@ def _encode(
         ).data
 
 
-def _head_names(checkpoint: models.Checkpoint) -> tuple[str, ...]:
-    id2label = checkpoint.config.id2label
-    return tuple(str(id2label[index]) for index in sorted(id2label))
-
-
-def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream, measured: str) -> tasks.Task:
+def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream) -> tasks.Task:
     """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
-    names = _head_names(checkpoint)
+    names = models.head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
     head = tasks.head_task(recipe.task, names)
     if recipe.task.kind == "text-regression" or (recipe.task.names is None and not unnamed and head.names):
         return head
     looked_at = raw.head if isinstance(raw, RawStream) else raw.split
-    train = recipe.dataset.splits.train
-    told_by = train if base_of(train) in raw.splits else measured  # of other data there may be no training split
-    rows = looked_at(told_by, recipe.where("dataset.splits.train"))
+    rows = looked_at(_told_by(recipe, raw), recipe.where("dataset.splits.train"))
     return tasks.make_task(recipe.task, rows, raw.name, recipe.where("task"))
+
+
+def _told_by(recipe: Recipe, raw: RawData | RawStream) -> str:
+    """The split that says what the labels are: the training split, or in data to measure on alone one that is there."""
+    splits = recipe.dataset.splits
+    named = [split for split in (splits.train, splits.evaluation) if split and base_of(split) in raw.splits]
+    return [*named, *raw.splits][0]
 
 
 def _weighed(

@@ -127,6 +127,27 @@ def recipe_fields(pairs_folder: Path, tiny_checkpoint: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def telling_apart() -> Callable[[Any, list[Any]], Any]:
+    """Gives a run a head whose classes are equally likely over some rows, so that these get different labels."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from hfpipe.runs.snapshot import digests
+
+    def change(run: Any, rows: list[Any]) -> Any:
+        weights = run.path / "model" / "model.safetensors"
+        shares = np.array([[*row["probabilities"].values()] for row in run.predict(rows)])
+        tensors = load_file(weights)
+        tensors["classifier.bias"] -= torch.tensor(np.log(shares).mean(axis=0), dtype=torch.float32)
+        save_file(tensors, weights, metadata={"format": "pt"})
+        run.note(model=digests(run.path / "model"))
+        return run
+
+    return change
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left behind."""

@@ -20,6 +20,8 @@ NAMES = {
     "finetune": "hfpipe.pipeline",
     "finetune_seeds": "hfpipe.seeds",
     "load_recipe": "hfpipe.recipe.source",
+    "predict": "hfpipe.pipeline",
+    "predict_file": "hfpipe.pipeline",
     "prepare": "hfpipe.job",
 }
 LATER = {"compare": "hfpipe.compare", "doctor": "hfpipe.doctor"}

@@ -253,6 +253,31 @@ def load_model(
     return model, sorted({*missing, *mismatched})
 
 
+def load_trained(
+    checkpoint: Checkpoint, task: Task, fresh_where: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with its trained head, and its tokenizer.
+
+    Raises:
+        ModelError: as `load_tokenizer` and `load_model`, or there is no trained head.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    model, fresh = load_model(checkpoint, task, (), fresh_where)
+    if fresh:
+        raise ModelError(
+            f"{checkpoint.name!r} has no trained head ({', '.join(fresh)} would start at random)",
+            where=checkpoint.where,
+            fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
+        )
+    return model, tokenizer
+
+
+def head_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The classes of a checkpoint's head in order, as its configuration names them."""
+    id2label = checkpoint.config.id2label
+    return tuple(str(id2label[index]) for index in sorted(id2label))
+
+
 def check_outputs(model: PreTrainedModel, task: Task) -> None:
     """Refuse a model object whose head has another number of outputs than the task has classes.
 

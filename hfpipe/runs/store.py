@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import MachineError, RecipeError
-from hfpipe.recipe.catalog import near
+from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
 from hfpipe.runs.discretion import discreet
 
+# By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
+_PREDICT = "hfpipe.pipeline:predict"
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # Windows
 
 
@@ -164,6 +166,14 @@ class Run:
 
         config = transformers.AutoConfig.from_pretrained(self.path / "model")
         return getattr(transformers, config.architectures[0]).from_pretrained(self.path / "model")
+
+    def predict(self, rows: Any, **options: Any) -> list[dict[str, Any]]:
+        """What the fine-tuned model says of rows: texts, pairs of texts, mappings from column to value, or a file.
+
+        The model is loaded once and kept as long as this object is. Arguments and result as for `hfpipe.predict`.
+        """
+        labelled: list[dict[str, Any]] = resolve({}, _PREDICT, "function")(self, rows, **options)
+        return labelled
 
     @contextlib.contextmanager
     def staged(self, name: str) -> Iterator[Path]:

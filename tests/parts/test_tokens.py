@@ -180,8 +180,7 @@ def test_without_labels_only_the_words_are_looked_at() -> None:
     task = head_task(SPEC, tuple(NAMES))
     for rows in (rows_of(NUMBERS).remove_columns("tags"), rows_of(["a", "b", "c"])):
         task.check(rows, "d", "task", labelled=False)
-    with pytest.raises(DataError, match="has not a single word"):
-        task.check(rows_of([[], []], [[], []]), "d", "task", labelled=False)
+    task.check(rows_of([[], []], [[], []]), "d", "task", labelled=False)  # nothing to say of them is no mistake
 
 
 @pytest.mark.parametrize(

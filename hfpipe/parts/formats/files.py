@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import codecs
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -127,7 +127,7 @@ def _batches(
                 raise DataError(
                     f"the columns are {', '.join(columns)}", where=f"{path}:1", allowed=f"{', '.join(names)}, as before"
                 )
-            arrays = [_array(columns[name], name, lines, path) for name in names]
+            arrays = [as_arrow(columns[name], name, f"{path}:{{}}".format, lines) for name in names]
             yield pa.record_batch(arrays, names=list(names))
         if not found:
             raise DataError("the file has no rows", where=path, fix="Fill it, or leave it out.")
@@ -137,32 +137,66 @@ def _read(
     form: str, path: str, encoding: str, separator: str, quote: str | None, shape: Shape
 ) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
     """The rows of one file: the first line of each, `[rows]`, and the columns, `[rows]` each."""
-    encoding_read = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    delimited = form in ("csv", "tsv")
     try:
-        with open(path, encoding=encoding_read, newline="" if delimited else None) as file:
-            if delimited:
-                yield from read_records(file, path, separator, quote, _BATCH)
-            elif form == "text":
-                yield from _lines(file)
-            else:
-                yield from read_objects(file, path, shape, _BATCH, listed=form == "json")
+        with open(path, encoding=reading(encoding), newline=newline_of(form)) as file:
+            yield from read_open(form, file, path, separator, quote, shape, _BATCH)
     except UnicodeError:
-        raise _undecodable(path, encoding) from None
+        raise undecodable(path, encoding) from None
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=path) from None
 
 
-def _lines(file: TextIO) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
+def reading(encoding: str) -> str:
+    """The encoding to open a file with, so that a byte order mark is no part of its first field."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def newline_of(form: str) -> str | None:
+    """What `open` is told about line ends: a quoted field keeps its own."""
+    return "" if form in ("csv", "tsv") else None
+
+
+def read_open(
+    form: str, file: TextIO, path: str, separator: str, quote: str | None, shape: Shape, batch_size: int
+) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
+    """The rows of an open file, a batch as soon as its last row was read.
+
+    Args:
+        form: one of FORMATS.
+        file: opened as `reading` and `newline_of` say; of `json` it can be read twice.
+        path: of the file, for errors.
+        separator: csv and tsv: between fields.
+        quote: csv and tsv: around fields; None for no such character.
+        shape: json and jsonl: the fields and types of the rows before.
+        batch_size: rows in a batch.
+
+    Yields:
+        The first line of each row, `[rows]`, and the columns, `[rows]` each.
+    """
+    if form in ("csv", "tsv"):
+        yield from read_records(file, path, separator, quote, batch_size)
+    elif form == "text":
+        yield from _lines(file, batch_size)
+    else:
+        yield from read_objects(file, path, shape, batch_size, listed=form == "json")
+
+
+def _lines(file: TextIO, batch_size: int) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
     """Every line is a row."""
     first = 1
-    while texts := [line.removesuffix("\n") for line in islice(file, _BATCH)]:
+    while texts := [line.removesuffix("\n") for line in islice(file, batch_size)]:
         yield list(range(first, first + len(texts))), {"text": texts}
         first += len(texts)
 
 
-def _array(values: Sequence[Any], name: str, lines: Sequence[int], path: str) -> pa.Array:
+def as_arrow(values: Sequence[Any], name: str, place: Callable[[int], str], rows: Sequence[int]) -> pa.Array:
     """A column in Arrow.
+
+    Args:
+        values: of the column, `[rows]`.
+        name: of the column.
+        place: says where a row is, for errors.
+        rows: what `place` is told of each row.
 
     Raises:
         DataError: at the first row whose value Arrow can't hold beside those before it.
@@ -189,10 +223,10 @@ def _array(values: Sequence[Any], name: str, lines: Sequence[int], path: str) ->
         what = f"{name!r} has a whole number of more than 64 bits"
     except kept as error:
         what = f"{name!r} does not fit the rows before: {error}"
-    raise DataError(what, where=f"{path}:{lines[row]}", fix="Mend the value.") from None
+    raise DataError(what, where=place(rows[row]), fix="Mend the value.") from None
 
 
-def _undecodable(path: str, encoding: str) -> DataError:
+def undecodable(path: str, encoding: str) -> DataError:
     """What stands where a file is not of its encoding."""
     fix = "Save it as UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
     decoder = codecs.getincrementaldecoder(encoding)()

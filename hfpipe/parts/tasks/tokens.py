@@ -77,6 +77,8 @@ class TokenTask:
         _require_words(words, self.text, split, where)
         if not labelled:
             return
+        if not len(pc.list_flatten(words)):
+            raise DataError(f"{split}: column {self.text!r} has not a single word", where=where)
         labels = columns.require_values(rows, self.label, split, where)
         _require_list(labels, self.label, split, where)
         counts, given = _lengths(words), _lengths(labels)
@@ -302,8 +304,6 @@ def _require_words(words: pa.ChunkedArray, name: str, split: str, where: str) ->
             allowed="a list of words for each row",
             fix="Split the texts into words first." if columns.is_text(words.type) else "",
         )
-    if not len(flat):
-        raise DataError(f"{split}: column {name!r} has not a single word", where=where)
     if flat.null_count:
         row_of = np.repeat(np.arange(len(words)), _lengths(words))
         bad = np.isin(np.arange(len(words)), row_of[np.asarray(pc.is_null(flat))])
