@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +23,9 @@ from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs import snapshot
+from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.runs.recorder import Recorder
-from hfpipe.runs.store import Run, default_folder, find_run, now
+from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,9 @@ def finetune(
     if state.num_processes > 1:
         broadcast_object_list(path)
     run = Run(Path(path[0]))
-    with _remembered(run, recipe, main=state.is_main_process):
-        _train(run, recipe, engine, display if state.is_main_process else Silent(), parts, main=state.is_main_process)
+    main = state.is_main_process
+    with _remembered(run, recipe, main=main):
+        _train(run, recipe, engine, display if main else Silent(), parts, main=main)
         state.wait_for_everyone()
     if state.is_main_process:
         from hfpipe.report import write_report
@@ -101,6 +105,9 @@ def finetune(
 
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
+    import torch
+    from accelerate import PartialState
+
     from hfpipe.job import is_greater_better, measure, prepare
     from hfpipe.scale_check import check_scale, is_due
 
@@ -127,6 +134,8 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         run.note(
             status="running",
             device=str(job.device),
+            threads=torch.get_num_threads(),
+            processes=PartialState().num_processes,
             precision=asdict(job.precision),
             identity=job.identity,
             fresh=job.fresh,
@@ -143,6 +152,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         if not scale.ok:
             raise scale.error()
     display.start(job.num_steps)
+    recorder.started = time.perf_counter()  # what a tracker takes to start is no training
     try:
         train(job, emit)
     finally:
@@ -280,6 +290,8 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
+    if recipe is None:
+        _require_data(target, name, overrides, runs_dir)
     resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
     reach_hub(resolved, display)
     from hfpipe.scoring import score
@@ -473,12 +485,9 @@ def _with_checkpoint(
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
     if run is not None:
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
-        checkpoint = str((run.path / "model").resolve())
-        if not Path(checkpoint).is_dir():
-            raise ModelError(
-                f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end."
-            )
-        _require_own_files(run, Path(checkpoint))
+        folder = model_folder(run)
+        require_own_files(run, folder)
+        checkpoint = str(folder)
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
@@ -490,16 +499,17 @@ def _with_checkpoint(
     return with_overrides(base, [*fixed, *overrides])
 
 
-def _require_own_files(run: Run, folder: Path) -> None:
-    """Refuse a model folder whose weights or tokenizer are not those that the run wrote."""
-    found = snapshot.digests(folder)
-    for name, digest in run.about.get("model", {}).items():
-        if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
-            raise ModelError(
-                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
-                where=str(folder / name),
-                fix="Put the file back, or train again; to measure a changed model, copy its folder and name the copy.",
-            )
+def _require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
+    """Refuse to measure a run on data that stand in no recipe."""
+    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=True)
+    given = (run.about.get("given") or {}).get("dataset") if run else None
+    named = any(change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides)
+    if run and given and not named:
+        raise RecipeError(
+            f"this run's data were given from Python ({given}), and its recipe does not have them",
+            where=str(run.path / "recipe.yaml"),
+            fix="Name data that can be read: dataset.path=... (and dataset.data_files=...), or --recipe RECIPE.",
+        )
 
 
 def _quoted(text: str) -> str:
@@ -539,6 +549,7 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
             yield
         return
     run.note(
+        format=FORMAT,
         id=run.id,
         name=recipe.name,
         status="preparing",
@@ -546,6 +557,8 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
         seed=recipe.seed,
         started=now(),
         pid=os.getpid(),
+        host=platform.node(),
+        best=recipe.evaluate.best,
         command=sys.argv,
         versions=snapshot.versions(),
         machine=snapshot.machine(),

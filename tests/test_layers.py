@@ -21,8 +21,10 @@ LAYERS = [
     ["job"],
     ["engines"],
     ["chatter", "data_page", "display", "peek", "report", "scale_check", "scoring"],
-    ["pipeline", "probes"],
+    ["tracking"],
+    ["export", "pipeline", "probes", "runs_page"],
     ["comparison", "doctor"],
+    ["reproduction"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from hfpipe.runs.store import Run
 
-_COMPARED = ("seed", "device", "precision", "versions", "machine", "commit", "identity")
+_COMPARED = ("seed", "device", "precision", "threads", "processes", "versions", "machine", "commit", "identity")
 _MISSING = "(not there)"
 
 
