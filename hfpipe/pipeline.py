@@ -26,6 +26,7 @@ from hfpipe.runs import snapshot
 from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.runs.recorder import Recorder
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
+from hfpipe.tracking import require_installed, tracked
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def finetune(
     recipe = _as_recipe(recipe, overrides)
     if isinstance(engine, str):
         recipe = with_overrides(recipe, [f"engine={engine}"])
+    require_installed(recipe)
     reach_hub(recipe, display)
     from accelerate.utils import broadcast_object_list
 
@@ -93,8 +95,11 @@ def finetune(
         broadcast_object_list(path)
     run = Run(Path(path[0]))
     main = state.is_main_process
-    with _remembered(run, recipe, main=main):
-        _train(run, recipe, engine, display if main else Silent(), parts, main=main)
+    with (
+        _remembered(run, recipe, main=main),
+        tracked(run, recipe, display if main else Silent(), main=main) as shown,
+    ):
+        _train(run, recipe, engine, shown, parts, main=main)
         state.wait_for_everyone()
     if state.is_main_process:
         from hfpipe.report import write_report
