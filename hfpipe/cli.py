@@ -483,36 +483,27 @@ def recipes_schema() -> None:
 
 
 @runs_app.command("list")
-def runs_list(runs_dir: RunsDir = None, as_json: Json = False) -> None:
+def runs_list(
+    runs_dir: RunsDir = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of the recipe of that name.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only runs with that status: finished, failed, died, ...")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="Started then or later: a date, 7d, 12h.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="Started no later: a date, 7d, 12h.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="No more than that, of the newest.")] = None,
+    as_json: Json = False,
+) -> None:
     """The runs, newest first."""
-    from hfpipe.runs import default_folder, list_runs
+    from hfpipe import runs_page
+    from hfpipe.runs import default_folder, listing
 
     folder = runs_dir or default_folder()
-    rows: list[dict[str, Any]] = []
-    for run in list_runs(folder):
-        damaged = run.status == "damaged"
-        about, metrics = ({}, {}) if damaged else (run.about, run.metrics)
-        rows.append(
-            {
-                "id": run.id,
-                "status": run.status,
-                "engine": about.get("engine"),
-                "started": about.get("started"),
-                "metrics": metrics,
-            }
-        )
+    rows = listing.table(folder, recipe=recipe, status=status, since=since, until=until, limit=limit)
     if as_json:
         _print_json({"runs_dir": str(folder), "runs": rows})
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    from hfpipe.display import figures
-
-    table = Table("run", "status", "engine", "started", "metrics")
-    for row in rows:
-        table.add_row(row["id"], row["status"], row["engine"], row["started"], figures(row["metrics"]))
-    Console().print(table if rows else f"no runs in {folder}")
+    elif rows:
+        runs_page.print_table(rows)
+    else:
+        print(runs_page.none_there(folder, recipe, filtered=bool(recipe or status or since or until)))
 
 
 @runs_app.command("show")
@@ -520,24 +511,16 @@ def runs_show(
     run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False
 ) -> None:
     """What a run remembers."""
-    from hfpipe.display import figures
-    from hfpipe.recipe import to_yaml
+    from hfpipe import display, runs_page
     from hfpipe.runs import default_folder, find_run
 
     found = find_run(run, runs_dir or default_folder())
-    about = found.about
+    about = runs_page.everything(found)
+    runs_page.tell_broken(found, display.choose(silent=as_json).say)
     if as_json:
-        _print_json(
-            {"run": str(found.path), **about, "metrics": found.metrics, "recipe": found.recipe.model_dump(mode="json")}
-        )
-        return
-    print(found.path)
-    for key in ("status", "engine", "started", "ended", "device", "seed", "commit", "error"):
-        if about.get(key) is not None:
-            print(f"{key:<8} {about[key]}")
-    if found.metrics:
-        print(f"{'metrics':<8} {figures(found.metrics)}")
-    print(f"\n{to_yaml(found.recipe)}", end="")
+        _print_json(about)
+    else:
+        print(runs_page.page(found, about), end="")
 
 
 @runs_app.command("diff")
@@ -585,24 +568,76 @@ def runs_diff(
 
 @runs_app.command("delete")
 def runs_delete(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
     runs_dir: RunsDir = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete a run and everything in its folder."""
+    """Delete runs and everything in their folders; none of them when one is running or not there."""
     from hfpipe.runs import default_folder, delete_run, find_run
+    from hfpipe.runs.store import require_at_rest
 
-    found = find_run(run, runs_dir or default_folder())
+    named = [find_run(run, runs_dir or default_folder()) for run in runs]
+    found = list({run.path: run for run in named}.values())
+    for run in found:
+        require_at_rest(run)
     if not yes:
         if not sys.stdin.isatty():
-            raise RecipeError("nobody can be asked here", where=f"delete {found.id}", fix="Say --yes.")
-        typer.confirm(f"Delete {found.path}?", abort=True, err=True)
-    delete_run(found)
+            raise RecipeError(
+                "nobody can be asked here", where=f"delete {' '.join(run.id for run in found)}", fix="Say --yes."
+            )
+        typer.confirm(f"Delete {', '.join(str(run.path) for run in found)}?", abort=True, err=True)
+    for run in found:
+        delete_run(run)
+        if not as_json:
+            print(f"deleted {run.path}")
     if as_json:
-        _print_json({"deleted": str(found.path)})
+        _print_json({"deleted": [str(run.path) for run in found]})
+
+
+@runs_app.command("reproduce")
+def runs_reproduce(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    runs_dir: RunsDir = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Train also when data, checkpoint or tokenizer are not the same.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a run again from its recorded recipe, and say whether the weights came out equal."""
+    from hfpipe import display
+    from hfpipe.errors import NumericError
+    from hfpipe.reproduction import reproduce
+
+    shown = display.choose(silent=as_json)
+    outcome = reproduce(run, runs_dir=runs_dir, anyway=anyway, display=shown)
+    if as_json:
+        _print_json(outcome.as_dict())
     else:
-        print(f"deleted {found.path}")
+        print("\n".join(outcome.lines()))
+    if not outcome.equal:
+        raise typer.Exit(NumericError.exit_code)
+
+
+@runs_app.command("export")
+def runs_export(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    to: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write a folder ready for `from_pretrained` or upload: the model, its card, recipe.yaml and metrics.json."""
+    from hfpipe import display
+    from hfpipe.export import export
+
+    shown = display.choose(silent=as_json)
+    exported = export(run, to, runs_dir=runs_dir, display=shown)
+    if as_json:
+        _print_json(asdict(exported))
+        return
+    print(exported.folder)
+    for name in exported.files:
+        print(f"  {name}")
 
 
 def _read(path: Path) -> str:

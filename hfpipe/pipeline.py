@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +24,10 @@ from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.recipe.source import to_yaml
 from hfpipe.runs import snapshot
 from hfpipe.runs.discretion import discreet
+from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.runs.recorder import Recorder
-from hfpipe.runs.store import Run, default_folder, find_run, now
+from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
+from hfpipe.tracking import require_installed, tracked
 
 if TYPE_CHECKING:
     from hfpipe.labelling import Labeller
@@ -95,6 +99,7 @@ def finetune(
     recipe = _as_recipe(recipe, overrides)
     if isinstance(engine, str):
         recipe = with_overrides(recipe, [f"engine={engine}"])
+    require_installed(recipe)
     reach_hub(recipe, display)
     from accelerate.utils import broadcast_object_list
 
@@ -107,8 +112,12 @@ def finetune(
     if state.num_processes > 1:
         broadcast_object_list(path)
     run = Run(Path(path[0]))
-    with _remembered(run, recipe, main=state.is_main_process):
-        _train(run, recipe, engine, display if state.is_main_process else Silent(), parts, main=state.is_main_process)
+    main = state.is_main_process
+    with (
+        _remembered(run, recipe, main=main),
+        tracked(run, recipe, display if main else Silent(), main=main) as shown,
+    ):
+        _train(run, recipe, engine, shown, parts, main=main)
         state.wait_for_everyone()
     if state.is_main_process:
         from hfpipe.report import write_report
@@ -120,6 +129,7 @@ def finetune(
 
 def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
     import torch
+    from accelerate import PartialState
 
     from hfpipe.job import is_greater_better, measure, predict_split, prepare
     from hfpipe.parts.determinism import cost, deterministic
@@ -155,6 +165,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             status="running",
             device=str(job.device),
             threads=torch.get_num_threads(),
+            processes=PartialState().num_processes,
             precision=asdict(job.precision),
             identity=job.identity,
             fresh=job.fresh,
@@ -173,6 +184,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
     if recipe.train.deterministic:
         emit({"type": "notice", "text": cost(job.device)})
     display.start(job.num_steps)
+    recorder.started = time.perf_counter()  # what a tracker takes to start is no training
     try:
         with deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
             train(job, emit)
@@ -381,6 +393,8 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
+    if recipe is None:
+        _require_data(target, name, overrides, runs_dir)
     run, resolved = _with_checkpoint(target, name, recipe, overrides, runs_dir)
     reach_hub(resolved, display)
     from hfpipe.scoring import score
@@ -797,12 +811,9 @@ def _with_checkpoint(
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
     if run is not None:
         base = run.recipe if recipe is None else _as_recipe(recipe, ())
-        checkpoint = str((run.path / "model").resolve())
-        if not Path(checkpoint).is_dir():
-            raise ModelError(
-                f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end."
-            )
-        _require_own_files(run, Path(checkpoint))
+        folder = model_folder(run)
+        require_own_files(run, folder)
+        checkpoint = str(folder)
     else:
         assert recipe is not None
         base, checkpoint = _as_recipe(recipe, ()), name
@@ -815,16 +826,17 @@ def _with_checkpoint(
     return run, with_overrides(with_overrides(base, fixed, said_by), overrides)
 
 
-def _require_own_files(run: Run, folder: Path) -> None:
-    """Refuse a model folder whose weights or tokenizer are not those that the run wrote."""
-    found = snapshot.digests(folder)
-    for name, digest in run.about.get("model", {}).items():
-        if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
-            raise ModelError(
-                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
-                where=str(folder / name),
-                fix="Put the file back, or train again; to measure a changed model, copy its folder and name the copy.",
-            )
+def _require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
+    """Refuse to measure a run on data that stand in no recipe."""
+    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=True)
+    given = (run.about.get("given") or {}).get("dataset") if run else None
+    named = any(change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides)
+    if run and given and not named:
+        raise RecipeError(
+            f"this run's data were given from Python ({given}), and its recipe does not have them",
+            where=str(run.path / "recipe.yaml"),
+            fix="Name data that can be read: dataset.path=... (and dataset.data_files=...), or --recipe RECIPE.",
+        )
 
 
 def _quoted(text: str) -> str:
@@ -864,6 +876,7 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
             yield
         return
     run.note(
+        format=FORMAT,
         id=run.id,
         name=recipe.name,
         status="preparing",
@@ -871,6 +884,8 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
         seed=recipe.seed,
         started=now(),
         pid=os.getpid(),
+        host=platform.node(),
+        best=recipe.evaluate.best,
         command=sys.argv,
         versions=snapshot.versions(),
         machine=snapshot.machine(),

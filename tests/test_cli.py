@@ -213,7 +213,7 @@ def test_runs_are_listed_shown_and_compared(hfpipe_command: Callable[..., Any], 
     plain = hfpipe_command("runs", "list", "--runs-dir", two_runs)
     assert plain.code == 0
     assert "damaged" in plain.out
-    assert "undefined" in plain.out
+    assert "f1 0.2000" in plain.out
     assert "seed: 2" in hfpipe_command("runs", "show", "sec", "--runs-dir", two_runs).out
 
 
@@ -228,7 +228,7 @@ def test_runs_are_deleted_only_when_it_is_said(
     assert hfpipe_command("runs", "delete", "", "--yes", "--runs-dir", two_runs).code == 2
     assert (two_runs / "first").is_dir()
     done = hfpipe_command("runs", "delete", "first", "--yes", "--runs-dir", two_runs, "--json")
-    assert done.json == {"deleted": str(two_runs / "first")}
+    assert done.json == {"deleted": [str(two_runs / "first")]}
     assert not (two_runs / "first").exists()
 
 

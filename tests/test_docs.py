@@ -32,3 +32,11 @@ def test_the_guide_shows_every_kind_of_task() -> None:
     kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block for block in BLOCKS)}
     assert kinds | {"text-classification"} == set(Kind.__args__)
     assert len(BLOCKS) >= 7
+
+
+def test_the_recipe_of_the_tracking_guide_is_valid(tmp_path: Path) -> None:
+    """The block of docs/tracking.md, beside the recipe that it extends."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "tracking.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(block, encoding="utf-8")
+    assert load_recipe(file).tracking == ("trackio", "tensorboard")

@@ -34,9 +34,10 @@ LAYERS = [
         "scoring",
         "seeds_page",
     ],
-    ["prediction", "submission"],
-    ["pipeline", "probes"],
+    ["prediction", "submission", "tracking"],
+    ["export", "pipeline", "probes", "runs_page"],
     ["comparison", "doctor", "seeds"],
+    ["reproduction"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back
 ]

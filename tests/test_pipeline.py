@@ -303,7 +303,7 @@ def test_a_loss_that_is_no_number_stops_the_run(train: Callable[..., hfpipe.Run]
     ("overrides", "told"),
     [
         (["loss.name=focal", "loss.gamma=x"], "gamma"),
-        (["trainer.report_to=nowhere"], "Trainer refused its options: nowhere is not supported"),
+        (["trainer.torch_empty_cache_steps=-1"], "Trainer refused its options: `torch_empty_cache_steps` must be"),
     ],
 )
 def test_what_only_training_finds_out_is_a_recipe_error(

@@ -430,6 +430,9 @@ class Checkpoints(Section):
     """Keep the best checkpoint by `evaluate.best` too, and end with its weights."""
 
 
+Tracker = Literal["trackio", "tensorboard", "wandb", "mlflow"]
+
+
 class Recipe(Section):
     """What to fine-tune and how: frozen data, from YAML and back to YAML."""
 
@@ -460,6 +463,9 @@ class Recipe(Section):
     allow_code: bool = False
     """Allow what runs code that comes with neither hfpipe nor an installed package: a metric script from a file, or from
     the Hub at the commit that its `revision` names."""
+    tracking: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = ()
+    """Trackers that are told every step and evaluation, the same from both engines: `trackio`, `tensorboard`, `wandb`,
+    `mlflow`. What they write is under `tracking/` in the run folder."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else that transformers' TrainingArguments takes, by its own name; read by the trainer engine only."""
 
@@ -495,6 +501,8 @@ class Recipe(Section):
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
             )
         self._require_calibratable()
+        if len(set(self.tracking)) < len(self.tracking):
+            raise PydanticCustomError("idle", "`tracking` names a tracker twice")
         if self.trainer and self.engine == "loop":
             raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
         if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
@@ -587,4 +595,7 @@ def json_schema() -> dict[str, Any]:
         listed = schema["$defs"][section]["properties"][field]
         about = {key: listed.pop(key) for key in ("description", "default", "title") if key in listed}
         schema["$defs"][section]["properties"][field] = {"anyOf": [{"type": "string"}, listed], **about}
+    listed = schema["properties"]["tracking"]
+    about = {key: listed.pop(key) for key in ("description", "default", "title")}
+    schema["properties"]["tracking"] = {"anyOf": [listed["items"], listed], **about}
     return schema

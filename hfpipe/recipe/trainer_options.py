@@ -50,6 +50,7 @@ OWNED: dict[str, str] = {
     "remove_unused_columns": "task.text and task.label",
     "auto_find_batch_size": "train.batch_size and train.accumulate",
     "resume_from_checkpoint": "nothing: not a setting of the recipe",
+    "report_to": "tracking: [...], which both engines feed with the same keys",
     "push_to_hub": "nothing: publishing is not part of training",
     "hub_token": "nothing: a token never stands in a recipe",
 }
@@ -81,6 +82,7 @@ OLD_NAMES: dict[str, str] = {
     "load_best_model_at_end": "checkpoints.keep_best",
     "save_total_limit": "checkpoints.keep_last",
     "output_dir": "--runs-dir",
+    "report_to": "tracking",
     "fp16": "train.precision: fp16",
     "bf16": "train.precision: bf16",
 }

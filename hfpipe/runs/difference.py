@@ -8,7 +8,7 @@ from typing import Any
 from hfpipe.runs.groups import Group
 from hfpipe.runs.store import Run
 
-_COMPARED = ("device", "precision", "versions", "machine", "commit", "identity")
+_COMPARED = ("device", "precision", "threads", "processes", "versions", "machine", "commit", "identity")
 _MISSING = "(not there)"
 
 

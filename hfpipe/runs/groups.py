@@ -118,7 +118,12 @@ def require_idle(name: str, about: dict[str, Any]) -> None:
         RecipeError: with the process.
     """
     pid = about.get("pid")
-    if about.get("status") in ("preparing", "running") and pid != os.getpid() and _is_alive(pid):
+    if (
+        about.get("status") in ("preparing", "running")
+        and isinstance(pid, int)
+        and pid != os.getpid()
+        and _is_alive(pid)
+    ):
         raise RecipeError(f"{name!r} is running (process {pid})", fix="Wait for it, or stop it first.")
 
 

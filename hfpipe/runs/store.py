@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import time
@@ -22,6 +24,9 @@ from hfpipe.runs.discretion import discreet
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
 _PREDICT = "hfpipe.pipeline:predict"
+FORMAT = 1
+"""What `run.json` and the files beside it look like; a greater number in a run means that this hfpipe is too old."""
+
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # Windows
 
 
@@ -35,12 +40,12 @@ class Run:
 
     Attributes:
         path: the folder.
-        id: its name.
+        id: its name; of a run in a group `GROUP/NAME`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: str | None = None) -> None:
         self.path = path
-        self.id = path.name
+        self.id = run_id or path.name
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path, name: str | None = None) -> Run:
@@ -126,21 +131,65 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What `run.json` says: id, status, versions, commit, device, seed, hashes."""
-        return dict(self.read_json("run.json") or {"id": self.id})
+        """What `run.json` says: id, status, versions, commit, device, seed, hashes.
+
+        Raises:
+            RecipeError: it can't be read, or a newer hfpipe wrote it in a form that this one does not know.
+        """
+        about = self._said()
+        if _is_newer(about):
+            raise RecipeError(
+                f"run {self.id!r} was written by hfpipe {_version(about)} in format {about['format']}; this is hfpipe "
+                f"{_own_version()}, which reads formats up to {FORMAT}",
+                where=str(self.path / "run.json"),
+                fix=f"Read it with hfpipe {_version(about)} or newer.",
+            )
+        return about
+
+    def _said(self) -> dict[str, Any]:
+        about = self.read_json("run.json") or {"id": self.id}
+        if not isinstance(about, dict):
+            raise RecipeError(
+                f"a {type(about).__name__}, not an object",
+                where=str(self.path / "run.json"),
+                fix="The run was damaged; train it again.",
+            )
+        return about
 
     @property
     def status(self) -> str:
-        """preparing, running, finished, failed or stopped; damaged when `run.json` can't be read."""
+        """preparing, running, finished, failed or stopped.
+
+        Also `died` when the process is gone without having said so, `damaged` when `run.json` can't be read, and `newer`
+        when it has a format that this hfpipe does not know.
+        """
         try:
-            return str(self.about.get("status", "unknown"))
+            about = self._said()
         except RecipeError:
             return "damaged"
+        if _is_newer(about):
+            return "newer"
+        status = str(about.get("status", "unknown"))
+        return "died" if status in _AT_WORK and _is_gone(about) else status
 
     @property
     def recipe(self) -> Recipe:
-        """The fully resolved recipe."""
-        return load_recipe(self.path / "recipe.yaml")
+        """The fully resolved recipe.
+
+        Raises:
+            RecipeError: it has mistakes, such as fields of another hfpipe, which is then named.
+        """
+        try:
+            return load_recipe(self.path / "recipe.yaml")
+        except RecipeError as error:
+            wrote, own = _version(self.about), _own_version()
+            if wrote in (own, _UNKNOWN):
+                raise
+            raise RecipeError(
+                f"run {self.id!r} was written by hfpipe {wrote}, and its recipe has what this hfpipe {own} does not read:\n"
+                f"{error}",
+                fix=f"Read it with hfpipe {wrote}, or mend a copy of that recipe.",
+            ) from None
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -149,16 +198,32 @@ class Run:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every whole line of `records.jsonl`; a last line cut short by a crash is left out."""
+        """Every whole line of `records.jsonl`; what a crash cut short is left out, see `broken_lines`."""
+        return self._read_records()[0]
+
+    @property
+    def broken_lines(self) -> list[int]:
+        """The lines of `records.jsonl`, from 1, that are no whole record."""
+        return self._read_records()[1]
+
+    def _read_records(self) -> tuple[list[dict[str, Any]], list[int]]:
         try:
-            lines = (self.path / "records.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.path / "records.jsonl").read_bytes().split(b"\n")  # a text may hold other line ends
         except FileNotFoundError:
-            return []
-        found = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-        return found
+            return [], []
+        found, broken = [], []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:  # not JSON, or a character cut in two
+                record = None
+            if isinstance(record, dict):
+                found.append(record)
+            else:
+                broken.append(number)
+        return found, broken
 
     def model(self) -> Any:
         """The fine-tuned model, in evaluation mode, as transformers loads it from `model/`."""
@@ -222,14 +287,19 @@ def check_id(name: str) -> None:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """The runs in a folder, newest first; one whose `run.json` is damaged comes last and hides no other."""
-    found = [Run(path.parent) for path in folder.glob("*/run.json")]
+    """The runs in a folder and in the groups there, newest first by what they say themselves.
+
+    One whose `run.json` is damaged comes last and hides no other.
+    """
+    files = [*folder.glob("*/run.json"), *folder.glob("*/*/run.json")]
+    places = [file.parent for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    found = [Run(place, place.relative_to(folder).as_posix()) for place in places]
     return sorted(found, key=lambda run: (_started(run), run.id), reverse=True)
 
 
 def _started(run: Run) -> str:
     with contextlib.suppress(RecipeError):
-        return str(run.about.get("started", ""))
+        return str(run._said().get("started", ""))
     return ""
 
 
@@ -245,13 +315,28 @@ def find_run(name: str, folder: Path) -> Run:
     ids = [run.id for run in list_runs(folder)]
     matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
     if len(matches) == 1:
-        return Run((folder / matches[0]).resolve())
+        return Run((folder / matches[0]).resolve(), matches[0])
     if matches:
-        raise RecipeError(f"{name!r} begins {len(matches)} run ids", where=str(folder), allowed=", ".join(matches[:8]))
+        more = f" and {len(matches) - 8} more" if len(matches) > 8 else ""
+        raise RecipeError(
+            f"{name!r} begins {len(matches)} run ids",
+            where=str(folder),
+            allowed=", ".join(matches[:8]) + more,
+            fix="Say more of the one you mean.",
+        )
     raise RecipeError(
-        f"no run {name!r} in {folder}{near(name, ids)}",
+        f"no run {name!r} in {folder}{near(name, ids) or _near_start(name, ids)}",
         allowed=f"a run folder, or one of {', '.join(ids[:8])}" if ids else "a run folder; there are no runs here yet",
     )
+
+
+def _near_start(name: str, ids: list[str]) -> str:
+    """The same as `near` for a mistyped start: `mrcp` is nearer to `mrpc-20260101-120000` than its length says."""
+    starts: dict[str, str] = {}
+    for run_id in ids:
+        starts.setdefault(run_id[: len(name)], run_id)
+    close = difflib.get_close_matches(name, list(starts), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(starts[start]) for start in close)}?" if close else ""
 
 
 def delete_run(run: Run) -> None:
@@ -260,14 +345,66 @@ def delete_run(run: Run) -> None:
     Raises:
         RecipeError: it is still running.
     """
-    if run.status in ("preparing", "running") and _is_alive(run.about.get("pid")):
-        raise RecipeError(f"run {run.id!r} is running (process {run.about['pid']})", fix="Stop it first.")
-    shutil.rmtree(run.path)
+    require_at_rest(run)
+    leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
+    os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
+    shutil.rmtree(leaving)
 
 
-def _is_alive(pid: Any) -> bool:
-    if not isinstance(pid, int):
-        return False
+def require_at_rest(run: Run) -> None:
+    """Refuse a run that is at work.
+
+    Raises:
+        RecipeError: with its process, and its machine when that is another one.
+    """
+    try:
+        about = run._said()
+    except RecipeError:
+        return  # damaged: no process writes it as it should
+    pid = about.get("pid")
+    if about.get("status") not in _AT_WORK or _is_gone(about):
+        return
+    if not _is_here(about):
+        raise RecipeError(
+            f"run {run.id!r} says that it is running on {about['host']} (process {pid})",
+            fix="Stop it there first; if that machine is gone, remove the folder by hand.",
+        )
+    if isinstance(pid, int):
+        raise RecipeError(f"run {run.id!r} is running (process {pid})", fix="Stop it first.")
+
+
+_AT_WORK = ("preparing", "running")
+_UNKNOWN = "of unknown version"
+
+
+def _is_gone(about: dict[str, Any]) -> bool:
+    """Whether the process of a run is known and not there any more."""
+    pid = about.get("pid")
+    return isinstance(pid, int) and _is_here(about) and not _is_alive(pid)
+
+
+def _is_here(about: dict[str, Any]) -> bool:
+    """Whether a run was started on this machine, as far as it says."""
+    return bool(about.get("host", platform.node()) == platform.node())
+
+
+def _is_newer(about: dict[str, Any]) -> bool:
+    written = about.get("format", 1)
+    return not isinstance(written, int) or written > FORMAT
+
+
+def _version(about: dict[str, Any]) -> str:
+    """The hfpipe that wrote a run."""
+    return str((about.get("versions") or {}).get("hfpipe", _UNKNOWN))
+
+
+def _own_version() -> str:
+    from importlib.metadata import version
+
+    return version("hfpipe")
+
+
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

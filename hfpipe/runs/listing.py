@@ -1,0 +1,162 @@
+"""What a list of runs shows of each: read from the runs' own files, never from the times of those files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe.catalog import near
+from hfpipe.runs.store import Run, list_runs
+
+STATUSES = (
+    "preparing",
+    "running",
+    "finished",
+    "failed",
+    "stopped",
+    "interrupted",
+    "died",
+    "damaged",
+    "newer",
+    "unknown",
+)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def table(
+    folder: Path,
+    *,
+    recipe: str | None = None,
+    status: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """One row a run, the newest first.
+
+    Args:
+        folder: of the runs.
+        recipe: only runs of the recipe of that name.
+        status: only runs with that status.
+        since: only runs started at that time or later, see `moment`.
+        until: only runs started no later; a day counts whole.
+        limit: no more rows than that.
+
+    Returns:
+        Rows with `id`, `path`, `recipe`, `engine`, `status`, `metric` ({name: number or None}, the figure that the
+        recipe calls best, else its first one), `metrics`, `started` (ISO 8601, UTC), `seconds` from start to end or to now,
+        and `problem` where something of the run can't be read.
+
+    Raises:
+        RecipeError: a status or a time that is none.
+    """
+    if status is not None and status not in STATUSES:
+        raise RecipeError(
+            f"unknown status {status!r}{near(status, STATUSES)}", where="--status", allowed=", ".join(STATUSES)
+        )
+    first = moment(since, "--since") if since else None
+    last = moment(until, "--until", end_of_day=True) if until else None
+    rows: list[dict[str, Any]] = []
+    for run in list_runs(folder):
+        if limit is not None and len(rows) >= limit:
+            break
+        found = row(run)
+        started = _time(found["started"])
+        if (recipe is not None and found["recipe"] != recipe) or (status is not None and found["status"] != status):
+            continue
+        if (first or last) and started is None:
+            continue
+        if (first and started and started < first) or (last and started and started > last):
+            continue
+        rows.append(found)
+    return rows
+
+
+def row(run: Run) -> dict[str, Any]:
+    """What the list shows of one run, whatever state its files are in."""
+    about: dict[str, Any] = {}
+    metrics: dict[str, float | None] = {}
+    problem = None
+    try:
+        about = run.about
+        metrics = run.metrics
+    except RecipeError as error:
+        problem = str(error)
+    status = run.status
+    started = _time(about.get("started"))
+    ended = _time(about.get("ended")) or (datetime.now(UTC) if status in ("preparing", "running") else None)
+    return {
+        "id": run.id,
+        "path": str(run.path),
+        "recipe": about.get("name"),
+        "engine": about.get("engine"),
+        "status": status,
+        "metric": deciding(run, about, metrics),
+        "metrics": metrics,
+        "started": about.get("started"),
+        "seconds": (ended - started).total_seconds() if started and ended else None,
+        "problem": problem,
+    }
+
+
+def deciding(run: Run, about: dict[str, Any], metrics: dict[str, float | None]) -> dict[str, float | None]:
+    """The figure that says how good a run is: the recipe's `evaluate.best`, else the first beside the loss."""
+    if not metrics:
+        return {}
+    best = about.get("best")
+    if "best" not in about:  # written before run.json said it
+        try:
+            best = run.recipe.evaluate.best
+        except RecipeError:
+            best = None
+    name = best if best in metrics else next((name for name in metrics if name != "loss"), "loss")
+    return {name: metrics[name]}
+
+
+def recipe_names(folder: Path) -> list[str]:
+    """The names of the recipes that the runs of a folder have, each once."""
+    return list(dict.fromkeys(found["recipe"] for found in map(row, list_runs(folder)) if found["recipe"]))
+
+
+def moment(text: str, where: str, *, end_of_day: bool = False) -> datetime:
+    """A time: a date or time in ISO 8601, local unless it says otherwise, or how long ago (`30m`, `12h`, `7d`, `2w`).
+
+    Args:
+        text: what was given.
+        where: the option, for the message.
+        end_of_day: a date without a time means its last moment.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+    if ago:
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise RecipeError(
+            f"{text!r} is no time",
+            where=where,
+            allowed="a date (2026-11-21), a time (2026-11-21T14:30), 30m, 12h, 7d, 2w",
+        ) from None
+    if end_of_day and re.fullmatch(r"[\dW-]{7,10}", text):
+        found += timedelta(days=1) - timedelta(microseconds=1)
+    return found.astimezone(UTC)
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def notices(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The texts of the notices among records, each once, in order."""
+    return list(dict.fromkeys(str(one.get("text", "")) for one in records if one.get("type") == "notice"))

@@ -1,0 +1,39 @@
+"""The files that a run wrote into `model/`, and whether they are still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfpipe.errors import ModelError
+from hfpipe.runs import snapshot
+from hfpipe.runs.store import Run
+
+
+def model_folder(run: Run) -> Path:
+    """The folder with the weights of a run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = (run.path / "model").resolve()
+    if not folder.is_dir():
+        raise ModelError(
+            f"run {run.id!r} is {run.status} and has no model", where=str(run.path), fix="Train it to its end."
+        )
+    return folder
+
+
+def require_own_files(run: Run, folder: Path) -> None:
+    """Refuse a model folder whose weights or tokenizer are not those that the run wrote.
+
+    Raises:
+        ModelError: with the first such file.
+    """
+    found = snapshot.digests(folder)
+    for name, digest in run.about.get("model", {}).items():
+        if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
+            raise ModelError(
+                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
+                where=str(folder / name),
+                fix="Put the file back, or train again; to measure a changed model, copy its folder and name the copy.",
+            )

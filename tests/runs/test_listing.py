@@ -1,0 +1,336 @@
+"""Runs as people manage them: listed, filtered, shown, deleted; and runs that are broken or of another hfpipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe import Recipe, load_recipe
+from hfpipe.runs import Run, delete_run, find_run, list_runs, listing
+from hfpipe.runs.evaluations import write_evaluation
+from hfpipe.runs.store import FORMAT
+
+NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Any recipe."""
+    fields = {"dataset": {"path": "./d"}, "task": {"text": "s"}, "model": {"checkpoint": "./m"}, "name": "r"}
+    return load_recipe({**fields, "evaluate": {"metrics": ["accuracy", "f1"], "best": "f1"}})
+
+
+@pytest.fixture
+def make(tmp_path: Path, recipe: Recipe) -> Callable[..., Run]:
+    """Makes a run without training; `days` after the tenth of November."""
+
+    def made(run_id: str, days: float = 0, *, folder: str = "runs", **about: Any) -> Run:
+        run = Run.create(recipe, tmp_path / folder, run_id)
+        started = (NOON + timedelta(days=days)).isoformat()
+        run.note(**{"id": run_id, "name": "r", "status": "finished", "engine": "loop", "started": started, **about})
+        run.write_json("metrics.json", {"metrics": {"loss": 0.5, "accuracy": 0.75, "f1": 0.25}})
+        return run
+
+    return made
+
+
+def ids(folder: Path, **filters: Any) -> list[str]:
+    """The ids that the list shows."""
+    return [row["id"] for row in listing.table(folder, **filters)]
+
+
+@pytest.fixture
+def dead() -> int:
+    """The id of a process that is gone."""
+    done = subprocess.Popen(["true"])
+    done.wait()
+    return done.pid
+
+
+def test_the_order_is_by_what_runs_say(make: Callable[..., Run], tmp_path: Path) -> None:
+    """Newest first by `started`, whatever the times of the files are, and groups among the others."""
+    old, new = make("old"), make("new", 2)
+    make("seed-1", 1, folder="runs/group")
+    for file in [old.path, *old.path.iterdir()]:
+        os.utime(file, (4e9, 4e9))
+    for file in [new.path, *new.path.iterdir()]:
+        os.utime(file, (1, 1))
+    assert ids(tmp_path / "runs") == ["new", "group/seed-1", "old"]
+
+
+def test_a_run_in_a_group_is_found_by_both_names(make: Callable[..., Run], tmp_path: Path) -> None:
+    """`GROUP/NAME`, a start of it, and the path lead to it; its name alone does not."""
+    run = make("seed-1", folder="runs/group")
+    for name in ("group/seed-1", "group/s", "gro", str(run.path)):
+        assert find_run(name, tmp_path / "runs").path == run.path.resolve()
+    assert find_run("group/s", tmp_path / "runs").id == "group/seed-1"
+    with pytest.raises(RecipeError, match="no run 'seed-1'"):
+        find_run("seed-1", tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, ["late", "middle", "early"]),
+        ({"limit": 2}, ["late", "middle"]),
+        ({"recipe": "other"}, ["middle"]),
+        ({"recipe": "r", "limit": 1}, ["late"]),
+        ({"status": "failed"}, ["early"]),
+        ({"since": "2026-11-11T00:00+00:00"}, ["late", "middle"]),
+        ({"until": "2026-11-12T12:00:00+00:00"}, ["middle", "early"]),
+        ({"since": "2026-11-12", "until": "2026-11-12"}, ["middle"]),
+        ({"since": "2026-12-01"}, []),
+    ],
+)
+def test_the_list_can_be_narrowed(
+    make: Callable[..., Run], tmp_path: Path, filters: dict[str, Any], expected: list[str]
+) -> None:
+    """Recipe, status and time leave what they should; a day named as the end counts whole."""
+    make("early", status="failed")
+    make("middle", 2, name="other")
+    make("late", 4)
+    assert ids(tmp_path / "runs", **filters) == expected
+
+
+def test_times_may_be_how_long_ago(make: Callable[..., Run], tmp_path: Path) -> None:
+    """Hours and days count back from now."""
+    for hours in (1, 30):
+        make(f"h{hours}", started=(datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="seconds"))
+    runs = tmp_path / "runs"
+    assert ids(runs, since="12h") == ["h1"]
+    assert ids(runs, since="7d") == ["h1", "h30"]
+    assert ids(runs, until="90m") == ["h30"]
+    assert ids(runs, until="2w") == []
+
+
+@pytest.mark.parametrize("text", ["yesterday", "7", "7y", "2026-13-01", "", "d"])
+def test_what_is_no_time_is_told(text: str) -> None:
+    """With the option and what would be one."""
+    with pytest.raises(RecipeError, match=r"--since: .* is no time; allowed: a date"):
+        listing.moment(text, "--since")
+
+
+def test_an_unknown_status_is_told(tmp_path: Path) -> None:
+    """With the near one and all of them."""
+    with pytest.raises(RecipeError, match=r"did you mean 'finished'.*allowed: preparing, running"):
+        listing.table(tmp_path, status="finishd")
+
+
+def test_the_deciding_figure_is_shown(make: Callable[..., Run], tmp_path: Path) -> None:
+    """The recipe's best, from run.json or from the recipe; else the first that is no loss; else the loss."""
+    run = make("a")
+    assert listing.row(run)["metric"] == {"f1": 0.25}
+    run.note(best="accuracy")
+    assert listing.row(run)["metric"] == {"accuracy": 0.75}
+    run.note(best=None)
+    assert listing.row(run)["metric"] == {"accuracy": 0.75}
+    run.write_json("metrics.json", {"metrics": {"loss": 0.5}})
+    assert listing.row(run)["metric"] == {"loss": 0.5}
+    run.write_json("metrics.json", {"metrics": {}})
+    assert listing.row(run)["metric"] == {}
+
+
+def test_a_run_whose_process_is_gone_died(make: Callable[..., Run], dead: int) -> None:
+    """Only when that process was on this machine, and only when the run had not ended."""
+    run = make("a", status="running", pid=dead, host=platform.node())
+    assert run.status == "died"
+    assert listing.row(run)["seconds"] is None
+    run.note(host="elsewhere")
+    assert run.status == "running"
+    with pytest.raises(RecipeError, match="running on elsewhere"):
+        delete_run(run)
+    run.note(host=platform.node(), pid=os.getpid())
+    assert run.status == "running"
+    assert listing.row(run)["seconds"] > 0
+    run.note(pid=dead, status="stopped")
+    assert run.status == "stopped"
+    run.note(status="preparing")
+    delete_run(run)
+    assert not run.path.exists()
+    assert not list(run.path.parent.iterdir())
+
+
+def test_broken_lines_of_the_records_are_left_out_and_said(
+    make: Callable[..., Run], hfpipe_command: Callable[..., Any]
+) -> None:
+    """A last line cut short, also inside a character, and broken ones in the middle: every whole one is used."""
+    run = make("a")
+    lines = [
+        b'{"type": "step", "step": 1}',
+        b'{"type": "st',
+        b"12",
+        '{"text": "a\u2028b", "type": "notice"}'.encode(),
+        b"\xff",
+    ]
+    run.path.joinpath("records.jsonl").write_bytes(b"\n".join([*lines, b'{"type": "notice", "text": "caf\xc3']))
+    assert [record["type"] for record in run.records] == ["step", "notice"]
+    assert run.records[1]["text"] == "a\u2028b"
+    assert run.broken_lines == [2, 3, 5, 6]
+    shown = hfpipe_command("runs", "show", run.path)
+    assert shown.code == 0
+    assert "lines 2, 3, 5, 6 are no whole records and are left out; 2 are used" in shown.err
+    assert hfpipe_command("runs", "show", run.path, "--json").json["broken_records"] == [2, 3, 5, 6]
+    assert hfpipe_command("runs", "list", "--runs-dir", run.path.parent).code == 0
+
+
+def test_a_newer_format_is_refused_with_both_versions(
+    make: Callable[..., Run], hfpipe_command: Callable[..., Any]
+) -> None:
+    """The run is listed as newer, hides no other, and reading it names the two versions."""
+    from importlib.metadata import version
+
+    run = make("a", format=FORMAT + 1, versions={"hfpipe": "9.1.0"})
+    make("b", -1)
+    listed = hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json").json["runs"]
+    assert [(row["id"], row["status"]) for row in listed] == [("a", "newer"), ("b", "finished")]
+    assert "9.1.0" in listed[0]["problem"]
+    shown = hfpipe_command("runs", "show", run.path)
+    assert shown.code == 2
+    assert f"written by hfpipe 9.1.0 in format {FORMAT + 1}; this is hfpipe {version('hfpipe')}" in shown.err
+
+
+def test_a_run_without_a_format_is_read(make: Callable[..., Run]) -> None:
+    """Runs of before there was a number."""
+    assert make("a").about["engine"] == "loop"
+
+
+def test_a_recipe_of_another_version_is_told(make: Callable[..., Run], hfpipe_command: Callable[..., Any]) -> None:
+    """Which fields this hfpipe does not know, and which version wrote them; of its own version the mistake alone."""
+    run = make("a", versions={"hfpipe": "9.1.0"})
+    with open(run.path / "recipe.yaml", "a", encoding="utf-8") as file:
+        file.write("distill: {teacher: big}\nsweep: 3\n")
+    shown = hfpipe_command("runs", "show", run.path)
+    assert shown.code == 2
+    for told in ("was written by hfpipe 9.1.0", "distill: unknown field", "sweep: unknown field", "with hfpipe 9.1.0"):
+        assert told in shown.err
+    assert (
+        hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json").json["runs"][0]["status"] == "finished"
+    )
+    run.note(versions={})
+    with pytest.raises(RecipeError) as caught:
+        _ = run.recipe
+    assert "was written by" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "3", "{", "\x00"])
+def test_a_damaged_run_json_hides_no_other(
+    make: Callable[..., Run], hfpipe_command: Callable[..., Any], content: str
+) -> None:
+    """Whatever stands in it, the list works and the run can be deleted."""
+    run = make("a")
+    make("b")
+    (run.path / "run.json").write_text(content)
+    listed = hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json")
+    assert listed.code == 0
+    assert {row["id"] for row in listed.json["runs"]} == {"a", "b"}
+    assert hfpipe_command("runs", "list", "--runs-dir", run.path.parent).code == 0
+    assert hfpipe_command("runs", "delete", "a", "--yes", "--runs-dir", run.path.parent).code == 0
+    assert [one.id for one in list_runs(run.path.parent)] == ["b"]
+
+
+def test_damaged_metrics_are_told_in_the_list(make: Callable[..., Run], hfpipe_command: Callable[..., Any]) -> None:
+    """The row is there, without figures, and says why."""
+    run = make("a")
+    (run.path / "metrics.json").write_text("{")
+    (row,) = hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json").json["runs"]
+    assert (row["metric"], row["status"]) == ({}, "finished")
+    assert "metrics.json: not JSON" in row["problem"]
+    assert "metrics.json: not JSON" in hfpipe_command("runs", "list", "--runs-dir", run.path.parent).out.replace(
+        "\n", ""
+    )
+
+
+def test_show_tells_notices_model_and_evaluations(make: Callable[..., Run], hfpipe_command: Callable[..., Any]) -> None:
+    """With --json and for a person."""
+    run = make("a", given={"loss": "mine:focal"})
+    run.append({"type": "notice", "text": "one class is rare"})
+    (run.path / "model").mkdir()
+    figures = {"metrics": {"f1": 0.25}, "intervals": {"f1": [0.125, 0.375]}, "examples": 408}
+    write_evaluation(run, "validation", figures, [])
+    shown = hfpipe_command("runs", "show", run.path, "--json").json
+    assert shown["notices"] == ["one class is rare"]
+    assert shown["model_folder"] == str(run.path / "model")
+    assert shown["evaluations"] == {"validation": figures}
+    plain = hfpipe_command("runs", "show", run.path).out
+    for told in (
+        "notice   one class is rare",
+        str(run.path / "model"),
+        "validation: f1 0.2500 (0.1250 to 0.3750)",
+        "408",
+    ):
+        assert told in plain
+    assert "loss (mine:focal): from Python" in plain
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mrcp", "did you mean 'mrpc-20261101-12000[01]'"),
+        ("mrpc-20261101-12000", "begins 2 run ids"),
+        ("colla-20261103-120000", "did you mean 'cola-20261103-120000'"),
+        ("zzz", "no run 'zzz'"),
+    ],
+)
+def test_a_mistaken_name_is_told_with_what_is_near(
+    make: Callable[..., Run], tmp_path: Path, name: str, told: str
+) -> None:
+    """A mistyped start, a start of several, a mistyped whole id, and nothing near."""
+    for run_id in ("mrpc-20261101-120000", "mrpc-20261101-120001", "cola-20261103-120000"):
+        make(run_id)
+    with pytest.raises(RecipeError, match=told) as caught:
+        find_run(name, tmp_path / "runs")
+    assert caught.value.exit_code == 2
+
+
+def test_an_empty_list_says_why(make: Callable[..., Run], hfpipe_command: Callable[..., Any], tmp_path: Path) -> None:
+    """No runs at all, none that match, or no run of a recipe of that name."""
+    runs = tmp_path / "runs"
+    assert hfpipe_command("runs", "list", "--runs-dir", runs).out.startswith("no runs in ")
+    make("a", name="mrpc")
+    assert hfpipe_command("runs", "list", "--since", "1h", "--status", "failed", "--runs-dir", runs).out.startswith(
+        "no such"
+    )
+    assert "did you mean 'mrpc'" in hfpipe_command("runs", "list", "--recipe", "mrcp", "--runs-dir", runs).out
+
+
+def test_several_runs_are_deleted_together_or_not_at_all(
+    make: Callable[..., Run], hfpipe_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that runs or is not there keeps all; one named twice is deleted once."""
+    runs = tmp_path / "runs"
+    make("a")
+    make("b")
+    busy = make("busy", status="running", pid=os.getpid(), host=platform.node())
+    for names, told in ((["a", "busy"], "is running"), (["a", "nowhere"], "no run 'nowhere'")):
+        refused = hfpipe_command("runs", "delete", *names, "--yes", "--runs-dir", runs)
+        assert (refused.code, told in refused.err) == (2, True)
+    assert len(list_runs(runs)) == 3
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert "Say --yes" in hfpipe_command("runs", "delete", "a", "b", "--runs-dir", runs).err
+    done = hfpipe_command("runs", "delete", "a", "b", "a", "--yes", "--runs-dir", runs, "--json")
+    assert done.json == {"deleted": [str(runs / "a"), str(runs / "b")]}
+    assert [path.name for path in runs.iterdir()] == [busy.id]
+
+
+def test_the_list_is_one_object(make: Callable[..., Run], hfpipe_command: Callable[..., Any]) -> None:
+    """With every column, as numbers."""
+    run = make("a", ended=(NOON + timedelta(seconds=90)).isoformat())
+    (row,) = hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json").json["runs"]
+    assert row["seconds"] == 90
+    assert (row["recipe"], row["engine"], row["path"]) == ("r", "loop", str(run.path))
+    assert json.dumps(row)
+    table = hfpipe_command("runs", "list", "--runs-dir", run.path.parent).out
+    assert "1m30s" in table
+    assert "f1 0.2500" in table
+    run.write_json("metrics.json", {"metrics": {"f1": None}})
+    assert "f1 undefined" in hfpipe_command("runs", "list", "--runs-dir", run.path.parent).out
