@@ -99,6 +99,7 @@ def test_where_two_runs_part(train: Callable[..., hfpipe.Run]) -> None:
     found = compare_runs(first, second, {})
     assert found.max_abs_weight_difference == pytest.approx(1)
     assert (found.weights_equal, found.metrics_equal, found.first_differing_step) == (False, True, 6)
+    assert not found.equal
     assert "weights: not equal by at most 1" in found.lines()
 
 

@@ -32,6 +32,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         tried.append(address)
         raise OSError("no network in this test")
 
+    def unknown(host: Any, *arguments: Any, **options: Any) -> None:
+        tried.append(host)
+        raise OSError("no names in this test")
+
+    # Were the Hub's own switch on, nothing would be seen of a library that asks it.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "connect_ex", refuse)
     return tried
