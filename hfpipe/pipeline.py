@@ -132,6 +132,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             fresh=job.fresh,
             given=_given(parts if isinstance(engine, str | None) else {**parts, "engine": engine}),
         )
+        run.write_json("audit.json", job.audit.as_json())
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
     for notice in job.notices:
         emit({"type": "notice", "text": notice})
