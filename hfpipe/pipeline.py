@@ -198,6 +198,7 @@ def _finish(
     save: Callable[[Path], None],
 ) -> None:
     """Put the final weights and figures into the run; `seconds` is the time of the training alone."""
+    from hfpipe.model_card import write_card
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
@@ -233,7 +234,9 @@ def _finish(
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
-    run.note(rows=rows, model=snapshot.digests(run.path / "model"))
+    run.note(rows=rows)
+    write_card(run)
+    run.note(model=snapshot.digests(run.path / "model"))
 
 
 def _require_finite(model: Any) -> None:

@@ -20,9 +20,9 @@ LAYERS = [
     ["audit"],
     ["job"],
     ["engines"],
-    ["chatter", "data_page", "display", "peek", "report", "scale_check", "scoring"],
+    ["chatter", "data_page", "display", "model_card", "peek", "report", "scale_check", "scoring"],
     ["pipeline", "probes"],
-    ["comparison", "doctor"],
+    ["comparison", "doctor", "push"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back
 ]

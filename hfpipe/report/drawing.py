@@ -17,7 +17,7 @@ SERIES = ("#010201", "#010202", "#010203", "#010204", "#010205", "#010206")
 _VARIABLES = {INK: "var(--soft)", GRID: "var(--line)", PAPER: "var(--paper)"} | {
     colour: f"var(--series-{place})" for place, colour in enumerate(SERIES, start=1)
 }
-WIDTH, HEIGHT = 4.6, 2.5  # inches of 72 units; a phone shows the text of it at its own size
+WIDTH, HEIGHT = 4.4, 2.5  # inches of 72 units; a phone shows the text of it at its own size
 
 
 def draw(
@@ -55,7 +55,7 @@ def draw(
         paint(panels[0] if rows == 1 else panels)
         for panel in panels:
             if panel.get_legend_handles_labels()[0]:
-                panel.legend(frameon=False, labelcolor=INK, fontsize=8, handlelength=1.4)
+                panel.legend(frameon=False, labelcolor=INK, fontsize=9, handlelength=1.4)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     return Markup(_inline(text.getvalue(), name, told))  # matplotlib escapes its texts, `escape` the rest
@@ -63,7 +63,7 @@ def draw(
 
 def _plain(panel: Any) -> None:
     panel.patch.set_visible(False)
-    panel.tick_params(colors=INK, length=3, width=0.6, labelsize=8)
+    panel.tick_params(colors=INK, length=3, width=0.6, labelsize=9)
     panel.xaxis.label.set_color(INK)
     panel.yaxis.label.set_color(INK)
     panel.xaxis.get_offset_text().set_color(INK)

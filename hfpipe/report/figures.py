@@ -128,7 +128,7 @@ def _axis(panel: Any, mark: int | None, last: int | None) -> None:
 
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    panel.set_xlabel("step", fontsize=8)
+    panel.set_xlabel("step", fontsize=9)
     if last is not None:
         panel.set_xlim(-0.02 * last, 1.02 * last)
     if mark is not None:
@@ -183,8 +183,8 @@ def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
         panel.scatter(sure, right, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3)
         panel.set_xlim(-0.02, 1.03)
         panel.set_ylim(-0.03, 1.05)
-        panel.set_xlabel("confidence", fontsize=8)
-        panel.set_ylabel("accuracy", fontsize=8)
+        panel.set_xlabel("confidence", fontsize=9)
+        panel.set_ylabel("accuracy", fontsize=9)
 
     known = [f"{name} {number(value)}" for name, key in (("ECE", "ece"), ("Brier score", "brier"))
              if (value := (calibration or {}).get(key)) is not None]  # fmt: skip
@@ -206,8 +206,8 @@ def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
             panel.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=SERIES[0], edgecolor=PAPER,
                       linewidth=0.6)  # fmt: skip
             panel.axvline(0, color=INK, linewidth=0.9, linestyle=":")
-            panel.set_xlabel("said minus right", fontsize=8)
-            panel.set_ylabel("examples", fontsize=8)
+            panel.set_xlabel("said minus right", fontsize=9)
+            panel.set_ylabel("examples", fontsize=9)
 
         told = f"Histogram of {sum(counts):,} errors from {number(float(edges[0]))} to {number(float(edges[-1]))}."
         made.append(
@@ -222,8 +222,8 @@ def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
             low, high = float(shown.min()), float(shown.max())
             panel.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
             panel.scatter(shown[:, 0], shown[:, 1], s=9, color=SERIES[0], alpha=0.45, linewidths=0)
-            panel.set_xlabel("right", fontsize=8)
-            panel.set_ylabel("said", fontsize=8)
+            panel.set_xlabel("right", fontsize=9)
+            panel.set_ylabel("said", fontsize=9)
 
         some = f" One in {every:,} of {len(points):,} examples is drawn." if every > 1 else ""
         told = f"Scatter of what the model says against what is right, {len(shown):,} examples."
@@ -243,8 +243,8 @@ def lengths(split: str, histogram: Sequence[Sequence[int]]) -> Figure | None:
         panel.bar(starts, [count for _, count in histogram], width=widths, align="edge", color=SERIES[0], edgecolor=PAPER,
                   linewidth=0.6)  # fmt: skip
         _axis(panel, None, histogram[-1][0])
-        panel.set_xlabel("tokens", fontsize=8)
-        panel.set_ylabel("rows", fontsize=8)
+        panel.set_xlabel("tokens", fontsize=9)
+        panel.set_ylabel("rows", fontsize=9)
 
     told = f"Histogram of the tokens of a row of {split}: " + ", ".join(
         f"up to {edge:,}: {count:,}" for edge, count in histogram

@@ -132,10 +132,11 @@ def notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def without_places(text: str) -> str:
     """The text with every path of this machine cut down to its last part: `/home/me/data/pairs` is `.../pairs`."""
-    return _ABSOLUTE.sub(lambda found: f".../{_last(found.group())}", text)
+    return _ABSOLUTE.sub(lambda found: f".../{last_part(found.group())}", text)
 
 
-def _last(path: str) -> str:
+def last_part(path: str) -> str:
+    """The last folder or file of a path."""
     parts = [part for part in re.split(r"[/\\]", path) if part and part != "~"]
     return parts[-1] if parts else ""
 
