@@ -394,6 +394,40 @@ def peek(
 
 
 @app.command()
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAME/REPOSITORY on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may see it. [default: private]")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch. [default: the main one]")] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Upload the model of a run to the Hub, privately, after showing the files."""
+    from hfpipe import display
+    from hfpipe.push import push as run_push
+    from hfpipe.push import uploads
+    from hfpipe.runs import default_folder, find_run
+
+    found = find_run(run, runs_dir or default_folder())
+    files = uploads(found, repo)
+    if not as_json:
+        for one in files:
+            print(f"{one.size:>14,}  {one.name}", file=sys.stderr)
+        whole = f"{sum(one.size for one in files):,} bytes in {len(files)} files"
+        print(f"{whole} to {repo}, {'public' if public else 'private'}", file=sys.stderr)
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise RecipeError("nobody can be asked here", where=f"push {found.id}", fix="Say --yes.")
+        typer.confirm("Upload them?", abort=True, err=True)
+    done = run_push(found, repo, public=public, revision=revision, say=display.choose(silent=as_json).say)
+    if as_json:
+        _print_json({"run": str(found.path), **asdict(done)})
+    else:
+        print(done.url)
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="A YAML file, or the name of a shipped recipe.")
@@ -564,6 +598,22 @@ def runs_diff(
             console.print(row["text"], soft_wrap=True)
     for remark in compared["remarks"]:
         console.print(f"\nnote: {remark}", soft_wrap=True)
+
+
+@runs_app.command("report")
+def runs_report(
+    run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False
+) -> None:
+    """Write report.html of a run anew, with the evaluations made since."""
+    from hfpipe.report import write_report
+    from hfpipe.runs import default_folder, find_run
+
+    found = find_run(run, runs_dir or default_folder())
+    write_report(found)
+    if as_json:
+        _print_json({"run": str(found.path), "report": str(found.path / "report.html")})
+    else:
+        print(found.path / "report.html")
 
 
 @runs_app.command("delete")

@@ -171,6 +171,7 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             fresh=job.fresh,
             given=_given(parts if isinstance(engine, str | None) else {**parts, "engine": engine}),
         )
+        run.write_json("audit.json", job.audit.as_json())
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
     for notice in job.notices:
         emit({"type": "notice", "text": notice})
@@ -251,6 +252,7 @@ def _finish(
         seconds: the time of the training alone.
         save: writes model and tokenizer into a folder.
     """
+    from hfpipe.model_card import write_card
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
@@ -294,7 +296,9 @@ def _finish(
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, {**summary, "metrics": metrics})
-    run.note(rows=rows, model=snapshot.digests(run.path / "model"))
+    run.note(rows=rows)
+    write_card(run)
+    run.note(model=snapshot.digests(run.path / "model"))
 
 
 def _calibrate(job: Any, predicted: dict[str, Any], recorder: Recorder) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hfpipe.display import Display, Once, Silent
 from hfpipe.errors import HfpipeError, InterruptedRun, RecipeError, StoppedByUser
+from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs import Run, default_folder
 from hfpipe.runs.difference import differences, more_than_the_seed
@@ -237,7 +238,11 @@ def _remembered(group: Group, seed: int, *, main: bool) -> Iterator[None]:
 
 def _conclude(group: Group) -> None:
     """Write the summary of a group whose seeds are all trained."""
+    from hfpipe.report import write_group_report
+
     group.note(status="finished", ended=now(), summary=summarised(group))
+    with faults_told():
+        write_group_report(group.path, group.id, list(group.runs.values()), group.summary)
 
 
 def summarised(group: Group) -> dict[str, Any]:

@@ -28,6 +28,7 @@ LAYERS = [
         "glue",
         "labelled_file",
         "labelling",
+        "model_card",
         "peek",
         "report",
         "scale_check",
@@ -36,7 +37,7 @@ LAYERS = [
     ],
     ["prediction", "submission", "tracking"],
     ["export", "pipeline", "probes", "runs_page"],
-    ["comparison", "doctor", "seeds"],
+    ["comparison", "doctor", "push", "seeds"],
     ["reproduction"],
     ["cli"],
     ["__init__", "__main__"],  # the public names: nothing inside may import them back

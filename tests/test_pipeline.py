@@ -23,6 +23,7 @@ FILES = {  # what design.md promises, and what the transformers examples write; 
     "recipe.yaml",
     "run.json",
     "records.jsonl",
+    "audit.json",
     "metrics.json",
     "log.txt",
     "all_results.json",
