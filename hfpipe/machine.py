@@ -30,12 +30,16 @@ def as_machine_error(error: OSError) -> MachineError:
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
-    """Turn what the machine or the user does inside the block into hfpipe's errors."""
+def faults_told(after_stop: str = "Every finished step is in the run's records.jsonl.") -> Iterator[None]:
+    """Turn what the machine or the user does inside the block into hfpipe's errors.
+
+    Args:
+        after_stop: what is left when the user stops it, a full sentence.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        raise StoppedByUser("stopped by the user", fix="Every finished step is in the run's records.jsonl.") from None
+        raise StoppedByUser("stopped by the user", fix=after_stop) from None
     except HfpipeError:
         raise
     except MemoryError as error:

@@ -480,7 +480,7 @@ def predict(
         )
         return [row for one in windows for row in one]
     _require_window(window)
-    with _quiet(), faults_told():
+    with _quiet(), faults_told(after_stop=""):
         from hfpipe.prediction import label_rows
 
         labeller = _labeller(
@@ -527,7 +527,7 @@ def predict_file(
     kind = labelled_file.format_of(into, output_format)
     labelled_file.require_free(into, overwrite=overwrite)  # before the work, not after it
     resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
-    with _quiet(), faults_told():
+    with _quiet(), faults_told(after_stop=""):
         from hfpipe.prediction import label_into
 
         return label_into(
@@ -560,7 +560,7 @@ def predict_windows(
         The labels of some rows at a time, in the order of the input, as soon as the model has said them.
     """
     resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
-    with _quiet(), faults_told():
+    with _quiet(), faults_told(after_stop=""):
         from hfpipe.prediction import windows_of
 
         labeller = _labeller(target, recipe, overrides, lambda: resolved, display)
@@ -599,7 +599,7 @@ def predict_glue(
     reach_hub(resolved, display)
     from hfpipe.submission import submit
 
-    with _quiet(), faults_told():
+    with _quiet(), faults_told(after_stop=""):
         return submit(resolved, Path(folder), overwrite=overwrite, say=display.say)
 
 
@@ -617,14 +617,13 @@ def _of_input(
     from hfpipe.parts.formats import windows
 
     form = windows.format_of(str(source), input_format)
-    is_piped = str(source) == windows.STANDARD_INPUT
-    if not is_piped and not Path(source).expanduser().exists():
+    if str(source) != windows.STANDARD_INPUT and not Path(source).expanduser().exists():
         raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
     resolved = _for_rows(target, form, recipe, overrides, runs_dir)
-    if not is_piped:
+    if not windows.is_piped(str(source)):
         from hfpipe.prediction import windows_of
 
-        with _quiet(), faults_told():
+        with _quiet(), faults_told(after_stop=""):
             next(windows_of(resolved, str(source), form, window), None)
     return resolved, form
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from hfpipe.errors import RecipeError, StoppedByUser
 from hfpipe.labelled_file import Partial, next_digest
 from hfpipe.labelling import Labeller, columns_read
-from hfpipe.parts.formats.windows import STANDARD_INPUT, Window, given_windows, read_windows, require_columns
+from hfpipe.parts.formats.windows import STANDARD_INPUT, Window, given_windows, is_piped, read_windows, require_columns
 from hfpipe.recipe.schema import Recipe
 from hfpipe.rows import Say
 from hfpipe.runs.store import Run
@@ -107,9 +107,9 @@ def label_into(
     Raises:
         HfpipeError: with the exit code; whatever was labelled before is in `output.partial`.
     """
-    is_piped = source == STANDARD_INPUT
+    piped = is_piped(source)
     with Partial(output, _about(labeller, window), overwrite=overwrite) as partial:
-        windows = _behind(partial, lambda: windows_of(recipe, source, form, window), overwrite, is_piped)
+        windows = _behind(partial, lambda: windows_of(recipe, source, form, window), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
         if partial.begun_anew:
             say(partial.begun_anew)
@@ -125,7 +125,7 @@ def label_into(
                     say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (told - started):,.0f} a second")
             seconds = time.monotonic() - started
             if not partial.rows:
-                say(f"{'standard input' if is_piped else source} has no rows, and so {output} has none")
+                say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
             partial.finish(output, kind, _empty(labeller))
         except KeyboardInterrupt:
             fix = f"The same command goes on behind row {partial.rows:,}; {partial.path} has what was labelled."
@@ -133,16 +133,14 @@ def label_into(
         return Labelled(output, partial.rows, resumed, (partial.rows - resumed) / max(seconds, 1e-9))
 
 
-def _behind(
-    partial: Partial, read: Callable[[], Iterator[Window]], overwrite: bool, is_piped: bool
-) -> Iterator[Window]:
+def _behind(partial: Partial, read: Callable[[], Iterator[Window]], overwrite: bool, piped: bool) -> Iterator[Window]:
     """The windows of the input behind the rows that are labelled already, which must be the same rows."""
     windows, digest, rows = read(), next_digest("", {}), 0
     while rows < partial.rows and (one := next(windows, None)) is not None:
         digest, rows = next_digest(digest, one.values), rows + one.table.num_rows
     if (rows, digest) == (partial.rows, partial.digest):
         return windows
-    partial.refuse_input(overwrite=overwrite and not is_piped)  # what was read of a pipe is gone
+    partial.refuse_input(overwrite=overwrite and not piped)  # what was read of a pipe is gone
     return read()
 
 

@@ -27,6 +27,19 @@ def test_a_recipe_of_the_guide_is_valid(block: str, tmp_path: Path) -> None:
     assert load_recipe(file).name in block
 
 
+def test_the_options_of_the_prediction_guide_are_there() -> None:
+    """Every option that docs/prediction.md names is one of the two commands."""
+    from typer.main import get_command
+
+    from hfpipe.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    known = {name for command in ("predict", "glue-zip") for one in commands[command].params for name in one.opts}
+    named = set(re.findall(r"(?<!-)--[a-z][a-z-]+", (DOCS / "prediction.md").read_text(encoding="utf-8")))
+    assert len(named) >= 7
+    assert named <= known
+
+
 def test_the_guide_shows_every_kind_of_task() -> None:
     """One recipe of each kind is there, the first without saying its kind."""
     kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block for block in BLOCKS)}

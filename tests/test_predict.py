@@ -174,6 +174,16 @@ def test_a_pipe_is_labelled_before_it_ends(run: hfpipe.Run, monkeypatch: pytest.
         assert sum(map(len, labelled)) == 3
 
 
+def test_a_pipe_with_a_name_is_read_once(run: hfpipe.Run, tmp_path: Path) -> None:
+    """What a FIFO gives is all labelled: nothing of it is spent on a look before."""
+    pipe, rows = tmp_path / "rows.jsonl", rows_of(20)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_jsonl, args=(pipe, rows), daemon=True)
+    writer.start()
+    assert hfpipe.predict(run, pipe) == hfpipe.predict(run, rows)
+    writer.join(10)
+
+
 class Stub:
     """Labels without a model, and counts the windows that are alive while it does."""
 

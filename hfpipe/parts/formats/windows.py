@@ -82,6 +82,11 @@ def format_of(source: str, given: str | None) -> str:
     return found
 
 
+def is_piped(source: str) -> bool:
+    """Whether an input can be read only once: standard input, or a pipe with a name."""
+    return source == STANDARD_INPUT or not Path(source).expanduser().is_file()
+
+
 def read_windows(
     source: str,
     form: str,
