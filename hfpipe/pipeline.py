@@ -9,20 +9,35 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 from hfpipe.display import Display, Silent
-from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
+from hfpipe.errors import (
+    DataError,
+    HfpipeError,
+    InterruptedRun,
+    MachineError,
+    ModelError,
+    NumericError,
+    RecipeError,
+    StoppedByUser,
+)
 from hfpipe.machine import faults_told
-from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs import snapshot
+from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, damage, list_checkpoints, remove, require_space
+from hfpipe.runs.lock import locked
 from hfpipe.runs.recorder import Recorder
+from hfpipe.runs.records import cut_back
+from hfpipe.runs.resumption import Plan
+from hfpipe.runs.resumption import plan as make_plan
 from hfpipe.runs.store import Run, default_folder, find_run, now
+from hfpipe.stops import StopNow, Stops, stopped
 
 
 @dataclass(frozen=True)
@@ -47,36 +62,103 @@ class Evaluation:
 
 
 def finetune(
-    recipe: Recipe | str | Path | Mapping[str, Any],
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     *,
     overrides: Sequence[str] = (),
     engine: str | Callable[..., None] | None = None,
     runs_dir: str | Path | None = None,
     name: str | None = None,
     display: Display | None = None,
+    resume: Run | str | Path | None = None,
+    allow_change: Sequence[str] = (),
+    reset_optimizer: bool = False,
+    use_previous: bool = False,
+    max_minutes: float | None = None,
     **parts: Any,
 ) -> Run:
-    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder.
+    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder; or go on with a run that was stopped.
 
     Args:
-        recipe: a recipe, or what `load_recipe` takes.
+        recipe: a recipe, or what `load_recipe` takes; not needed with `resume`.
         overrides: `dotted.path=value` each.
         engine: `trainer`, `loop`, `module:attribute` or a function `train(job, emit)`, in place of the recipe's.
         runs_dir: folder for runs; by default `$HFPIPE_RUNS_DIR` or `runs`.
         name: id of the run; by default the recipe's name and the time.
         display: where progress goes; by default nowhere.
+        resume: a run, its id or its folder: go on from its newest whole checkpoint.
+        allow_change: with `resume`, what may differ from before: paths of the recipe (`optimizer.lr`), `dataset`,
+            `tokenizer`, `model`, `code`, `given`.
+        reset_optimizer: with `resume`, do without what the optimizer remembered.
+        use_previous: with `resume`, take the checkpoint before the newest where that is damaged.
+        max_minutes: stop before so many minutes are over, resumable.
         parts: objects in place of the recipe's parts, see :func:`hfpipe.prepare`.
 
     Returns:
         The finished run.
 
     Raises:
-        HfpipeError: with the exit code that the command line would give.
+        HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
+            signal or the time limit.
     """
     display = display or Silent()
-    recipe = _as_recipe(recipe, overrides)
-    if isinstance(engine, str):
-        recipe = with_overrides(recipe, [f"engine={engine}"])
+    attempt = _Attempt()
+    with Stops(max_minutes) as stops:
+        try:
+            if resume is None:
+                if recipe is None:
+                    raise RecipeError(
+                        "no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN."
+                    )
+                for option, given in (("allow_change", allow_change), ("reset_optimizer", reset_optimizer)):
+                    if given:
+                        raise RecipeError(
+                            f"{option} does nothing without resume", where=f"--{option.replace('_', '-')}"
+                        )
+                resolved = _as_recipe(recipe, overrides)
+                if isinstance(engine, str):
+                    resolved = with_overrides(resolved, [f"engine={engine}"])
+                return _begin(resolved, engine, runs_dir, name, display, parts, stops, attempt)
+            run = resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
+            changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
+            found = None if recipe is None else _as_recipe(recipe, ())
+            options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
+            return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
+        except StopNow as stop:
+            raise attempt.stopped(stop.asked) from None
+
+
+@dataclass
+class _Attempt:
+    """How far this process came, for the message when it is stopped."""
+
+    run: Run | None = None
+    resumed: bool = False
+    trains: bool = False
+
+    def stopped(self, asked: int) -> HfpipeError:
+        """The error of a stop in the middle of something."""
+        if not self.trains:
+            what = "the run is as it was" if self.resumed else "nothing was trained, and there is nothing to resume"
+            return stopped(asked, f"while preparing, {what}", "Start the same command again.")
+        assert self.run is not None
+        return stopped(
+            asked,
+            "at once",
+            f"`hfpipe finetune --resume {self.run.path}` goes on from its newest whole checkpoint.",
+        )
+
+
+def _begin(
+    recipe: Recipe,
+    engine: Any,
+    runs_dir: str | Path | None,
+    name: str | None,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+) -> Run:
+    """A new run."""
     reach_hub(recipe, display)
     from accelerate.utils import broadcast_object_list
 
@@ -89,8 +171,55 @@ def finetune(
     if state.num_processes > 1:
         broadcast_object_list(path)
     run = Run(Path(path[0]))
-    with _remembered(run, recipe, main=state.is_main_process):
-        _train(run, recipe, engine, display if state.is_main_process else Silent(), parts, main=state.is_main_process)
+    with locked(run.path) if state.is_main_process else nullcontext():
+        return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
+
+
+def _go_on(
+    run: Run,
+    recipe: Recipe | None,
+    changes: Sequence[str],
+    options: dict[str, Any],
+    engine: Any,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+) -> Run:
+    """A run that was stopped, or one that is to be trained further."""
+    attempt.resumed = True
+    if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
+        display.say(f"{run.path} is already complete: nothing was changed")
+        return run
+    with locked(run.path) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
+        plan = make_plan(run, recipe, changes, **options)
+        reach_hub(plan.recipe, display)
+        for told in plan.skipped:
+            display.say(f"passed over {told}")
+        at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
+        display.say(f"going on from {at}")
+        return _fit(run, plan, engine, display, parts, stops, attempt)
+
+
+def _fit(
+    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: Stops, attempt: _Attempt
+) -> Run:
+    """Train, in smaller micro-batches where memory runs out and the recipe allows it."""
+    from hfpipe.parts.processes import join
+
+    state = join()
+    attempt.run = run
+    shown = display if state.is_main_process else Silent()
+    with _remembered(run, plan.recipe, attempt, main=state.is_main_process):
+        while True:
+            try:
+                _train(run, plan, engine, shown, parts, stops, attempt, main=state.is_main_process)
+                break
+            except MachineError as error:
+                if not (_memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
+                    raise
+                told = error.what
+            plan = _smaller(run, plan, told)
         state.wait_for_everyone()
     if state.is_main_process:
         from hfpipe.report import write_report
@@ -100,17 +229,73 @@ def finetune(
     return run
 
 
-def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
+def _memory_ran_out(error: MachineError) -> bool:
+    return error.what.startswith("out of memory")
+
+
+def _smaller(run: Run, plan: Plan, told: str) -> Plan:
+    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
+
+    Raises:
+        MachineError: there is nothing smaller.
+    """
+    import gc
+
+    import torch
+
+    from hfpipe.resuming import smaller
+
+    spec = plan.recipe.train
+    if spec.batch_size == 1:
+        raise MachineError(
+            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
+        )
+    size = smaller(spec.batch_size)
+    accumulate = spec.accumulate * spec.batch_size // size
+    changes = [f"train.batch_size={size}", f"train.accumulate={accumulate}"]
+    text = f"{told}; micro-batches of {size} instead of {spec.batch_size}, {accumulate} to an update: the same update"
+    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
+    recipe = with_overrides(plan.recipe, changes)
+    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
+    before = run.about.get("allowed_changes", {})
+    run.note(
+        fitted=fitted,
+        allowed_changes={**before, "train.batch_size": size, "train.accumulate": accumulate},
+    )
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
+    return replace(again, fitted=text)
+
+
+def _train(
+    run: Run,
+    plan: Plan,
+    engine: Any,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+    *,
+    main: bool,
+) -> None:
+    from accelerate import PartialState
+
+    from hfpipe import resuming
     from hfpipe.job import is_greater_better, measure, prepare
     from hfpipe.scale_check import check_scale, is_due
 
+    recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
+    stops.now()
     job = prepare(recipe, say=display.say, **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
-    scale = check_scale(job) if is_due(job) else None
-
-    def save(folder: Path) -> None:
-        job.model.save_pretrained(folder)
-        job.tokenizer.save_pretrained(folder)
+    given = _given(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
+    notices = resuming.put_back(job, plan, given)
+    scale = check_scale(job) if is_due(job) and not step else None
+    weights, needed = resuming.bytes_of(job)
+    several = PartialState().num_processes > 1
 
     recorder = Recorder(
         run,
@@ -119,22 +304,38 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         steps_per_epoch=job.steps_per_epoch,
         evaluates=job.evaluation_data is not None,
         greater_is_better=is_greater_better(recipe),
-        save=save,
+        save=resuming.saver(job),
         show=display.record,
+        writes=main,
+        about=resuming.about(job, given),
+        required=("config.json", "model.safetensors", *STATE_FILES),
+        needed=needed,
+        stops=stops,
+        agree=resuming.agree if several else None,
+        progress=plan.progress,
     )
-    emit = recorder if main else _nowhere
+    emit = recorder
     if main:
-        run.note(
-            status="running",
-            device=str(job.device),
-            precision=asdict(job.precision),
-            identity=job.identity,
-            fresh=job.fresh,
-            given=_given(parts if isinstance(engine, str | None) else {**parts, "engine": engine}),
+        spec = recipe.checkpoints
+        saves = (
+            spec.every != "never" or spec.every_steps or spec.every_minutes or (spec.keep_best and recipe.evaluate.best)
         )
+        require_space(run.path, weights + (needed if saves else 0), "the run")
+    attempt.trains = True
+    if main:
+        _note_beginning(run, plan, job, given)
+        for told in (plan.fitted, *(f"passed over {one}" for one in plan.skipped)):
+            if told:
+                emit({"type": "notice", "text": told, "resumed": step})
+        if plan.resumes:
+            emit({"type": "notice", "text": f"resumed from step {step:,}", "resumed": step})
+        for notice in notices:
+            emit({"type": "notice", "text": notice, "resumed": step})
+    stops.at_once = False
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
-    for notice in job.notices:
-        emit({"type": "notice", "text": notice})
+    if not step:
+        for notice in job.notices:
+            emit({"type": "notice", "text": notice})
     if scale is not None:
         emit(scale.record())
         if not str(getattr(train, "__module__", "")).startswith("hfpipe.engines."):
@@ -144,9 +345,13 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
             raise scale.error()
     display.start(job.num_steps)
     try:
-        train(job, emit)
+        if step < job.num_steps:
+            with _memory_told(job):
+                train(job, emit)
     finally:
         display.close()
+    if recorder.saved_step == job.num_steps:
+        stops.now()  # the rest is quickly done again
     seconds = recorder.training_seconds
     last, final = _from_main(recorder.last_step, recorder.final_evaluation)
     if last is None:
@@ -163,17 +368,73 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         job.model.to(job.device)
         also[split] = measure(job, last["step"], split)["metrics"]
     if main:
+
+        def save(folder: Path) -> None:
+            job.model.save_pretrained(folder)
+            job.tokenizer.save_pretrained(folder)
+
         _finish(run, job, recorder, final, also, seconds, save)
+
+
+def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> None:
+    """Make the run's files say from where it trains, and with what."""
+    step = plan.checkpoint.step if plan.checkpoint else 0
+    fields: dict[str, Any] = {}
+    if plan.resumes:
+        clear_staging(run.path)
+        for later in list_checkpoints(run.path):
+            if later.step > step:
+                remove(later.path)  # damaged, and its step comes again
+        taken = cut_back(run.path, int(plan.progress.get("records_bytes", 0)))
+        if taken:
+            with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+                log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
+        about = run.about
+        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": plan.changes}
+        fields = {
+            "resumed": [*about.get("resumed", []), entry],
+            "allowed_changes": {
+                **about.get("allowed_changes", {}),
+                **{path: change[1] for path, change in plan.changes.items()},
+            },
+            "engine": plan.recipe.engine,
+            "pid": os.getpid(),
+            "ended": None,
+            "error": None,
+        }
+        if plan.changes:
+            run.write_text("recipe.yaml", to_yaml(plan.recipe))
+    run.note(
+        status="running",
+        device=str(job.device),
+        precision=asdict(job.precision),
+        identity=job.identity,
+        fresh=job.fresh,
+        given=given,
+        **fields,
+    )
+
+
+@contextmanager
+def _memory_told(job: Any) -> Iterator[None]:
+    """Say of which micro-batch memory ran out."""
+    try:
+        with faults_told():
+            yield
+    except MachineError as error:
+        if not _memory_ran_out(error):
+            raise
+        rows, *rest = job.trace.shape or (job.recipe.train.batch_size,)
+        length = f" of up to {rest[-1]} tokens" if rest else ""
+        raise MachineError(
+            f"out of memory in step {job.trace.step}, in a micro-batch of {rows} inputs{length}", fix=error.fix
+        ) from error
 
 
 def _given(parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts that came as objects and stand in no recipe, by the names of their classes or functions."""
     named = {key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items()}
     return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
-
-
-def _nowhere(record: dict[str, Any]) -> None:
-    """Records of the other processes are the same, so one process keeps them."""
 
 
 def _from_main(*values: Any) -> list[Any]:
@@ -245,6 +506,8 @@ def _require_finite(model: Any) -> None:
 
 
 def _reload(model: Any, folder: Path) -> Any:
+    if folder.is_dir() and (what := damage(folder)) is not None:
+        raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
     try:
         return type(model).from_pretrained(folder)
     except OSError as error:
@@ -530,7 +793,7 @@ def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Seque
 
 
 @contextmanager
-def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
+def _remembered(run: Run, recipe: Recipe, attempt: _Attempt, *, main: bool) -> Iterator[None]:
     """Keep `run.json` true whatever happens, and the libraries' chatter in `log.txt`."""
     from hfpipe import chatter
 
@@ -538,31 +801,40 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
         with chatter.into(Path(os.devnull)), faults_told():
             yield
         return
-    run.note(
-        id=run.id,
-        name=recipe.name,
-        status="preparing",
-        engine=recipe.engine,
-        seed=recipe.seed,
-        started=now(),
-        pid=os.getpid(),
-        command=sys.argv,
-        versions=snapshot.versions(),
-        machine=snapshot.machine(),
-        commit=snapshot.commit(),
-    )
+    if not attempt.resumed:
+        run.note(
+            id=run.id,
+            name=recipe.name,
+            status="preparing",
+            engine=recipe.engine,
+            seed=recipe.seed,
+            started=now(),
+            pid=os.getpid(),
+            command=sys.argv,
+            versions=snapshot.versions(),
+            machine=snapshot.machine(),
+            commit=snapshot.commit(),
+        )
     try:
         with chatter.into(run.path / "log.txt"), faults_told():
             yield
     except HfpipeError as error:
-        if run.status == "preparing":
+        if attempt.trains:
+            resumable = isinstance(error, InterruptedRun | StoppedByUser)
+            run.note(status="interrupted" if resumable else "failed", error=str(error), ended=now())
+        elif not attempt.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
-        else:
-            run.note(status="stopped" if isinstance(error, StoppedByUser) else "failed", error=str(error), ended=now())
+        raise
+    except StopNow as stop:
+        if attempt.trains:
+            run.note(status="interrupted", error=str(attempt.stopped(stop.asked)), ended=now())
+        elif not attempt.resumed:
+            shutil.rmtree(run.path)
         raise
     except BaseException:
         with open(run.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
-        run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
+        if attempt.trains or not attempt.resumed:
+            run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
         raise
-    run.note(status="finished", ended=now())
+    run.note(status="finished", ended=now(), error=None)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hfpipe"
 # One row a layer, the ground first. Names in one row stand beside each other and know nothing of each other.
 LAYERS = [
     ["errors"],
-    ["embedded", "machine"],
+    ["embedded", "machine", "stops"],
     ["recipe"],
     ["runs"],
     ["parts"],
@@ -20,7 +20,7 @@ LAYERS = [
     ["audit"],
     ["job"],
     ["engines"],
-    ["chatter", "data_page", "display", "peek", "report", "scale_check", "scoring"],
+    ["chatter", "data_page", "display", "peek", "report", "resuming", "scale_check", "scoring"],
     ["pipeline", "probes"],
     ["comparison", "doctor"],
     ["cli"],

@@ -128,7 +128,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """preparing, running, finished, failed or stopped; damaged when `run.json` can't be read."""
+        """preparing, running, finished, failed or interrupted; damaged when `run.json` can't be read."""
         try:
             return str(self.about.get("status", "unknown"))
         except RecipeError:
