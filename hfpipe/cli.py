@@ -53,25 +53,58 @@ def options(
 
 @app.command()
 def finetune(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="A YAML file, or a shipped recipe. Not needed with --resume."),
+    ] = None,
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option(help="trainer, loop, or module:attribute.")] = None,
     runs_dir: RunsDir = None,
     name: Annotated[str | None, typer.Option(help="Id of the run. [default: the recipe's name and the time]")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="With --resume: what may differ from before, such as optimizer.lr."),
+    ] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="With --resume: do without what the optimizer remembered.")
+    ] = False,
+    use_previous: Annotated[
+        bool,
+        typer.Option("--use-previous", help="With --resume: where the newest checkpoint is damaged, the one before."),
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop before so many minutes are over, resumable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a checkpoint as a recipe says."""
+    """Fine-tune a checkpoint as a recipe says, or go on with a run that was stopped."""
+    import os
+
     from hfpipe import display
+    from hfpipe.pipeline import finetune as run_finetune
     from hfpipe.recipe import load_recipe
 
-    changes = [*(overrides or []), *([f"engine={engine}"] if engine else [])]
-    resolved = load_recipe(recipe, changes)  # a mistake in the recipe is told before anything heavy is imported
-    from hfpipe.pipeline import finetune as run_finetune
-
-    run = run_finetune(resolved, runs_dir=runs_dir, name=name, display=display.choose(silent=as_json))
-    from accelerate import PartialState
-
-    if not PartialState().is_main_process:  # one process speaks for all
+    changes = list(overrides or [])
+    if resume is not None and recipe is not None and "=" in recipe:
+        changes, recipe = [recipe, *changes], None
+    resolved = None
+    if recipe is not None:  # a mistake in the recipe is told before anything heavy is imported
+        resolved = load_recipe(recipe, [*changes, *([f"engine={engine}"] if engine else [])])
+    run = run_finetune(
+        resolved,
+        overrides=changes if resolved is None else (),
+        engine=engine if resolved is None else None,
+        runs_dir=runs_dir,
+        name=name,
+        display=display.choose(silent=as_json),
+        resume=resume,
+        allow_change=allow_change or (),
+        reset_optimizer=reset_optimizer,
+        use_previous=use_previous,
+        max_minutes=max_minutes,
+    )
+    if os.environ.get("RANK", "0") != "0":  # one process speaks for all
         return
     summary = run.read_json("metrics.json")
     if as_json:

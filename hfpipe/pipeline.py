@@ -109,15 +109,15 @@ def finetune(
                     raise RecipeError(
                         "no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN."
                     )
-                for option, given in (("allow_change", allow_change), ("reset_optimizer", reset_optimizer)):
-                    if given:
-                        raise RecipeError(
-                            f"{option} does nothing without resume", where=f"--{option.replace('_', '-')}"
-                        )
+                idle = {"allow-change": allow_change, "reset-optimizer": reset_optimizer, "use-previous": use_previous}
+                for option in (option for option, given in idle.items() if given):
+                    raise RecipeError("does nothing without --resume", where=f"--{option}")
                 resolved = _as_recipe(recipe, overrides)
                 if isinstance(engine, str):
                     resolved = with_overrides(resolved, [f"engine={engine}"])
                 return _begin(resolved, engine, runs_dir, name, display, parts, stops, attempt)
+            if name is not None:
+                raise RecipeError("a run that goes on keeps its id", where="--name")
             run = resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
             changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
             found = None if recipe is None else _as_recipe(recipe, ())
