@@ -45,12 +45,14 @@ class Trace:
 
     Attributes:
         step: the step that is being made, from 1.
+        measures: whether it is evaluating.
         shape: of the widest that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
         not_finite: steps that were left out because something in them was not finite.
         scaled_away: steps that the fp16 scaler left out while it looked for a scale.
     """
 
     step: int = 0
+    measures: bool = False
     shape: tuple[int, ...] = ()
     not_finite: int = 0
     scaled_away: int = 0

@@ -424,6 +424,11 @@ def _memory_told(job: Any) -> Iterator[None]:
     except MachineError as error:
         if not _memory_ran_out(error):
             raise
+        if job.trace.measures:
+            raise MachineError(
+                f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs",
+                fix="Lower evaluate.batch_size, which changes no figure, or shorten model.max_length.",
+            ) from error
         rows, *rest = job.trace.shape or (job.recipe.train.batch_size,)
         length = f" of up to {rest[-1]} tokens" if rest else ""
         raise MachineError(
@@ -493,7 +498,14 @@ def _finish(
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, summary)
-    run.note(rows=rows, model=snapshot.digests(run.path / "model"))
+    missing = len(recorder.lines.waiting)
+    if missing:
+        recorder.show(
+            {"type": "notice", "text": f"records.jsonl is incomplete: the disk refused its last {missing:,} lines"}
+        )
+    if job.trace.not_finite or job.trace.scaled_away:
+        run.note(left_out={"not_finite": job.trace.not_finite, "scaled_away": job.trace.scaled_away})
+    run.note(rows=rows, records_missing=missing, model=snapshot.digests(run.path / "model"))
 
 
 def _require_finite(model: Any) -> None:

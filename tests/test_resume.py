@@ -28,9 +28,9 @@ SETTINGS: dict[str, tuple[list[str], int]] = {
     "evaluate-steps": (["evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=radam"], 8),
     "evaluate-never": (["evaluate.every=never", "checkpoints.every_steps=5", "optimizer.name=adamax"], 6),
     "best": (["optimizer.lr=0.03", "evaluate.every=2", "checkpoints.keep_last=1", "checkpoints.every_steps=5"], 9),
-    "workers": (["train.workers=2", "checkpoints.every_steps=2", "optimizer.name=asgd"], 4),
+    "workers": (["train.workers=2", "train.epochs=1", "checkpoints.every_steps=2", "optimizer.name=asgd"], 4),
     "plateau": ([PLATEAU, "evaluate.every=2", "checkpoints.every_steps=4", "optimizer={name: sgd, momentum: 0.9}"], 7),
-    "greedy": ([GREEDY, "evaluate.every=1", "checkpoints.every_steps=3", "optimizer.name=rmsprop"], 7),
+    "greedy": ([GREEDY, "evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=rmsprop"], 7),
     "cosine": (["schedule={name: cosine, warmup: 3}", "checkpoints.every_steps=2", "optimizer.name=adafactor"], 3),
     "sum": (["loss.reduction=sum", "optimizer={name: updater_momentum, lr: 0.001}", "checkpoints.every_steps=3"], 4),
 }

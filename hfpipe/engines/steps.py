@@ -21,7 +21,9 @@ def evaluate(job: Job, step: int) -> dict[str, Any]:
     Raises:
         NumericError: the model's outputs are not finite.
     """
+    job.trace.measures = True
     record = measure(job, step)
+    job.trace.measures = False
     if steps_on_metric(job.schedule):
         figure = record["metrics"][job.recipe.evaluate.best or "loss"]
         job.schedule.step(math.nan if figure is None else figure)  # an undefined figure is no better than any

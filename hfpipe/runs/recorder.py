@@ -205,12 +205,11 @@ class Recorder:
                 "last_step": self.last_step,
                 "last_evaluation": self.last_evaluation,
                 "seconds": self.training_seconds,
-                "records_bytes": self.lines.sync(),
             }
 
             def write(folder: Path) -> None:
                 self.save(folder)
-                Run(folder).write_json(checkpoints.PROGRESS, progress)
+                Run(folder).write_json(checkpoints.PROGRESS, {**progress, "records_bytes": self.lines.sync()})
 
             target = self.run.path / checkpoints.name_of(step)
             try:
