@@ -124,6 +124,8 @@ def finetune(
             options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
             return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
         except StopNow as stop:
+            if attempt.run is not None and not (attempt.trains or attempt.resumed):
+                shutil.rmtree(attempt.run.path, ignore_errors=True)
             raise attempt.stopped(stop.asked) from None
 
 
@@ -170,7 +172,7 @@ def _begin(
         path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
     if state.num_processes > 1:
         broadcast_object_list(path)
-    run = Run(Path(path[0]))
+    run = attempt.run = Run(Path(path[0]))
     with locked(run.path) if state.is_main_process else nullcontext():
         return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
 
@@ -192,13 +194,27 @@ def _go_on(
         display.say(f"{run.path} is already complete: nothing was changed")
         return run
     with locked(run.path) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
-        plan = make_plan(run, recipe, changes, **options)
+        plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
         reach_hub(plan.recipe, display)
         for told in plan.skipped:
             display.say(f"passed over {told}")
         at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
         display.say(f"going on from {at}")
         return _fit(run, plan, engine, display, parts, stops, attempt)
+
+
+def _of_main(plan: Callable[[], Plan]) -> Plan:
+    """The plan of the main process, on every process: each would look at the files at another moment."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return plan()
+    from accelerate.utils import broadcast_object_list
+
+    from hfpipe.parts.processes import join
+
+    made: list[Any] = [plan() if join().is_main_process else None]
+    broadcast_object_list(made)
+    found: Plan = made[0]
+    return found
 
 
 def _fit(
@@ -210,17 +226,21 @@ def _fit(
     state = join()
     attempt.run = run
     shown = display if state.is_main_process else Silent()
-    with _remembered(run, plan.recipe, attempt, main=state.is_main_process):
-        while True:
-            try:
-                _train(run, plan, engine, shown, parts, stops, attempt, main=state.is_main_process)
-                break
-            except MachineError as error:
-                if not (_memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
-                    raise
-                told = error.what
-            plan = _smaller(run, plan, told)
-        state.wait_for_everyone()
+    try:
+        with _remembered(run, plan.recipe, attempt, main=state.is_main_process):
+            while True:
+                try:
+                    _train(run, plan, engine, shown, parts, stops, attempt, main=state.is_main_process)
+                    break
+                except MachineError as error:
+                    if not (_memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
+                        raise
+                    told = error.what
+                plan = _smaller(run, plan, told)
+            state.wait_for_everyone()
+    except (InterruptedRun, StoppedByUser):
+        state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
+        raise
     if state.is_main_process:
         from hfpipe.report import write_report
 
@@ -374,6 +394,12 @@ def _train(
             job.tokenizer.save_pretrained(folder)
 
         _finish(run, job, recorder, final, also, seconds, save)
+    if recipe.evaluate.best and recorder.evaluates and recorder.best is None:
+        raise NumericError(
+            f"{recipe.evaluate.best} was never a number in any evaluation, so nothing says which weights are the best",
+            where=recipe.where("evaluate.best"),
+            fix=f"The last weights are in {run.path / 'model'}; look at the figure, or choose another.",
+        )
 
 
 def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> None:
@@ -477,8 +503,6 @@ def _finish(
         verb = "is" if len(undefined) == 1 else "are"
         told = f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"
         recorder({"type": "notice", "text": told})
-    if recipe.evaluate.best and final and metrics.get(recipe.evaluate.best) is None:
-        recorder({"type": "notice", "text": f"{recipe.evaluate.best} was never a number, so the last weights are kept"})
     summary = {
         "steps": last["step"],
         "epochs": last["epoch"],

@@ -166,12 +166,17 @@ def test_an_undefined_metric_is_null_and_said(train: Callable[..., hfpipe.Run]) 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_best_that_is_never_a_number_keeps_the_last(train: Callable[..., hfpipe.Run], engine: str) -> None:
-    """When the figure that decides is undefined each time, the last weights stay and a notice says so."""
+def test_fault_20_a_best_that_is_never_a_number(train: Callable[..., hfpipe.Run], tmp_path: Path, engine: str) -> None:
+    """When the figure that decides is undefined each time, that is exit 6, and the last weights stay under their name."""
     overrides = ["evaluate.metrics=[matthews_correlation]", "evaluate.best=matthews_correlation", "evaluate.every=1"]
     overrides += ["dataset.splits.evaluation='validation[:1]'", "schedule.name=reduce_lr_on_plateau"]
-    run = train("train.max_steps=2", *overrides, engine=engine)
-    assert any("was never a number" in record.get("text", "") for record in run.records)
+    with pytest.raises(NumericError, match="matthews_correlation was never a number in any evaluation") as caught:
+        train("train.max_steps=2", *overrides, engine=engine, name="one")
+    assert caught.value.exit_code == 6
+    run = hfpipe.Run(tmp_path / "runs" / "one")
+    assert run.status == "failed"
+    assert run.metrics["matthews_correlation"] is None
+    assert (run.path / "model" / "model.safetensors").is_file()
 
 
 def pair_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

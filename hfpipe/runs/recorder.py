@@ -221,6 +221,8 @@ class Recorder:
             checkpoints.rotate(self.run.path, self.recipe.checkpoints.keep_last, best)
         else:
             self.save(None)
+        if self.agree is not None:
+            self.agree(0, False)  # nobody leaves before the checkpoint is whole: a launcher would end the others
         self.saved_step, self.saved_at = step, time.perf_counter()
         self.longest_save = max(self.longest_save, self.saved_at - started)
         self.seconds_aside += self.saved_at - started
