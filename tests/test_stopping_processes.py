@@ -59,7 +59,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, pairs_folder: Path, tiny_
         "task": {"text": ["sentence1", "sentence2"]},
         "model": {"checkpoint": str(tiny_checkpoint)},
         "optimizer": {"lr": 1e-3},
-        "train": {"precision": "fp32", "epochs": 4},
+        "train": {"precision": "fp32", "epochs": 3},
     }
     (folder / "fields.json").write_text(json.dumps(fields), encoding="utf-8")
     environment = {
@@ -86,7 +86,7 @@ def test_fault_25_one_of_two_processes_gets_a_signal(launched: Path, engine: str
     whole, resumed = Run(launched / f"{engine}-whole"), Run(launched / f"{engine}-stopped")
     assert (whole.status, resumed.status) == ("finished", "finished")
     (saved,) = checkpoints.list_checkpoints(resumed.path)
-    assert 2 <= saved.step == resumed.about["resumed"][0]["step"] < 24
+    assert 2 <= saved.step == resumed.about["resumed"][0]["step"] < 18
     assert len(json.loads((saved.path / "random.json").read_text())) == 2
     weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, resumed)]
     assert weights[0] == weights[1]
