@@ -55,7 +55,8 @@ def options(
 @app.command()
 def finetune(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="A YAML file, or a shipped recipe. Not needed with --resume."),
     ] = None,
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option(help="trainer, loop, or module:attribute.")] = None,
@@ -64,26 +65,58 @@ def finetune(
     seeds: Annotated[
         str | None, typer.Option(metavar="N|A,B,...", help="Train from several seeds: how many, or which.")
     ] = None,
-    resume: Annotated[str | None, typer.Option(metavar="GROUP", help="Go on with the seeds of a group.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN|GROUP", help="Go on with a run or group that was stopped.")
+    ] = None,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="With --resume: what may differ from before, such as optimizer.lr."),
+    ] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="With --resume: do without what the optimizer remembered.")
+    ] = False,
+    use_previous: Annotated[
+        bool,
+        typer.Option("--use-previous", help="With --resume: where the newest checkpoint is damaged, the one before."),
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop before so many minutes are over, resumable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a checkpoint as a recipe says."""
+    """Fine-tune a checkpoint as a recipe says, or go on with a run that was stopped."""
+    import os
+
     from hfpipe import display
+    from hfpipe.pipeline import finetune as run_finetune
     from hfpipe.recipe import load_recipe
 
-    if seeds is not None or resume is not None:
-        _finetune_seeds(recipe, seeds, overrides or [], engine, runs_dir, name, resume, as_json)
+    changes = list(overrides or [])
+    if resume is not None and recipe is not None and "=" in recipe:
+        changes, recipe = [recipe, *changes], None
+    if seeds is not None or (resume is not None and _is_group(resume, runs_dir)):
+        for option, given in {"--allow-change": allow_change, "--max-minutes": max_minutes}.items():
+            if given:
+                raise RecipeError("is for one run, not for a group of seeds", where=option)
+        _finetune_seeds(recipe, seeds, changes, engine, runs_dir, name, resume, as_json)
         return
-    if recipe is None:
-        raise RecipeError("no recipe", where="RECIPE", allowed="a YAML file, or one of `hfpipe recipes list`")
-    changes = [*(overrides or []), *([f"engine={engine}"] if engine else [])]
-    resolved = load_recipe(recipe, changes)  # a mistake in the recipe is told before anything heavy is imported
-    from hfpipe.pipeline import finetune as run_finetune
-
-    run = run_finetune(resolved, runs_dir=runs_dir, name=name, display=display.choose(silent=as_json))
-    from accelerate import PartialState
-
-    if not PartialState().is_main_process:  # one process speaks for all
+    resolved = None
+    if recipe is not None:  # a mistake in the recipe is told before anything heavy is imported
+        resolved = load_recipe(recipe, [*changes, *([f"engine={engine}"] if engine else [])])
+    run = run_finetune(
+        resolved,
+        overrides=changes if resolved is None else (),
+        engine=engine if resolved is None else None,
+        runs_dir=runs_dir,
+        name=name,
+        display=display.choose(silent=as_json),
+        resume=resume,
+        allow_change=allow_change or (),
+        reset_optimizer=reset_optimizer,
+        use_previous=use_previous,
+        max_minutes=max_minutes,
+    )
+    if os.environ.get("RANK", "0") != "0":  # one process speaks for all
         return
     summary = run.read_json("metrics.json")
     if as_json:
@@ -110,6 +143,13 @@ def finetune(
         f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
         f"{summary['examples_per_second']:.1f} examples/s (training only)"
     )
+
+
+def _is_group(name: str, runs_dir: Path | None) -> bool:
+    from hfpipe.runs import default_folder
+    from hfpipe.runs.groups import is_group
+
+    return is_group(Path(name).expanduser()) or is_group((runs_dir or default_folder()) / name)
 
 
 def _finetune_seeds(

@@ -23,7 +23,7 @@ from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.measurement import dataset_identity, slices_of
 from hfpipe.parts import calibration, losses, models, tasks
-from hfpipe.parts.batches import Collate, TrainLoader, train_loader
+from hfpipe.parts.batches import Collate, TrainLoader, epoch_order, train_loader
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
@@ -31,6 +31,7 @@ from hfpipe.parts.precision import Precision, choose
 from hfpipe.parts.processes import join
 from hfpipe.parts.reduction import effective_rate
 from hfpipe.parts.schedules import ON_METRIC, build_schedule
+from hfpipe.parts.state import Resumption
 from hfpipe.parts.streams import RawStream, StreamLoader
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.trainer_options import option_problems
@@ -38,6 +39,25 @@ from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_met
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 from hfpipe.rows import Say, read_rows
+
+
+@dataclass
+class Trace:
+    """Where an engine is.
+
+    Attributes:
+        step: the step that is being made, from 1.
+        measures: whether it is evaluating.
+        shape: of the widest that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
+        not_finite: steps that were left out because something in them was not finite.
+        scaled_away: steps that the fp16 scaler left out while it looked for a scale.
+    """
+
+    step: int = 0
+    measures: bool = False
+    shape: tuple[int, ...] = ()
+    not_finite: int = 0
+    scaled_away: int = 0
 
 
 @dataclass
@@ -67,6 +87,27 @@ class Job:
     audit: Audit
     notices: list[str] = field(default_factory=list)
     predictions: dict[int, Predictions] = field(default_factory=dict)
+    resumption: Resumption | None = None
+    """From where training goes on; None at the beginning. An engine of your own starts from `job.start` too."""
+    scaler: Any = None
+    """Of fp16 gradients, set by the engine."""
+    trace: Trace = field(default_factory=Trace)
+    """What the engine is doing, for a message when it fails."""
+
+    @property
+    def start(self) -> int:
+        """Steps that were taken before, by the process that this one goes on from."""
+        return self.resumption.step if self.resumption else 0
+
+    def rows_of(self, step: int) -> list[int]:
+        """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
+        if isinstance(self.loader, StreamLoader):
+            return []
+        spec, (epoch, within) = self.recipe.train, divmod(step - 1, self.steps_per_epoch)
+        each = spec.batch_size * spec.accumulate * PartialState().num_processes
+        order = epoch_order(len(self.train_data), self.recipe.seed, epoch)
+        rows: list[int] = order[within * each : (within + 1) * each].tolist()
+        return rows
 
     @property
     def compute_metrics(self) -> Callable[[Any], dict[str, float | None]] | None:

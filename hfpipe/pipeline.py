@@ -11,22 +11,36 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfpipe.display import Display, Silent
-from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError, StoppedByUser
+from hfpipe.errors import (
+    DataError,
+    HfpipeError,
+    InterruptedRun,
+    MachineError,
+    ModelError,
+    NumericError,
+    RecipeError,
+    StoppedByUser,
+)
 from hfpipe.machine import faults_told
-from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from hfpipe.recipe.catalog import ENGINES, resolve
-from hfpipe.recipe.source import to_yaml
 from hfpipe.runs import snapshot
+from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, damage, list_checkpoints, remove, require_space
 from hfpipe.runs.discretion import discreet
+from hfpipe.runs.lock import locked
 from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.runs.recorder import Recorder
+from hfpipe.runs.records import cut_back
+from hfpipe.runs.resumption import Plan
+from hfpipe.runs.resumption import plan as make_plan
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
+from hfpipe.stops import StopNow, Stops, stopped
 from hfpipe.tracking import require_installed, tracked
 
 if TYPE_CHECKING:
@@ -69,36 +83,105 @@ class Evaluation:
 
 
 def finetune(
-    recipe: Recipe | str | Path | Mapping[str, Any],
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     *,
     overrides: Sequence[str] = (),
     engine: str | Callable[..., None] | None = None,
     runs_dir: str | Path | None = None,
     name: str | None = None,
     display: Display | None = None,
+    resume: Run | str | Path | None = None,
+    allow_change: Sequence[str] = (),
+    reset_optimizer: bool = False,
+    use_previous: bool = False,
+    max_minutes: float | None = None,
     **parts: Any,
 ) -> Run:
-    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder.
+    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder; or go on with a run that was stopped.
 
     Args:
-        recipe: a recipe, or what `load_recipe` takes.
+        recipe: a recipe, or what `load_recipe` takes; not needed with `resume`.
         overrides: `dotted.path=value` each.
         engine: `trainer`, `loop`, `module:attribute` or a function `train(job, emit)`, in place of the recipe's.
         runs_dir: folder for runs; by default `$HFPIPE_RUNS_DIR` or `runs`.
         name: id of the run; by default the recipe's name and the time.
         display: where progress goes; by default nowhere.
+        resume: a run, its id or its folder: go on from its newest whole checkpoint.
+        allow_change: with `resume`, what may differ from before: paths of the recipe (`optimizer.lr`), `dataset`,
+            `tokenizer`, `model`, `code`, `given`.
+        reset_optimizer: with `resume`, do without what the optimizer remembered.
+        use_previous: with `resume`, take the checkpoint before the newest where that is damaged.
+        max_minutes: stop before so many minutes are over, resumable.
         parts: objects in place of the recipe's parts, see :func:`hfpipe.prepare`.
 
     Returns:
         The finished run.
 
     Raises:
-        HfpipeError: with the exit code that the command line would give.
+        HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
+            signal or the time limit.
     """
     display = display or Silent()
-    recipe = _as_recipe(recipe, overrides)
-    if isinstance(engine, str):
-        recipe = with_overrides(recipe, [f"engine={engine}"])
+    attempt = _Attempt()
+    with Stops(max_minutes) as stops:
+        try:
+            if resume is None:
+                if recipe is None:
+                    raise RecipeError(
+                        "no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN."
+                    )
+                idle = {"allow-change": allow_change, "reset-optimizer": reset_optimizer, "use-previous": use_previous}
+                for option in (option for option, given in idle.items() if given):
+                    raise RecipeError("does nothing without --resume", where=f"--{option}")
+                resolved = _as_recipe(recipe, overrides)
+                if isinstance(engine, str):
+                    resolved = with_overrides(resolved, [f"engine={engine}"])
+                return _begin(resolved, engine, runs_dir, name, display, parts, stops, attempt)
+            if name is not None:
+                raise RecipeError("a run that goes on keeps its id", where="--name")
+            run = resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
+            changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
+            found = None if recipe is None else _as_recipe(recipe, ())
+            options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
+            return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
+        except StopNow as stop:
+            if attempt.run is not None and not (attempt.trains or attempt.resumed):
+                shutil.rmtree(attempt.run.path, ignore_errors=True)
+            raise attempt.stopped(stop.asked) from None
+
+
+@dataclass
+class _Attempt:
+    """How far this process came, for the message when it is stopped."""
+
+    run: Run | None = None
+    resumed: bool = False
+    trains: bool = False
+
+    def stopped(self, asked: int) -> HfpipeError:
+        """The error of a stop in the middle of something."""
+        if not self.trains:
+            what = "the run is as it was" if self.resumed else "nothing was trained, and there is nothing to resume"
+            return stopped(asked, f"while preparing, {what}", "Start the same command again.")
+        assert self.run is not None
+        return stopped(
+            asked,
+            "at once",
+            f"`hfpipe finetune --resume {self.run.path}` goes on from its newest whole checkpoint.",
+        )
+
+
+def _begin(
+    recipe: Recipe,
+    engine: Any,
+    runs_dir: str | Path | None,
+    name: str | None,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+) -> Run:
+    """A new run."""
     require_installed(recipe)
     reach_hub(recipe, display)
     from accelerate.utils import broadcast_object_list
@@ -111,14 +194,79 @@ def finetune(
         path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
     if state.num_processes > 1:
         broadcast_object_list(path)
-    run = Run(Path(path[0]))
-    main = state.is_main_process
-    with (
-        _remembered(run, recipe, main=main),
-        tracked(run, recipe, display if main else Silent(), main=main) as shown,
-    ):
-        _train(run, recipe, engine, shown, parts, main=main)
-        state.wait_for_everyone()
+    run = attempt.run = Run(Path(path[0]))
+    with locked(run.path) if state.is_main_process else nullcontext():
+        return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
+
+
+def _go_on(
+    run: Run,
+    recipe: Recipe | None,
+    changes: Sequence[str],
+    options: dict[str, Any],
+    engine: Any,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+) -> Run:
+    """A run that was stopped, or one that is to be trained further."""
+    attempt.resumed = True
+    if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
+        display.say(f"{run.path} is already complete: nothing was changed")
+        return run
+    with locked(run.path) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
+        plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
+        require_installed(plan.recipe)
+        reach_hub(plan.recipe, display)
+        for told in plan.skipped:
+            display.say(f"passed over {told}")
+        at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
+        display.say(f"going on from {at}")
+        return _fit(run, plan, engine, display, parts, stops, attempt)
+
+
+def _of_main(plan: Callable[[], Plan]) -> Plan:
+    """The plan of the main process, on every process: each would look at the files at another moment."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return plan()
+    from accelerate.utils import broadcast_object_list
+
+    from hfpipe.parts.processes import join
+
+    made: list[Any] = [plan() if join().is_main_process else None]
+    broadcast_object_list(made)
+    found: Plan = made[0]
+    return found
+
+
+def _fit(
+    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: Stops, attempt: _Attempt
+) -> Run:
+    """Train, in smaller micro-batches where memory runs out and the recipe allows it."""
+    from hfpipe.parts.processes import join
+
+    state = join()
+    attempt.run = run
+    shown = display if state.is_main_process else Silent()
+    try:
+        with (
+            _remembered(run, plan.recipe, attempt, main=state.is_main_process),
+            tracked(run, plan.recipe, shown, main=state.is_main_process) as told_of,
+        ):
+            while True:
+                try:
+                    _train(run, plan, engine, told_of, parts, stops, attempt, main=state.is_main_process)
+                    break
+                except MachineError as error:
+                    if not (_memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
+                        raise
+                    told = error.what
+                plan = _smaller(run, plan, told)
+            state.wait_for_everyone()
+    except (InterruptedRun, StoppedByUser):
+        state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
+        raise
     if state.is_main_process:
         from hfpipe.report import write_report
 
@@ -127,21 +275,74 @@ def finetune(
     return run
 
 
-def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[str, Any], *, main: bool) -> None:
+def _memory_ran_out(error: MachineError) -> bool:
+    return error.what.startswith("out of memory")
+
+
+def _smaller(run: Run, plan: Plan, told: str) -> Plan:
+    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
+
+    Raises:
+        MachineError: there is nothing smaller.
+    """
+    import gc
+
     import torch
+
+    from hfpipe.resuming import smaller
+
+    spec = plan.recipe.train
+    if spec.batch_size == 1:
+        raise MachineError(
+            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
+        )
+    size = smaller(spec.batch_size)
+    accumulate = spec.accumulate * spec.batch_size // size
+    changes = [f"train.batch_size={size}", f"train.accumulate={accumulate}"]
+    text = f"{told}; micro-batches of {size} instead of {spec.batch_size}, {accumulate} to an update: the same update"
+    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
+    recipe = with_overrides(plan.recipe, changes)
+    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
+    before = run.about.get("allowed_changes", {})
+    run.note(
+        fitted=fitted,
+        allowed_changes={**before, "train.batch_size": size, "train.accumulate": accumulate},
+    )
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
+    return replace(again, fitted=text)
+
+
+def _train(
+    run: Run,
+    plan: Plan,
+    engine: Any,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: _Attempt,
+    *,
+    main: bool,
+) -> None:
     from accelerate import PartialState
 
+    from hfpipe import resuming
     from hfpipe.job import is_greater_better, measure, predict_split, prepare
     from hfpipe.parts.determinism import cost, deterministic
     from hfpipe.scale_check import check_scale, is_due
 
+    recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
+    stops.now()
     job = prepare(recipe, say=display.say, **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
-    scale = check_scale(job) if is_due(job) else None
-
-    def save(folder: Path) -> None:
-        job.model.save_pretrained(folder)
-        job.tokenizer.save_pretrained(folder)
+    given = _given(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
+    notices = resuming.put_back(job, plan, given)
+    scale = check_scale(job) if is_due(job) and not step else None
+    weights, needed = resuming.bytes_of(job)
+    several = PartialState().num_processes > 1
 
     recorder = Recorder(
         run,
@@ -150,31 +351,43 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         steps_per_epoch=job.steps_per_epoch,
         evaluates=job.evaluation_data is not None,
         greater_is_better=is_greater_better(recipe),
-        save=save,
+        save=resuming.saver(job),
         show=display.record,
+        writes=main,
+        about=resuming.about(job, given),
+        required=("config.json", "model.safetensors", *STATE_FILES),
+        needed=needed,
+        stops=stops,
+        agree=resuming.agree if several else None,
+        progress=plan.progress,
     )
 
     def emit(record: dict[str, Any]) -> None:
-        if main:  # the records of the other processes are the same
-            recorder(record)
+        recorder(record)
         if record["type"] == "evaluation":
             job.forget({record["step"], (recorder.best or record)["step"]})
 
     if main:
-        run.note(
-            status="running",
-            device=str(job.device),
-            threads=torch.get_num_threads(),
-            processes=PartialState().num_processes,
-            precision=asdict(job.precision),
-            identity=job.identity,
-            fresh=job.fresh,
-            given=_given(parts if isinstance(engine, str | None) else {**parts, "engine": engine}),
+        spec = recipe.checkpoints
+        saves = (
+            spec.every != "never" or spec.every_steps or spec.every_minutes or (spec.keep_best and recipe.evaluate.best)
         )
-        run.write_json("audit.json", job.audit.as_json())
+        require_space(run.path, weights + (needed if saves else 0), "the run")
+    attempt.trains = True
+    if main:
+        _note_beginning(run, plan, job, given)
+        for told in (plan.fitted, *(f"passed over {one}" for one in plan.skipped)):
+            if told:
+                emit({"type": "notice", "text": told, "resumed": step})
+        if plan.resumes:
+            emit({"type": "notice", "text": f"resumed from step {step:,}", "resumed": step})
+        for notice in notices:
+            emit({"type": "notice", "text": notice, "resumed": step})
+    stops.at_once = False
     display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
-    for notice in job.notices:
-        emit({"type": "notice", "text": notice})
+    if not step:
+        for notice in job.notices:
+            emit({"type": "notice", "text": notice})
     if scale is not None:
         emit(scale.record())
         if not str(getattr(train, "__module__", "")).startswith("hfpipe.engines."):
@@ -187,10 +400,13 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
     display.start(job.num_steps)
     recorder.started = time.perf_counter()  # what a tracker takes to start is no training
     try:
-        with deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
-            train(job, emit)
+        if step < job.num_steps:
+            with _memory_told(job), deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
+                train(job, emit)
     finally:
         display.close()
+    if recorder.saved_step == job.num_steps:
+        stops.now()  # the rest is quickly done again
     seconds = recorder.training_seconds
     last, final = _from_main(recorder.last_step, recorder.final_evaluation)
     if last is None:
@@ -212,7 +428,85 @@ def _train(run: Run, recipe: Recipe, engine: Any, display: Display, parts: dict[
         evaluated = job.predictions.get(at) if known else predict_split(job, job.evaluation_data)
         predicted = {evaluation: evaluated, **predicted}
     if main:
+        from hfpipe.parts.models import save_tokenizer
+
+        def save(folder: Path) -> None:
+            job.model.save_pretrained(folder)
+            save_tokenizer(job.tokenizer, folder)
+
         _finish(run, job, recorder, final, predicted, seconds, save)
+    if recipe.evaluate.best and recorder.evaluates and recorder.best is None:
+        raise NumericError(
+            f"{recipe.evaluate.best} was never a number in any evaluation, so nothing says which weights are the best",
+            where=recipe.where("evaluate.best"),
+            fix=f"The last weights are in {run.path / 'model'}; look at the figure, or choose another.",
+        )
+
+
+def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> None:
+    """Make the run's files say from where it trains, and with what."""
+    import torch
+    from accelerate import PartialState
+
+    step = plan.checkpoint.step if plan.checkpoint else 0
+    fields: dict[str, Any] = {}
+    if plan.resumes:
+        clear_staging(run.path)
+        for later in list_checkpoints(run.path):
+            if later.step > step:
+                remove(later.path)  # damaged, and its step comes again
+        taken = cut_back(run.path, int(plan.progress.get("records_bytes", 0)))
+        if taken:
+            with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+                log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
+        about = run.about
+        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": plan.changes}
+        fields = {
+            "resumed": [*about.get("resumed", []), entry],
+            "allowed_changes": {
+                **about.get("allowed_changes", {}),
+                **{path: change[1] for path, change in plan.changes.items()},
+            },
+            "engine": plan.recipe.engine,
+            "pid": os.getpid(),
+            "ended": None,
+            "error": None,
+        }
+        if plan.changes:
+            run.write_text("recipe.yaml", to_yaml(plan.recipe))
+    run.note(
+        status="running",
+        device=str(job.device),
+        threads=torch.get_num_threads(),
+        processes=PartialState().num_processes,
+        precision=asdict(job.precision),
+        identity=job.identity,
+        fresh=job.fresh,
+        given=given,
+        **fields,
+    )
+    run.write_json("audit.json", job.audit.as_json())
+
+
+@contextmanager
+def _memory_told(job: Any) -> Iterator[None]:
+    """Say of which micro-batch memory ran out."""
+    try:
+        with faults_told():
+            yield
+    except MachineError as error:
+        if not _memory_ran_out(error):
+            raise
+        if job.trace.measures:
+            raise MachineError(
+                f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs",
+                fix="Lower evaluate.batch_size, which changes no figure, or shorten model.max_length.",
+            ) from error
+        rows, *rest = job.trace.shape or (job.recipe.train.batch_size,)
+        length = f" of up to {rest[-1]} tokens" if rest else ""
+        raise MachineError(
+            f"out of memory in step {job.trace.step}, in a micro-batch of {rows} inputs{length}", fix=error.fix
+        ) from error
 
 
 def _given(parts: Mapping[str, Any]) -> dict[str, str]:
@@ -270,8 +564,6 @@ def _finish(
         verb = "is" if len(undefined) == 1 else "are"
         told = f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"
         recorder({"type": "notice", "text": told})
-    if recipe.evaluate.best and final and metrics.get(recipe.evaluate.best) is None:
-        recorder({"type": "notice", "text": f"{recipe.evaluate.best} was never a number, so the last weights are kept"})
     for name, one in measured.items():
         for remark in one.document["remarks"]:
             recorder({"type": "notice", "text": f"{name}: {remark}"})
@@ -296,7 +588,14 @@ def _finish(
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, {**summary, "metrics": metrics})
-    run.note(rows=rows)
+    missing = len(recorder.lines.waiting)
+    if missing:
+        recorder.show(
+            {"type": "notice", "text": f"records.jsonl is incomplete: the disk refused its last {missing:,} lines"}
+        )
+    if job.trace.not_finite or job.trace.scaled_away:
+        run.note(left_out={"not_finite": job.trace.not_finite, "scaled_away": job.trace.scaled_away})
+    run.note(rows=rows, records_missing=missing)
     write_card(run)
     run.note(model=snapshot.digests(run.path / "model"))
 
@@ -347,6 +646,8 @@ def _require_finite(model: Any) -> None:
 
 
 def _reload(model: Any, folder: Path) -> Any:
+    if folder.is_dir() and (what := damage(folder)) is not None:
+        raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
     try:
         return type(model).from_pretrained(folder)
     except OSError as error:
@@ -870,7 +1171,7 @@ def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Seque
 
 
 @contextmanager
-def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
+def _remembered(run: Run, recipe: Recipe, attempt: _Attempt, *, main: bool) -> Iterator[None]:
     """Keep `run.json` true whatever happens, and the libraries' chatter in `log.txt`."""
     from hfpipe import chatter
 
@@ -878,34 +1179,43 @@ def _remembered(run: Run, recipe: Recipe, *, main: bool) -> Iterator[None]:
         with chatter.into(Path(os.devnull)), faults_told():
             yield
         return
-    run.note(
-        format=FORMAT,
-        id=run.id,
-        name=recipe.name,
-        status="preparing",
-        engine=recipe.engine,
-        seed=recipe.seed,
-        started=now(),
-        pid=os.getpid(),
-        host=platform.node(),
-        best=recipe.evaluate.best,
-        command=sys.argv,
-        versions=snapshot.versions(),
-        machine=snapshot.machine(),
-        commit=snapshot.commit(),
-    )
+    if not attempt.resumed:
+        run.note(
+            format=FORMAT,
+            id=run.id,
+            name=recipe.name,
+            status="preparing",
+            engine=recipe.engine,
+            seed=recipe.seed,
+            started=now(),
+            pid=os.getpid(),
+            host=platform.node(),
+            best=recipe.evaluate.best,
+            command=sys.argv,
+            versions=snapshot.versions(),
+            machine=snapshot.machine(),
+            commit=snapshot.commit(),
+        )
     try:
         with chatter.into(run.path / "log.txt"), faults_told():
             yield
     except HfpipeError as error:
-        if run.status == "preparing":
+        if attempt.trains:
+            resumable = isinstance(error, InterruptedRun | StoppedByUser)
+            run.note(status="interrupted" if resumable else "failed", error=str(error), ended=now())
+        elif not attempt.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
-        else:
-            run.note(status="stopped" if isinstance(error, StoppedByUser) else "failed", error=str(error), ended=now())
+        raise
+    except StopNow as stop:
+        if attempt.trains:
+            run.note(status="interrupted", error=str(attempt.stopped(stop.asked)), ended=now())
+        elif not attempt.resumed:
+            shutil.rmtree(run.path)
         raise
     except BaseException:
         with open(run.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(discreet(traceback.format_exc()))
-        run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
+        if attempt.trains or not attempt.resumed:
+            run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
         raise
-    run.note(status="finished", ended=now())
+    run.note(status="finished", ended=now(), error=None)

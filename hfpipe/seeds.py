@@ -17,6 +17,7 @@ from hfpipe.errors import HfpipeError, InterruptedRun, RecipeError, StoppedByUse
 from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs import Run, default_folder
+from hfpipe.runs.checkpoints import list_checkpoints
 from hfpipe.runs.difference import differences, more_than_the_seed
 from hfpipe.runs.evaluations import file_name, read_evaluation
 from hfpipe.runs.groups import FORMAT, Group, check_seeds, find_group, is_group, require_idle
@@ -198,11 +199,18 @@ def _begin(group: Group, recipe: Recipe, seeds: list[int], given: dict[str, str]
 
 
 def _is_kept(group: Group, seed: int) -> bool:
-    """Whether a seed is done; what is left of one that is not is removed, and it is trained from its start."""
-    if group.run(seed).status == "finished":
+    """Whether a seed is done; what is left of one that is not, and can't go on, is removed."""
+    run = group.run(seed)
+    if run.status == "finished":
         return True
-    group.delete(seed)
+    if not _goes_on(run):
+        group.delete(seed)
     return False
+
+
+def _goes_on(run: Run) -> bool:
+    """Whether a seed was stopped with a checkpoint to go on from."""
+    return run.status in ("interrupted", "died") and bool(list_checkpoints(run.path))
 
 
 def _train(group: Group, recipe: Recipe, engine: Any, display: Display, parts: Mapping[str, Any]) -> Run:
@@ -211,6 +219,9 @@ def _train(group: Group, recipe: Recipe, engine: Any, display: Display, parts: M
 
     own = {**parts, "model": copy.deepcopy(parts["model"])} if parts.get("model") is not None else dict(parts)
     engine = None if isinstance(engine, str) else engine
+    begun = group.run(recipe.seed)
+    if _goes_on(begun):
+        return finetune(resume=begun, engine=engine, display=display, **own)
     return finetune(recipe, engine=engine, runs_dir=group.path, name=f"seed-{recipe.seed}", display=display, **own)
 
 

@@ -141,7 +141,7 @@ def test_stopping_a_command_is_130(
 
 
 def test_ctrl_c_stops_a_real_run(recipe: Path, runs: Path) -> None:
-    """SIGINT in the middle of training: exit code 130, one object, status stopped, every record kept."""
+    """SIGINT in the middle of training: exit code 130, one object, status interrupted, every record kept."""
     command = [sys.executable, "-m", "hfpipe.cli", "finetune", recipe, "train.epochs=10000", "checkpoints.every=never"]
     command += ["checkpoints.keep_best=false", "evaluate.every=never", "--runs-dir", runs, "--name", "one", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -168,7 +168,7 @@ def test_ctrl_c_stops_a_real_run(recipe: Path, runs: Path) -> None:
     assert process.returncode == 130, err
     assert json.loads(out)["exit_code"] == 130
     assert "Traceback" not in err
-    assert json.loads((runs / "one" / "run.json").read_text())["status"] == "stopped"
+    assert json.loads((runs / "one" / "run.json").read_text())["status"] == "interrupted"
     assert all(json.loads(line) for line in records.read_text().splitlines())
 
 

@@ -40,6 +40,15 @@ def test_the_options_of_the_prediction_guide_are_there() -> None:
     assert named <= known
 
 
+def test_the_recipe_of_the_guide_to_resuming_is_valid(tmp_path: Path) -> None:
+    """The block of docs/resume.md is a whole recipe, with every rhythm of checkpoints."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "resume.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(block, encoding="utf-8")
+    recipe = load_recipe(file)
+    assert (recipe.checkpoints.every_minutes, recipe.train.tolerate_nonfinite) == (20, 3)
+
+
 def test_the_guide_shows_every_kind_of_task() -> None:
     """One recipe of each kind is there, the first without saying its kind."""
     kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block for block in BLOCKS)}

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "hfpipe"
 # One row a layer, the ground first. Names in one row stand beside each other and know nothing of each other.
 LAYERS = [
     ["errors"],
-    ["embedded", "machine"],
+    ["embedded", "machine", "stops"],
     ["recipe"],
     ["runs"],
     ["parts"],
@@ -31,6 +31,7 @@ LAYERS = [
         "model_card",
         "peek",
         "report",
+        "resuming",
         "scale_check",
         "scoring",
         "seeds_page",

@@ -172,12 +172,17 @@ def test_an_undefined_metric_is_null_and_said(train: Callable[..., hfpipe.Run]) 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_best_that_is_never_a_number_keeps_the_last(train: Callable[..., hfpipe.Run], engine: str) -> None:
-    """When the figure that decides is undefined each time, the last weights stay and a notice says so."""
+def test_fault_20_a_best_that_is_never_a_number(train: Callable[..., hfpipe.Run], tmp_path: Path, engine: str) -> None:
+    """When the figure that decides is undefined each time, that is exit 6, and the last weights stay under their name."""
     overrides = ["evaluate.metrics=[matthews_correlation]", "evaluate.best=matthews_correlation", "evaluate.every=1"]
     overrides += ["dataset.splits.evaluation='validation[:1]'", "schedule.name=reduce_lr_on_plateau"]
-    run = train("train.max_steps=2", *overrides, engine=engine)
-    assert any("was never a number" in record.get("text", "") for record in run.records)
+    with pytest.raises(NumericError, match="matthews_correlation was never a number in any evaluation") as caught:
+        train("train.max_steps=2", *overrides, engine=engine, name="one")
+    assert caught.value.exit_code == 6
+    run = hfpipe.Run(tmp_path / "runs" / "one")
+    assert run.status == "failed"
+    assert run.metrics["matthews_correlation"] is None
+    assert (run.path / "model" / "model.safetensors").is_file()
 
 
 def pair_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -343,7 +348,7 @@ def test_a_loss_of_another_shape_is_told(train: Callable[..., hfpipe.Run], loss:
 
 
 def test_stopping_is_no_failure(train: Callable[..., hfpipe.Run], tmp_path: Path) -> None:
-    """Ctrl-C during training gives StoppedByUser, status stopped and the records up to there; before it, no folder."""
+    """Ctrl-C during training gives StoppedByUser, status interrupted and the records up to there; before it, no folder."""
 
     def stops(job: Any, emit: Any) -> None:
         emit(job.step_record(1, {"loss": 1.0, "reduced_loss": 1.0, "num_items": 8}, 1.0, 1e-3))
@@ -352,7 +357,7 @@ def test_stopping_is_no_failure(train: Callable[..., hfpipe.Run], tmp_path: Path
     with pytest.raises(StoppedByUser):
         train(engine=stops, name="stopped")
     run = hfpipe.Run(tmp_path / "runs" / "stopped")
-    assert run.status == "stopped"
+    assert run.status == "interrupted"
     assert [record["type"] for record in run.records][-1] == "step"
 
 
@@ -369,20 +374,20 @@ def test_a_fault_of_the_program_is_kept_in_the_log(train: Callable[..., hfpipe.R
     assert "ZeroDivisionError: of mine" in (run.path / "log.txt").read_text()
 
 
-def test_a_disk_that_fills_up_while_saving_is_told(train: Callable[..., hfpipe.Run], tmp_path: Path) -> None:
-    """When the model no longer fits on the disk the run ends with exit code 5, whoever was writing."""
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(
+    train: Callable[..., hfpipe.Run], tmp_path: Path
+) -> None:
+    """When the model can't fit on the disk the run ends with exit code 5 before it begins, and leaves nothing."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80k", "tmpfs", disk], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
     try:
-        with pytest.raises(MachineError, match="disk is full") as caught:
+        with pytest.raises(MachineError, match=r"the run needs [\d,]+ bytes, and [\d,]+ are free") as caught:
             train("train.max_steps=1", runs_dir=disk, name="one")
         assert caught.value.exit_code == 5
-        run = hfpipe.Run(disk / "one")
-        assert run.status == "failed"
-        assert not list((run.path / "checkpoints").glob("*"))
+        assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -291,7 +291,7 @@ def test_the_command_prints_a_table_and_one_json_object(
         (["--seeds", "0"], "no seed"),
         (["--seeds", "1,1"], "1 stands there twice"),
         (["--seeds", "1,2", "seed=3"], "seed=... does nothing beside a list of seeds"),
-        (["--resume", "nothing"], "no group 'nothing'"),
+        (["--resume", "nothing"], "no run 'nothing'"),
     ],
 )
 def test_mistakes_of_the_command(

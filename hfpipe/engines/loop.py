@@ -11,7 +11,8 @@ from typing import Any
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
-from hfpipe.job import Job, measure, seed_epoch
+from hfpipe.engines.steps import begin, evaluate, leave_out
+from hfpipe.job import Job, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
 from hfpipe.parts.schedules import steps_on_metric
@@ -21,10 +22,10 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 def train(job: Job, emit: Emit) -> None:
-    """Train the job; every step and evaluation is emitted as a record.
+    """Train the job from `job.start` on; every step and evaluation is emitted as a record.
 
     Raises:
-        NumericError: a loss that is not finite.
+        NumericError: a loss or gradient that is not finite.
     """
     recipe, objective, schedule = job.recipe, job.objective, job.schedule
     # Micro-batches are grouped here, so Accelerate must neither count them nor divide by them.
@@ -36,12 +37,18 @@ def train(job: Job, emit: Emit) -> None:
     )
     model, optimizer = accelerator.prepare(job.model, job.optimizer)  # a prepared schedule would step once per process
     every = recipe.evaluate.every if job.evaluation_data is not None else "never"
-    step = 0
+    job.scaler = accelerator.scaler
+    step = job.start
+    if job.resumption:
+        job.resumption.restore(job)
 
-    for epoch in range(math.ceil(job.num_steps / job.steps_per_epoch)):
+    for epoch in range(step // job.steps_per_epoch, math.ceil(job.num_steps / job.steps_per_epoch)):
         seed_epoch(recipe.seed, epoch)
         model.train()
-        job.loader.set_epoch(epoch)
+        within = step % job.steps_per_epoch  # not 0 where training goes on in the middle of an epoch
+        job.loader.set_epoch(epoch, within * recipe.train.accumulate)
+        if job.resumption and within:
+            job.resumption.restore_random()
         for micro_batches in windows(job.loader, recipe.train.accumulate):
             # Count first: every item's loss is divided by the items of the whole update, not of its micro-batch.
             tally = objective.tally(micro_batches)
@@ -49,6 +56,7 @@ def train(job: Job, emit: Emit) -> None:
             for position, batch in enumerate(micro_batches):
                 last = position == len(micro_batches) - 1
                 batch = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.items()}
+                begin(job, step + 1, batch)
                 labels = batch.pop("labels")
                 # Gradients of all processes are averaged once, with the last micro-batch.
                 with nullcontext() if last else accelerator.no_sync(model):
@@ -57,25 +65,28 @@ def train(job: Job, emit: Emit) -> None:
                     accelerator.backward(objective.backward_value(losses, tally, accelerator.num_processes))
 
             threshold = clip_threshold(recipe.train.max_grad_norm, objective.reduction, tally.divisor)
-            grad_norm = accelerator.clip_grad_norm_(model.parameters(), threshold)
-            figures = update.figures(step + 1)
+            grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), threshold))
+            figures = update.figures()
+            if leave_out(job, step + 1, figures, grad_norm):
+                model.zero_grad()
             if getattr(job.optimizer, "divides_by_items", False):
                 job.optimizer.num_items = tally.divisor  # type: ignore[attr-defined]
             lr = schedule.get_last_lr()[0]
             optimizer.step()
+            job.trace.scaled_away += accelerator.optimizer_step_was_skipped
             if not accelerator.optimizer_step_was_skipped and not steps_on_metric(schedule):
                 schedule.step()
             model.zero_grad()
             step += 1
 
-            emit(job.step_record(step, figures, float(grad_norm), lr))
+            emit(job.step_record(step, figures, grad_norm, lr))
             last_step = step == job.num_steps
             if isinstance(every, int) and (step % every == 0 or last_step):
-                evaluate(job, step, emit)
+                emit(evaluate(job, step))
             if last_step:
                 break
         if every == "epoch":
-            evaluate(job, step, emit)
+            emit(evaluate(job, step))
 
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     accelerator.free_memory()
@@ -86,12 +97,3 @@ def windows(loader: Any, accumulate: int) -> Iterator[list[Any]]:
     batches = iter(loader)
     while window := list(islice(batches, accumulate)):
         yield window
-
-
-def evaluate(job: Job, step: int, emit: Emit) -> None:
-    """Measure the evaluation split, emit the record, and tell a schedule that waits for it."""
-    record = measure(job, step)
-    emit(record)
-    if steps_on_metric(job.schedule):
-        figure = record["metrics"][job.recipe.evaluate.best or "loss"]
-        job.schedule.step(math.nan if figure is None else figure)  # an undefined figure is no better than any

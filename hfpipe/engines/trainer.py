@@ -14,20 +14,22 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
+from hfpipe.engines.steps import begin, evaluate, leave_out
 from hfpipe.errors import RecipeError
-from hfpipe.job import Job, measure, seed_epoch
+from hfpipe.job import Job, seed_epoch
 from hfpipe.parts.objective import Update
 from hfpipe.parts.reduction import clip_threshold
+from hfpipe.parts.schedules import steps_on_metric
 from hfpipe.parts.tasks import outputs_of
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 def train(job: Job, emit: Emit) -> None:
-    """Train the job with transformers' Trainer; every step and evaluation is emitted as a record.
+    """Train the job from `job.start` on with transformers' Trainer; every step and evaluation is emitted as a record.
 
     Raises:
         NumericError: a loss or gradient that is not finite.
@@ -41,7 +43,7 @@ def train(job: Job, emit: Emit) -> None:
                 raise
             told = " ".join(str(error).split())
             raise RecipeError(f"Trainer refused its options: {told}", where=job.recipe.where("trainer")) from error
-        trainer.train()
+        trainer.train(resume_from_checkpoint=trainer.place_of(scratch) if job.resumption else None)
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
 
 
@@ -53,6 +55,7 @@ class ItemTrainer(Trainer):
         self.update: Update | None = None
         self.batch: dict[str, torch.Tensor] = {}
         self.measured: dict[str, Any] | None = None
+        self.grad_norm = math.nan
         super().__init__(
             model=job.model,
             args=args,
@@ -62,10 +65,45 @@ class ItemTrainer(Trainer):
             processing_class=job.tokenizer,
             compute_metrics=job.compute_metrics,
             compute_loss_func=self.micro_batch_loss,
-            optimizers=(job.optimizer, job.schedule),
+            optimizers=(job.optimizer, Waiting(job.schedule) if steps_on_metric(job.schedule) else job.schedule),
             callbacks=[Records(self)],
         )
         self.remove_callback(PrinterCallback)
+        clip = self.accelerator.clip_grad_norm_
+
+        def remembering_clip(*args: Any, **kwargs: Any) -> Any:
+            norm = clip(*args, **kwargs)
+            self.grad_norm = float(norm)
+            return norm
+
+        self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
+        self.random_is_due = job.start % job.steps_per_epoch != 0
+        job.scaler = self.accelerator.scaler
+
+    def place_of(self, folder: str) -> str:
+        """Write down for Trainer at which step it goes on; what was there then, it is handed in `_load_...` below."""
+        state = TrainerState(
+            global_step=self.job.start,
+            epoch=self.job.start / self.job.steps_per_epoch,
+            train_batch_size=self.args.train_batch_size,
+        )
+        state.compute_steps(self.args, self.job.num_steps)
+        state.save_to_json(f"{folder}/trainer_state.json")
+        return folder
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """The weights are in the model already."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """What optimizer, schedule and scaler remember, when the model is on its device."""
+        if self.job.resumption:
+            self.job.resumption.restore(self.job)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """It came with the optimizer."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """The generators are put back before the first batch, in `get_batch_samples`; an epoch that begins is seeded."""
 
     def get_train_dataloader(self) -> Any:
         """The job's own loader, whose order depends on seed and epoch alone."""
@@ -75,6 +113,9 @@ class ItemTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The micro-batches of one update, and the sum of their items' weights over all processes."""
+        if self.random_is_due and self.job.resumption:
+            self.job.resumption.restore_random()
+            self.random_is_due = False
         batches = list(islice(epoch_iterator, num_batches))
         tally = self.job.objective.tally(batches)
         self.update = Update(self.job.objective, tally, [])
@@ -86,6 +127,7 @@ class ItemTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trainer's own, which then calls `micro_batch_loss`; what the model is given is kept for it."""
         self.batch = inputs
+        begin(self.job, self.state.global_step + 1, inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -99,11 +141,25 @@ class ItemTrainer(Trainer):
         self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
-        self.measured = record = measure(self.job, self.state.global_step)
+        self.measured = record = evaluate(self.job, self.state.global_step)
         # Trainer compares the figure that says what is best, and an undefined one is better than none: NaN for it.
         figures = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
+
+
+class Waiting:
+    """A schedule that follows the evaluation, kept from Trainer: `steps.evaluate` steps it before the record goes out."""
+
+    def __init__(self, schedule: Any) -> None:
+        self.schedule = schedule
+
+    def step(self) -> None:
+        """Not now."""
+
+    def get_last_lr(self) -> Any:
+        """The rates as they are."""
+        return self.schedule.get_last_lr()
 
 
 class Records(TrainerCallback):
@@ -121,9 +177,15 @@ class Records(TrainerCallback):
         """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
         update = self.trainer.update
         assert update is not None
-        self.figures = update.figures(state.global_step + 1)
+        self.figures = update.figures()
+        if leave_out(self.trainer.job, state.global_step + 1, self.figures, self.trainer.grad_norm):
+            self.trainer.model.zero_grad()
         if getattr(self.trainer.job.optimizer, "divides_by_items", False):
             self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count what the fp16 scaler left out."""
+        self.trainer.job.trace.scaled_away += self.trainer.accelerator.optimizer_step_was_skipped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Record a step; Trainer logs every one, after the optimizer and before any evaluation."""

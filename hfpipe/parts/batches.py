@@ -33,7 +33,11 @@ class EpochBatches(Sampler[list[int]]):
     def __init__(self, rows: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.processes = rank, processes
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch that the next iteration follows, and how many of its micro-batches are left out."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         """Micro-batches in an epoch, the ragged last one included."""
@@ -43,7 +47,7 @@ class EpochBatches(Sampler[list[int]]):
         """The micro-batches of the epoch that was set."""
         order = epoch_order(self.rows, self.seed, self.epoch)
         width = self.batch_size * self.processes
-        for start in range(0, self.rows, width):
+        for start in range(self.start * width, self.rows, width):
             share = np.array_split(order[start : start + width], self.processes)[self.rank]
             yield share.tolist() if len(share) else [-1 - int(order[start])]
 
@@ -81,9 +85,9 @@ def _ignore(label: Any) -> Any:
 class TrainLoader(DataLoader[Any]):
     """A loader of one process's micro-batches; `set_epoch` says which epoch the next iteration is."""
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
-        self.batch_sampler.epoch = epoch  # type: ignore[union-attr]
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose order the next iteration follows, and how many micro-batches to leave out unread."""
+        self.batch_sampler.set_epoch(epoch, start)  # type: ignore[union-attr]
 
 
 def train_loader(

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, reduce
 
-from hfpipe.errors import NumericError, RecipeError
+from hfpipe.errors import RecipeError
 from hfpipe.parts.losses import item_weights
 from hfpipe.parts.reduction import Reduction, Tally, item_scale, mean_loss
 from hfpipe.parts.tasks.columns import IGNORED
@@ -104,23 +104,14 @@ class Update:
         """Remember the losses of one micro-batch."""
         self.losses.append(losses.detach())
 
-    def figures(self, step: int) -> dict[str, Any]:
-        """The loss part of a step record: the mean over all processes, and the raw reduced value.
-
-        Raises:
-            NumericError: the loss is not finite.
-        """
+    def figures(self) -> dict[str, Any]:
+        """The loss part of a step record: the mean over all processes, and the raw reduced value."""
         total = torch.stack([part.sum(dtype=torch.float64) for part in self.losses]).sum()
         state = PartialState()
         if state.num_processes > 1:
             total = reduce(total, "sum")
         summed = float(total)
         loss = mean_loss(summed, self.tally.divisor)
-        if not torch.isfinite(total):
-            raise NumericError(
-                f"the loss {self.objective.name!r} is {loss} at step {step}",
-                fix="Try a smaller optimizer.lr or train.precision=fp32; the records hold every step before it.",
-            )
         if self.objective.reduction == "none":
             reduced: Any = self._vector(state)
         else:

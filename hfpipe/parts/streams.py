@@ -141,6 +141,7 @@ class _MicroBatches(IterableDataset[list[dict[str, Any]]]):
         self.stream = stream.shuffle(seed=recipe.seed, buffer_size=recipe.dataset.shuffle_buffer)
         self.recipe, self.task, self.tokenizer, self.max_length = recipe, task, tokenizer, max_length
         self.count, self.rank, self.processes = count, rank, processes
+        self.start = 0
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         width = self.recipe.train.batch_size * self.processes
@@ -151,7 +152,8 @@ class _MicroBatches(IterableDataset[list[dict[str, Any]]]):
             while made < self.count and (together := list(islice(examples, width))):
                 share = np.array_split(np.arange(len(together)), self.processes)[self.rank]
                 # As in EpochBatches: every process runs the same number of forward passes.
-                yield [together[place] for place in share] or [ignored(together[0])]
+                if made >= self.start:
+                    yield [together[place] for place in share] or [ignored(together[0])]
                 made += 1
             passes += 1
 
@@ -208,5 +210,6 @@ class StreamLoader(DataLoader[Any]):
         """Micro-batches in the run."""
         return self.batches
 
-    def set_epoch(self, epoch: int) -> None:
-        """There is one epoch, the whole run."""
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """There is one epoch, the whole run; so many of its micro-batches are read and left out."""
+        self.dataset.start = start  # type: ignore[attr-defined]

@@ -372,6 +372,12 @@ class Train(Section):
     a CPU the numbers repeat anyway, for one number of threads."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, to save memory."""
+    fit_memory: bool = False
+    """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
+    beginning. The update is the same; the run says so."""
+    tolerate_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
+    scaler looks for its scale do not count."""
 
 
 class Evaluate(Section):
@@ -424,6 +430,8 @@ class Checkpoints(Section):
     """`epoch` or `never`."""
     every_steps: Count | None = None
     """Save after every so many steps as well; null for no such rhythm."""
+    every_minutes: Positive | None = None
+    """Save when the last save is so many minutes ago as well; null for no such rhythm."""
     keep_last: Count = 2
     """How many of the newest checkpoints are kept."""
     keep_best: bool = True

@@ -158,7 +158,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """preparing, running, finished, failed or stopped.
+        """preparing, running, finished, failed or interrupted.
 
         Also `died` when the process is gone without having said so, `damaged` when `run.json` can't be read, and `newer`
         when it has a format that this hfpipe does not know.

@@ -18,10 +18,11 @@ def write_transformers_files(run: Run, rows: dict[str, int], summary: dict[str, 
     """
     records, recipe = run.records, run.recipe
     steps = [record for record in records if record["type"] == "step"]
+    losses = [record["loss"] for record in steps if record["loss"] is not None]  # None in a step that was left out
     evaluations = [record for record in records if record["type"] == "evaluation"]
     train = {
         "epoch": summary["epochs"],
-        "train_loss": sum(record["loss"] for record in steps) / len(steps),
+        "train_loss": sum(losses) / len(losses) if losses else None,
         "train_runtime": summary["seconds"],
         "train_samples": rows["train"],
         "train_samples_per_second": summary["examples_per_second"],

@@ -1,0 +1,138 @@
+"""A run that was stopped anywhere and resumed ends with the weights and records of the run that never was."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hfpipe
+from hfpipe.display import Silent
+
+ENGINES = ("trainer", "loop")
+GREEDY = "schedule={name: greedy, patience: 0, min_lr: 1e-5}"
+PLATEAU = "schedule={name: reduce_lr_on_plateau, patience: 0, threshold: 0.5}"
+
+# What is trained, and after which step the process dies: 44 rows in micro-batches of 8 make 6, the last one ragged, so
+# with accumulation 2 an epoch has 3 steps and with 4 it has 2, the last window a partial one.
+SETTINGS: dict[str, tuple[list[str], int]] = {
+    "mid-epoch": (["checkpoints.every_steps=4", "checkpoints.every=never"], 5),
+    "epoch": (["evaluate.best=null"], 8),
+    "partial-window": (["train.accumulate=4", "checkpoints.every_steps=1", "optimizer.name=updater_sgd"], 3),
+    "window": (["train.accumulate=2", "checkpoints.every_steps=1", "optimizer.name=nadam"], 2),
+    "evaluate-steps": (["evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=radam"], 8),
+    "evaluate-never": (["evaluate.every=never", "checkpoints.every_steps=5", "optimizer.name=adamax"], 6),
+    "best": (["optimizer.lr=0.03", "evaluate.every=2", "checkpoints.keep_last=1", "checkpoints.every_steps=5"], 9),
+    "workers": (["train.workers=2", "train.epochs=1", "checkpoints.every_steps=2", "optimizer.name=asgd"], 4),
+    "plateau": ([PLATEAU, "evaluate.every=2", "checkpoints.every_steps=4", "optimizer={name: sgd, momentum: 0.9}"], 7),
+    "greedy": ([GREEDY, "evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=rmsprop"], 7),
+    "cosine": (["schedule={name: cosine, warmup: 3}", "checkpoints.every_steps=2", "optimizer.name=adafactor"], 3),
+    "sum": (["loss.reduction=sum", "optimizer={name: updater_momentum, lr: 0.001}", "checkpoints.every_steps=3"], 4),
+}
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+class Dying(Silent):
+    """Dies when a step is recorded."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Die in the middle of what follows from the step."""
+        if record["type"] == "step" and record["step"] == self.step:
+            raise Killed
+
+
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep it."""
+        self.said.append(text)
+
+
+Start = Callable[..., hfpipe.Run]
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's figures take longer than these runs, and say nothing of them."""
+    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _libraries_out_of_the_collectors_sight() -> Iterator[None]:
+    """Every run ends with a full collection, which would walk through all that torch and transformers made at import."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def start(recipe_fields: dict[str, Any], tmp_path: Path) -> Start:
+    """Trains the tiny recipe with these overrides; with `dies_at` the process dies when it records that step."""
+
+    def finetune(*overrides: str, dies_at: int | None = None, name: str = "one", **options: Any) -> hfpipe.Run:
+        options.setdefault("runs_dir", tmp_path / "runs")
+        if dies_at is None:
+            return hfpipe.finetune(recipe_fields, overrides=overrides, name=name, **options)
+        with pytest.raises(Killed):
+            hfpipe.finetune(recipe_fields, overrides=overrides, name=name, display=Dying(dies_at), **options)
+        return hfpipe.Run(options["runs_dir"] / name)
+
+    return finetune
+
+
+def digest(run: hfpipe.Run) -> str:
+    """SHA-256 of the weights that a run ended with."""
+    return hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def records(run: hfpipe.Run) -> list[dict[str, Any]]:
+    """What a run recorded, without timings and without what is said of resumptions."""
+    kept = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
+    return [one for one in kept if "resumed" not in one]
+
+
+def assert_same(resumed: hfpipe.Run, whole: hfpipe.Run) -> None:
+    """The two ended with the same weights, records and figures, bit for bit."""
+    assert resumed.status == whole.status == "finished"
+    for mine, theirs in zip(records(resumed), records(whole), strict=True):
+        assert mine == theirs
+    assert digest(resumed) == digest(whole)
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_resumed_run_ends_as_the_whole_one(start: Start, setting: str, tmp_path: Path) -> None:
+    """Each engine goes on from a checkpoint of the other, and of itself, to the weights and records of the whole run."""
+    overrides, dies_at = SETTINGS[setting]
+    whole = start(*overrides, engine="loop", name="whole")
+    pairs = {"trainer": ENGINES, "loop": ("trainer",)}
+    if setting == "workers":  # whose processes take seconds to start
+        pairs = {"trainer": ("loop",), "loop": ("trainer",)}
+    for first, others in pairs.items():
+        stopped = start(*overrides, engine=first, name=f"{first}-dies", dies_at=dies_at)
+        assert stopped.status == "failed"
+        saved = [path.name for path in (stopped.path / "checkpoints").glob("step-*")]
+        assert saved
+        assert int(max(saved)[5:]) < dies_at
+        for second in others:
+            copy = tmp_path / "moved" / f"{first}-{second}"
+            shutil.copytree(stopped.path, copy)
+            resumed = hfpipe.finetune(resume=copy, engine=second)
+            assert_same(resumed, whole)
+            assert resumed.about["resumed"][0]["step"] == int(max(saved)[5:])
