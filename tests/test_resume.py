@@ -136,3 +136,24 @@ def test_a_resumed_run_ends_as_the_whole_one(start: Start, setting: str, tmp_pat
             resumed = hfpipe.finetune(resume=copy, engine=second)
             assert_same(resumed, whole)
             assert resumed.about["resumed"][0]["step"] == int(max(saved)[5:])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_resumed_stream_ends_as_the_whole_one(
+    start: Start, pairs_folder: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stream the rows of the steps before are read and left out, and what follows is the same."""
+    import datasets
+
+    # The datasets library rests for five seconds after each pass over several parquet files.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    files = f"{{train: {pairs_folder / 'train.parquet'}, validation: {pairs_folder / 'validation.parquet'}}}"
+    overrides = [
+        *("dataset.path=parquet", f"dataset.data_files={files}", "dataset.streaming=true", "train.max_steps=9"),
+        *("task.label={column: label, names: [other, same]}", "checkpoints.every_steps=2", "train.accumulate=2"),
+    ]
+    whole = start(*overrides, engine="loop", name="whole")
+    stopped = start(*overrides, engine=engine, dies_at=7)
+    resumed = hfpipe.finetune(resume=stopped, engine=ENGINES[ENGINES.index(engine) - 1])
+    assert resumed.about["resumed"][0]["step"] == 6
+    assert_same(resumed, whole)
