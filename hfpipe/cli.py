@@ -322,7 +322,7 @@ def glue_zip(
     as_json: Json = False,
 ) -> None:
     """Check the files for the GLUE server and pack them; the same files give the same zip."""
-    from hfpipe.glue import pack
+    from hfpipe.prediction.glue import pack
 
     packed = pack(folder, output, complete=complete)
     if as_json:
