@@ -139,9 +139,11 @@ def finetune(
         print(f"{display.figures(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
     for split, metrics in summary.get("also", {}).items():
         print(f"{display.figures(metrics)}  on {split}")
+    share = summary.get("padding_share")
+    padding = "" if share is None else f", {share:.1%} padding"
     print(
         f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
-        f"{summary['examples_per_second']:.1f} examples/s (training only)"
+        f"{summary['examples_per_second']:.1f} examples/s (training only){padding}"
     )
 
 

@@ -64,6 +64,7 @@ def finish(
         "seconds": seconds,
         "examples_per_second": examples / seconds,
         "evaluated_step": final["step"] if final else None,
+        "padding_share": job.padding_share(),
     }
     rows = {
         "train": len(job.train_data),
