@@ -139,9 +139,11 @@ def finetune(
         print(f"{display.figures(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
     for split, metrics in summary.get("also", {}).items():
         print(f"{display.figures(metrics)}  on {split}")
+    share = summary.get("padding_share")
+    padding = "" if share is None else f", {share:.1%} padding"
     print(
         f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
-        f"{summary['examples_per_second']:.1f} examples/s (training only)"
+        f"{summary['examples_per_second']:.1f} examples/s (training only){padding}"
     )
 
 
@@ -322,7 +324,7 @@ def glue_zip(
     as_json: Json = False,
 ) -> None:
     """Check the files for the GLUE server and pack them; the same files give the same zip."""
-    from hfpipe.glue import pack
+    from hfpipe.prediction.glue import pack
 
     packed = pack(folder, output, complete=complete)
     if as_json:

@@ -23,7 +23,8 @@ from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.measurement import dataset_identity, slices_of
 from hfpipe.parts import calibration, losses, models, tasks
-from hfpipe.parts.batches import Collate, TrainLoader, epoch_order, train_loader
+from hfpipe.parts.batches import Collate, TrainLoader, train_loader
+from hfpipe.parts.buckets import padding_share
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
@@ -103,10 +104,8 @@ class Job:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
         if isinstance(self.loader, StreamLoader):
             return []
-        spec, (epoch, within) = self.recipe.train, divmod(step - 1, self.steps_per_epoch)
-        each = spec.batch_size * spec.accumulate * PartialState().num_processes
-        order = epoch_order(len(self.train_data), self.recipe.seed, epoch)
-        rows: list[int] = order[within * each : (within + 1) * each].tolist()
+        epoch, within = divmod(step - 1, self.steps_per_epoch)
+        rows: list[int] = self.loader.order.updates(epoch)[within].tolist()
         return rows
 
     @property
@@ -122,12 +121,18 @@ class Job:
 
     def examples_by(self, step: int) -> int:
         """How many examples all processes have trained on by this step; a window of a long text is one."""
-        spec, processes = self.recipe.train, PartialState().num_processes
-        each: int = spec.batch_size * spec.accumulate * processes
         if isinstance(self.loader, StreamLoader):
-            return step * each
+            spec = self.recipe.train
+            return int(step * spec.batch_size * spec.accumulate * PartialState().num_processes)
         epochs, within = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.train_data) + min(within * each, len(self.train_data))
+        begun = self.loader.order.updates(epochs)[:within] if within else []
+        return epochs * len(self.train_data) + sum(map(len, begun))
+
+    def padding_share(self) -> float | None:
+        """The share of padding among the tokens of the first epoch's micro-batches, 0 to 1; of a stream it is not known."""
+        if isinstance(self.loader, StreamLoader):
+            return None
+        return padding_share(self.loader.micro_batches(0), tasks.lengths(self.train_data))
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
         """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
@@ -284,6 +289,8 @@ def prepare(
             collate,
             batch_size=recipe.train.batch_size,
             seed=recipe.seed,
+            accumulate=recipe.train.accumulate,
+            batching=recipe.train.batching,
             workers=recipe.train.workers,
             rank=state.process_index,
             processes=state.num_processes,
@@ -291,7 +298,7 @@ def prepare(
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
-    if not isinstance(loader, StreamLoader):
+    if not isinstance(loader, StreamLoader) and recipe.train.batching.by == "examples":
         _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
     objective = make_objective(recipe, task, train_data, loss)
     built = _build_optimizer(recipe, model, optimizer)

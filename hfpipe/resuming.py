@@ -256,14 +256,18 @@ def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
         RecipeError: the run would end before the checkpoint.
     """
     each = job.recipe.train.batch_size * job.recipe.train.accumulate * PartialState().num_processes
-    if each != progress["rows_per_step"] or (
-        job.steps_per_epoch != progress["steps_per_epoch"] and job.num_steps > step
+    batching = job.recipe.train.batching.model_dump(mode="json")
+    before = progress["recipe"]["train"].get("batching", batching)
+    if (
+        each != progress["rows_per_step"]
+        or before != batching
+        or (job.steps_per_epoch != progress["steps_per_epoch"] and job.num_steps > step)
     ):
         raise ModelError(
             f"step {step:,} has no place in another order: an update had {progress['rows_per_step']} rows and an epoch "
             f"{progress['steps_per_epoch']:,} steps, and now {each} and {job.steps_per_epoch:,}",
             where="--resume",
-            allowed="batch_size * accumulate * processes as before",
+            allowed="train.batching and batch_size * accumulate * processes as before",
             fix="Begin a new run from the weights: model.checkpoint=RUN/checkpoints/step-...",
         )
     if job.num_steps < step:

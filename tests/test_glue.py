@@ -14,8 +14,9 @@ import datasets
 import pytest
 
 import hfpipe
-from hfpipe import glue, pipeline
+from hfpipe import pipeline
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.prediction import glue
 from hfpipe.recipe import load_recipe
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
@@ -119,7 +120,7 @@ def test_a_run_writes_the_file_of_its_set(
 def test_sts_b_is_a_number_from_0_to_5(sets: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """What the regression says is written as a number, and what lies outside is clipped."""
     run = train(sets, tiny_checkpoint, tmp_path / "runs", "stsb")
-    from hfpipe.labelling import Labeller
+    from hfpipe.prediction.labelling import Labeller
 
     monkeypatch.setattr(Labeller, "label", lambda self, window: [{"value": row - 3.25} for row in window.places])
     assert pipeline.predict_glue(run, tmp_path / "glue") == {"STS-B.tsv": ROWS}

@@ -18,13 +18,16 @@ import pyarrow.parquet
 import pytest
 
 import hfpipe
-from hfpipe import labelling, pipeline, prediction
+from hfpipe import pipeline
 from hfpipe.display import Plain
 from hfpipe.errors import DataError, MachineError, ModelError, NumericError, RecipeError, StoppedByUser
-from hfpipe.labelled_file import Partial
-from hfpipe.labelling import Labeller
 from hfpipe.parts.formats import windows
-from hfpipe.prediction import label_into
+from hfpipe.pipeline import predicting
+from hfpipe.prediction import labelling
+from hfpipe.prediction import rows as prediction
+from hfpipe.prediction.labelled_file import Partial
+from hfpipe.prediction.labelling import Labeller
+from hfpipe.prediction.rows import label_into
 from hfpipe.recipe.schema import Recipe
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
@@ -203,7 +206,7 @@ class Stub:
 @pytest.fixture
 def stub(run: hfpipe.Run) -> Stub:
     """A labeller whose model is never asked."""
-    return Stub(labelling.load_labeller(pipeline._for_rows(run, "jsonl", None, (), None), lambda text: None))
+    return Stub(labelling.load_labeller(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -403,9 +406,9 @@ def test_a_row_that_the_task_refuses_is_found(run: hfpipe.Run, tmp_path: Path) -
 
 def test_a_number_that_is_not_finite_names_the_rows(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Diverged weights: exit 6, with the rows that were being labelled."""
-    labeller = labelling.load_labeller(pipeline._for_rows(run, "jsonl", None, (), None), lambda text: None)
+    labeller = labelling.load_labeller(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None)
     next(labeller.model.parameters()).data.fill_(float("nan"))
-    monkeypatch.setattr(pipeline, "_labeller", lambda *arguments: labeller)
+    monkeypatch.setattr(predicting, "_labeller", lambda *arguments: labeller)
     with pytest.raises(NumericError, match=r"row 0 \(counted from 0\) to row 2 \(counted from 0\): the model's logits"):
         run.predict([("a", "b")] * 3)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import datasets
@@ -10,46 +12,83 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hfpipe.parts.tasks import IGNORED, SIDE_COLUMNS
+from hfpipe.parts.buckets import Rows, by_examples, by_tokens
+from hfpipe.parts.tasks import IGNORED, SIDE_COLUMNS, lengths
+from hfpipe.recipe.schema import Batching
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The order of the rows in an epoch, `[rows]`: a permutation that depends on (seed, epoch) alone."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+@dataclass(frozen=True)
+class Order:
+    """Which rows make each update of an epoch: a function of the epoch alone.
+
+    Attributes:
+        rows: how many there are.
+        seed: of the recipe.
+        size: rows of an update, over all its micro-batches and processes.
+        lengths: tokens of each row, `[rows]`, where they decide what is put together.
+        tokens: of an update, padding included, where it is cut by those and not by `size`.
+        bucket: put rows of similar length together.
+    """
+
+    rows: int
+    seed: int
+    size: int
+    lengths: Rows | None = None
+    tokens: int | None = None
+    bucket: bool = False
+
+    def updates(self, epoch: int) -> list[Rows]:
+        """The row numbers of each update; there are as many updates in every epoch."""
+        if self.tokens is not None:
+            assert self.lengths is not None
+            return by_tokens(self.tokens, self.seed, epoch, self.lengths, bucket=self.bucket)
+        return by_examples(self.rows, self.size, self.seed, epoch, self.lengths if self.bucket else None)
 
 
 class EpochBatches(Sampler[list[int]]):
     """The micro-batches of one process in one epoch, as lists of row numbers.
 
-    Every micro-step takes the next `batch_size * processes` rows of the order and shares them out, so that the rows of
-    an update do not depend on the number of processes. When the last micro-step has fewer rows than there are
-    processes, those left over get one row as a blank, written -1 - row: all processes must run the same number of
-    forward passes, and a blank counts for nothing.
+    An update is cut into `accumulate` micro-steps, and each of those is shared out among the processes, so that the rows
+    of an update depend on neither. When a micro-step has fewer rows than there are processes, those left over get one
+    row as a blank, written -1 - row: all processes must run the same number of forward passes, and a blank counts for
+    nothing.
     """
 
-    def __init__(self, rows: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.processes = rank, processes
+    def __init__(self, order: Order, *, accumulate: int = 1, rank: int = 0, processes: int = 1) -> None:
+        self.order, self.accumulate, self.rank, self.processes = order, accumulate, rank, processes
         self.epoch, self.start = 0, 0
+        self.steps = sum(1 for _ in self._micro_steps(0))
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch that the next iteration follows, and how many of its micro-batches are left out."""
         self.epoch, self.start = epoch, start
 
+    def shares(self, epoch: int) -> Iterator[list[int]]:
+        """The micro-batches of an epoch."""
+        for rows in self._micro_steps(epoch):
+            share = np.array_split(rows, self.processes)[self.rank]
+            yield share.tolist() if len(share) else [-1 - max(int(rows[0]), -1 - int(rows[0]))]
+
     def __len__(self) -> int:
         """Micro-batches in an epoch, the ragged last one included."""
-        return -(-self.rows // (self.batch_size * self.processes))
+        return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
         """The micro-batches of the epoch that was set."""
-        order = epoch_order(self.rows, self.seed, self.epoch)
-        width = self.batch_size * self.processes
-        for start in range(self.start * width, self.rows, width):
-            share = np.array_split(order[start : start + width], self.processes)[self.rank]
-            yield share.tolist() if len(share) else [-1 - int(order[start])]
+        yield from islice(self.shares(self.epoch), self.start, None)
+
+    def _micro_steps(self, epoch: int) -> Iterator[Rows]:
+        """What all processes take together; an update that is cut by rows is cut into full ones as long as it lasts."""
+        width = -(-self.order.size // self.accumulate)
+        for update in self.order.updates(epoch):
+            if self.order.tokens is None:
+                yield from (update[start : start + width] for start in range(0, len(update), width))
+            else:  # every update has as many, though some be blank
+                parts = np.array_split(update, self.accumulate)
+                yield from (part if len(part) else -1 - update[:1] for part in parts)
 
 
 class Examples(Dataset[dict[str, Any]]):
@@ -87,7 +126,41 @@ class TrainLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         """Choose the epoch whose order the next iteration follows, and how many micro-batches to leave out unread."""
-        self.batch_sampler.set_epoch(epoch, start)  # type: ignore[union-attr]
+        self.batches.set_epoch(epoch, start)
+
+    @property
+    def batches(self) -> EpochBatches:
+        """The micro-batches of this process."""
+        assert isinstance(self.batch_sampler, EpochBatches)
+        return self.batch_sampler
+
+    @property
+    def order(self) -> Order:
+        """Which rows make each update."""
+        return self.batches.order
+
+    def micro_batches(self, epoch: int) -> Iterator[list[int]]:
+        """The row numbers of the micro-batches of an epoch on this process; a blank has one that is negative."""
+        return self.batches.shares(epoch)
+
+
+def order_of(encoded: datasets.Dataset, size: int, seed: int, spec: Batching, *, batches: int) -> Order:
+    """The order in which encoded rows are trained on.
+
+    Args:
+        encoded: the training rows.
+        size: rows of an update.
+        seed: of the recipe.
+        spec: how updates are put together.
+        batches: micro-batches of an update, on all processes together.
+    """
+    if spec.by == "examples" and not spec.bucket:
+        return Order(len(encoded), seed, size)
+    found = lengths(encoded)
+    if spec.by == "examples":
+        return Order(len(encoded), seed, size, found, bucket=True)
+    tokens = spec.tokens * batches if spec.tokens is not None else round(size * float(found.mean()))
+    return Order(len(encoded), seed, size, found, max(tokens, 1), spec.bucket)
 
 
 def train_loader(
@@ -96,6 +169,8 @@ def train_loader(
     *,
     batch_size: int,
     seed: int,
+    accumulate: int = 1,
+    batching: Batching | None = None,
     workers: int = 0,
     rank: int = 0,
     processes: int = 1,
@@ -106,7 +181,9 @@ def train_loader(
     It draws its worker seeds from a generator of its own: every `iter()` of a loader takes a number from one, and the
     global generator belongs to dropout.
     """
-    batches = EpochBatches(len(encoded), batch_size=batch_size, seed=seed, rank=rank, processes=processes)
+    size = batch_size * accumulate * processes
+    order = order_of(encoded, size, seed, batching or Batching(), batches=accumulate * processes)
+    batches = EpochBatches(order, accumulate=accumulate, rank=rank, processes=processes)
     return TrainLoader(
         Examples(encoded),
         batch_sampler=batches,

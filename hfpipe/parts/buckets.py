@@ -78,7 +78,8 @@ def padding_share(batches: Iterable[Sequence[int]], lengths: Rows) -> float:
     """The share of padding among the tokens of batches that are padded to their longest row, 0 to 1."""
     padded = full = 0
     for batch in batches:
-        own = lengths[np.asarray(batch)]
+        rows = np.asarray(batch)
+        own = lengths[np.where(rows < 0, -1 - rows, rows)]
         padded += len(own) * int(own.max())
         full += int(own.sum())
     return 1 - full / padded if padded else 0.0

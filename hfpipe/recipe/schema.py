@@ -350,6 +350,26 @@ class Schedule(NamedPart):
     """Warm-up: below 1 a share of all steps, from 1 on a number of steps."""
 
 
+class Batching(Section):
+    """Which rows make an update. Whatever is chosen, the rows of an update are divided by their own number of items."""
+
+    by: Literal["examples", "tokens"] = "examples"
+    """`examples`: `batch_size` of them in a micro-batch; `tokens`: as many as fit into a number of tokens, padding
+    included, so that batches of short texts have more of them."""
+    tokens: Count | None = None
+    """Tokens in a micro-batch, on each process; null takes `batch_size` times the mean length of the training rows."""
+    bucket: bool = False
+    """Put rows of similar length together, which leaves little padding: 50 updates of shuffled rows are sorted at a time
+    (by tokens all rows), and the updates shuffled again."""
+
+    @model_validator(mode="after")
+    def _tokens_are_counted(self) -> Self:
+        """Refuse a number of tokens where examples are counted."""
+        if self.tokens is not None and self.by == "examples":
+            raise PydanticCustomError("idle", "`tokens` does nothing with by: examples")
+        return self
+
+
 class Train(Section):
     """The training itself."""
 
@@ -361,6 +381,8 @@ class Train(Section):
     """Examples in a micro-batch, on each process."""
     accumulate: Count = 1
     """Micro-batches in one update, on each process."""
+    batching: Batching = Batching()
+    """Which rows make an update."""
     max_grad_norm: Positive | None = 1.0
     """Longest gradient of the mean loss, as an L2 norm; longer ones are scaled down. null never clips."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -571,6 +593,7 @@ class Recipe(Section):
                 self.loss.class_weights, list | None
             ),
             "`train.workers` above 1 would each read the whole stream": self.train.workers > 1,
+            "`train.batching` needs the lengths of all rows": self.train.batching != Batching(),
         }
         for problem in (text for text, holds in problems.items() if holds):
             raise PydanticCustomError("idle", "{problem} (dataset.streaming)", {"problem": problem})

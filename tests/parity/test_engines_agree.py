@@ -61,6 +61,21 @@ def test_same_records_and_weights(
     assert len(evaluations) == {"1": len(steps), "epoch": 2, "never": 0}[every]
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("batching", ["{bucket: true}", "{by: tokens}", "{by: tokens, tokens: 48, bucket: true}"])
+def test_same_with_rows_of_similar_length(batching, accumulate, recipe_for, train_with, data, weight_difference):
+    """Updates by length and by tokens, whose sizes differ: the engines differ by exactly 0, and every row counts once."""
+    overrides = [f"train.batching={batching}", f"train.accumulate={accumulate}", "evaluate.every=epoch"]
+    recipe = recipe_for("bert", *overrides)
+    by_trainer, trainer_records = train_with(recipe, "trainer", data)
+    by_loop, loop_records = train_with(recipe, "loop", data)
+    assert trainer_records == loop_records
+    assert weight_difference(by_trainer, by_loop) == 0.0
+    steps = [record for record in loop_records if record["type"] == "step"]
+    assert sum(record["num_items"] for record in steps) == 2 * 27
+    assert len({record["num_items"] for record in steps}) > 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_in_bf16(family, recipe_for, train_with, data, weight_difference):
     """Autocast to bfloat16 rounds the same in both engines, and is no fp32 under another name."""

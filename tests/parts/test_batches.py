@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfpipe.parts.batches import EpochBatches, Examples, epoch_order, evaluation_loader, train_loader
+from hfpipe.parts.batches import EpochBatches, Examples, Order, evaluation_loader, order_of, train_loader
+from hfpipe.parts.buckets import shuffled
 from hfpipe.parts.tasks import IGNORED
+from hfpipe.recipe.schema import Batching
 
 
 def encoded(rows: int) -> datasets.Dataset:
@@ -32,11 +35,11 @@ def test_every_row_is_seen_once_and_in_one_order(rows: int, batch_size: int, pro
     """All processes together take the next `batch_size * processes` rows of the order, blanks aside, once an epoch."""
     shares = []
     for rank in range(processes):
-        batches = EpochBatches(rows, batch_size=batch_size, seed=5, rank=rank, processes=processes)
+        batches = EpochBatches(Order(rows, 5, batch_size * processes), rank=rank, processes=processes)
         batches.epoch = epoch
         shares.append(list(batches))
         assert len(shares[-1]) == len(batches)
-    order = epoch_order(rows, 5, epoch).tolist()
+    order = shuffled(rows, 5, epoch).tolist()
     width = batch_size * processes
     for step, together in enumerate(zip(*shares, strict=True)):
         taken = [row for share in together for row in share if row >= 0]
@@ -53,12 +56,12 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     before = torch.get_rng_state()
-    first = epoch_order(50, 1, 0).tolist()
+    first = shuffled(50, 1, 0).tolist()
     torch.manual_seed(1)
     np.random.seed(1)
-    assert epoch_order(50, 1, 0).tolist() == first
-    assert epoch_order(50, 2, 0).tolist() != first
-    assert epoch_order(50, 1, 1).tolist() != first
+    assert shuffled(50, 1, 0).tolist() == first
+    assert shuffled(50, 2, 0).tolist() != first
+    assert shuffled(50, 1, 1).tolist() != first
     torch.manual_seed(0)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -81,7 +84,7 @@ def test_set_epoch_chooses_the_order_also_with_workers(workers: int) -> None:
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
         seen.append([int(row) for batch in loader for row in batch["input_ids"][:, 0]])
-        assert seen[-1] == epoch_order(10, 1, epoch).tolist()
+        assert seen[-1] == shuffled(10, 1, epoch).tolist()
     assert seen[0] == seen[2] != seen[1]
 
 
@@ -104,3 +107,39 @@ def test_an_evaluation_keeps_the_given_order(batch_size: int) -> None:
     batches = list(evaluation_loader(encoded(5), rows, collate, batch_size=batch_size))
     assert [int(row) for batch in batches for row in batch["input_ids"][:, 0]] == rows
     assert len(batches) == -(-5 // batch_size)
+
+
+ROWS = 61
+LENGTHS = [3 + (7 * row) % 29 for row in range(ROWS)]
+
+
+@pytest.mark.parametrize("spec", [{}, {"bucket": True}, {"by": "tokens"}, {"by": "tokens", "bucket": True}], ids=str)
+def test_the_rows_of_an_update_do_not_depend_on_how_it_is_cut(spec: dict[str, Any]) -> None:
+    """Eight rows, or their tokens, as 8x1, 4x2, 2x4 and on two processes: the same updates in the same order."""
+    rows = datasets.Dataset.from_dict({"input_ids": [[1] * length for length in LENGTHS], "labels": [0] * ROWS})
+    seen = []
+    for batch_size, accumulate, processes in ((8, 1, 1), (4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2)):
+        order = order_of(rows, 8, 3, Batching(**spec), batches=accumulate * processes)
+        shares = [
+            list(EpochBatches(order, accumulate=accumulate, rank=rank, processes=processes))
+            for rank in range(processes)
+        ]
+        assert len({len(share) for share in shares}) == 1
+        together = [[row for share in step for row in share] for step in zip(*shares, strict=True)]
+        updates = [list(chain(*together[at : at + accumulate])) for at in range(0, len(together), accumulate)]
+        seen.append([sorted(row for row in update if row >= 0) for update in updates])
+        if not spec:
+            assert all(len(share) <= batch_size for batches in shares for share in batches)
+    assert all(one == seen[0] for one in seen)
+    assert sorted(chain(*seen[0])) == list(range(ROWS))
+
+
+def test_a_budget_of_tokens_holds_for_every_micro_batch() -> None:
+    """Padded to its longest row none has more, but for one row that is shared out; the mean decides without a number."""
+    rows = datasets.Dataset.from_dict({"input_ids": [[1] * length for length in LENGTHS], "labels": [0] * ROWS})
+    order = order_of(rows, 16, 0, Batching(by="tokens", tokens=64, bucket=True), batches=2)
+    assert order.tokens == 128
+    lengths = np.array(LENGTHS)
+    for batch in EpochBatches(order, accumulate=2):
+        assert (len(batch) - 1) * lengths[batch].max() <= 64
+    assert order_of(rows, 16, 0, Batching(by="tokens"), batches=2).tokens == round(16 * np.mean(LENGTHS))

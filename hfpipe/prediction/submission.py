@@ -10,10 +10,10 @@ from typing import Any
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.glue import HIGHEST_STSB, TestSet, server_labels, test_sets_of, write_predictions
-from hfpipe.labelling import Labeller, load_labeller
 from hfpipe.parts.data import open_data
 from hfpipe.parts.formats.windows import LARGEST_WINDOW, given_windows, require_columns
+from hfpipe.prediction.glue import HIGHEST_STSB, TestSet, server_labels, test_sets_of, write_predictions
+from hfpipe.prediction.labelling import Labeller, load_labeller
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import with_overrides
 from hfpipe.rows import Say

@@ -12,9 +12,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from hfpipe.errors import RecipeError, StoppedByUser
-from hfpipe.labelled_file import Partial, next_digest
-from hfpipe.labelling import Labeller, columns_read
 from hfpipe.parts.formats.windows import STANDARD_INPUT, Window, given_windows, is_piped, read_windows, require_columns
+from hfpipe.prediction.labelled_file import Partial, next_digest
+from hfpipe.prediction.labelling import Labeller, columns_read
 from hfpipe.recipe.schema import Recipe
 from hfpipe.rows import Say
 from hfpipe.runs.store import Run

@@ -1,0 +1,123 @@
+"""What a command names: a recipe, a run, a checkpoint; and whether the Hub is needed for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hfpipe.display import Display
+from hfpipe.errors import (
+    RecipeError,
+)
+from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.runs.model_files import model_folder, require_own_files
+from hfpipe.runs.store import Run, default_folder, find_run
+
+# Other data than the recipe's own, of which nothing is set aside and nothing fitted.
+OTHER_SPLITS = (
+    "dataset.splits={train: train, evaluation: null}",
+    "evaluate.calibrate=null",
+    "evaluate.threshold=null",
+    "evaluate.slices=[]",
+)
+
+
+def with_checkpoint(
+    target: Run | str | Path,
+    name: str,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+) -> tuple[Run | None, Recipe]:
+    """The run, if the target is one, and its recipe or the given one with the weights of the target as its checkpoint."""
+    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=recipe is None)
+    if run is not None:
+        base = run.recipe if recipe is None else as_recipe(recipe, ())
+        folder = model_folder(run)
+        require_own_files(run, folder)
+        checkpoint = str(folder)
+    else:
+        assert recipe is not None
+        base, checkpoint = as_recipe(recipe, ()), name
+    fixed = [f"model.checkpoint={quoted(checkpoint)}", "model.revision=null", "model.fresh=[]"]
+    if base.dataset.splits.hold_out is not None and any(
+        change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
+    ):
+        fixed += OTHER_SPLITS  # of other data no row was held out
+    said_by = f"run {run.id!r}" if run is not None else "RUN|CHECKPOINT"
+    return run, with_overrides(with_overrides(base, fixed, said_by), overrides)
+
+
+def require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
+    """Refuse to measure a run on data that stand in no recipe."""
+    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=True)
+    given = (run.about.get("given") or {}).get("dataset") if run else None
+    named = any(change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides)
+    if run and given and not named:
+        raise RecipeError(
+            f"this run's data were given from Python ({given}), and its recipe does not have them",
+            where=str(run.path / "recipe.yaml"),
+            fix="Name data that can be read: dataset.path=... (and dataset.data_files=...), or --recipe RECIPE.",
+        )
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override."""
+    return json.dumps(text, ensure_ascii=False)  # as YAML reads it too
+
+
+def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | None:
+    try:
+        found = find_run(name, Path(runs_dir) if runs_dir else default_folder())
+        is_exact = found.id == name or (Path(name).expanduser() / "run.json").is_file()
+        # With a recipe the name may be a checkpoint's, which is no abbreviation of a run id.
+        return found if must or is_exact else None
+    except RecipeError as error:
+        if not must:
+            return None
+        if Path(name).expanduser().is_dir():
+            raise RecipeError(
+                f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE."
+            ) from None
+        fix = "For a checkpoint, say which data: --recipe RECIPE."
+        raise RecipeError(error.what, where=error.where, allowed=error.allowed, fix=fix) from None
+
+
+def as_recipe(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    """A recipe, or what `load_recipe` takes, with overrides."""
+    if isinstance(recipe, Recipe):
+        return with_overrides(recipe, overrides) if overrides else recipe
+    return load_recipe(recipe, overrides)
+
+
+def reach_hub(recipe: Recipe, display: Display) -> None:
+    """Find out whether the Hub answers, if the recipe needs it, before any library that would ask it is imported.
+
+    Without an answer the libraries keep to the local cache, where they would else retry for minutes at every file.
+
+    Args:
+        recipe: its checkpoint, data set and metrics say whether anything comes from the Hub.
+        display: is told when the Hub doesn't answer.
+    """
+    from hfpipe.parts import hub
+
+    needed = [recipe.model.checkpoint]
+    if recipe.dataset.data_files is None:  # which go with a format, not with an id
+        needed.append(recipe.dataset.path)
+    names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
+    asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
+    if asks or any(name.startswith("evaluate:") for name in names):
+        hub.settle_offline(display.say)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The libraries' chatter of a command that leaves no run behind, kept off the terminal."""
+    from hfpipe import chatter
+
+    with tempfile.TemporaryDirectory(prefix="hfpipe-") as folder, chatter.into(Path(folder) / "log.txt"):
+        yield
