@@ -54,7 +54,23 @@ def faults_told(after_stop: str = "Every finished step is in the run's records.j
             raise MachineError(f"out of memory: {str(error).splitlines()[0]}", fix=_SMALLER) from error
         if "no space left on device" in told:  # safetensors and Arrow have errors of their own
             raise as_machine_error(OSError(errno.ENOSPC, str(error))) from error
+        if _left_alone(error):
+            raise MachineError(
+                f"another process of this training is gone ({_first_sentence(error)})",
+                fix="What it printed says why; started again with --resume RUN, all of them go on from the newest checkpoint.",
+            ) from error
         raise
+
+
+def _left_alone(error: Exception) -> bool:
+    """Whether a process that this one exchanges with closed its connection; gloo has no class of its own for it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in kinds or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def _first_sentence(error: Exception) -> str:
+    """What a library says, without the line of its source that gloo begins with."""
+    return str(error).split("] ", 1)[-1].split(". ")[0].strip()
 
 
 def _free(path: str) -> str:
