@@ -199,8 +199,13 @@ def test_ignored_rows_are_no_examples_of_the_figures(
     for split, part in (("train", pairs["train"]), ("validation", rows)):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     files = f"{{train: {tmp_path}/train.jsonl, validation: {tmp_path}/validation.jsonl}}"
-    run = train("dataset.path=json", f"dataset.data_files={files}", "task.label={column: label, names: [other, same]}")
+    slices = "evaluate.slices=[{name: late, where: 'idx >= 5'}]"
+    label = "task.label={column: label, names: [other, same]}"
+    run = train("dataset.path=json", f"dataset.data_files={files}", label, slices)
     document = read_evaluation(run, "validation")
+    late = [one for one in read_examples(run, "validation") if one["id"] >= 5]
+    assert document["slices"][0]["examples"] == len(late) == 15
+    assert document["slices"][0]["metrics"]["loss"] == pytest.approx(np.mean([one["loss"] for one in late]))
     assert (document["examples"], document["scored"]) == (21, 19)
     assert [one["id"] for one in read_examples(run, "validation")] == [row for row in range(21) if row not in (2, 5)]
     assert sum(map(sum, document["confusion"]["counts"])) == 19
@@ -221,3 +226,38 @@ def test_evaluate_prints_figures_with_interval_and_baseline(
     as_json = hfpipe_command("evaluate", run.path, "--split", "validation", "--split", "train[:6]", "--json").json
     assert {"target", "split", "metrics", "intervals", "examples", "examples_per_second"} <= set(as_json)
     assert as_json["also"][0]["split"] == "train[:6]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "interval", "other", "told"),
+    [
+        ("accuracy", 0.7, [0.65, 0.75], 0.7, "accuracy 0.7000 is no better than the 0.7000 of always 'x'"),
+        ("accuracy", 0.6, [0.55, 0.65], 0.7, "accuracy 0.6000 is no better than the 0.7000 of always 'x'"),
+        (
+            "accuracy",
+            0.72,
+            [0.68, 0.76],
+            0.7,
+            "the interval of accuracy, 0.6800 to 0.7600, reaches the 0.7000 of always 'x'",
+        ),
+        ("accuracy", 0.8, [0.75, 0.85], 0.7, None),
+        ("mse", 2.0, [1.8, 2.2], 1.5, "mse 2.0000 is no better than the 1.5000 of always 'x'"),
+        ("mse", 1.0, [0.9, 1.1], 1.5, None),
+        ("mse", None, None, 1.5, None),
+        ("unheard_of", 0.1, None, 0.2, None),
+    ],
+)
+def test_a_figure_is_held_against_the_baseline(
+    recipe_fields: dict[str, Any],
+    name: str,
+    value: float | None,
+    interval: list[float] | None,
+    other: float,
+    told: str | None,
+) -> None:
+    """Greater or smaller as the figure has it; equal is no better; an undefined or unknown figure says nothing."""
+    from hfpipe.measurement import _against_baseline
+
+    recipe = hfpipe.load_recipe(recipe_fields, ["evaluate.best=null"])
+    baseline = {"what": "always 'x'", "metrics": {name: other}}
+    assert _against_baseline(recipe, {name: value}, {name: interval}, baseline) == ([told] if told else [])
