@@ -1,11 +1,13 @@
 """What is in the data: classes, lengths, truncation, unknown tokens, repeated rows, contradictions and leaks.
 
-Everything is counted in Arrow and numpy, without a Python object for each row: on 100,000 rows it takes less time than
-tokenizing them.
+Everything is counted in Arrow and numpy, some thousand rows at a time, so that memory does not grow with the rows; what
+must be compared across rows goes by hashes on disk (parts/repeats.py). On 100,000 rows it takes less time than tokenizing
+them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfpipe.errors import DataError, ModelError
-from hfpipe.parts import models, tasks
-from hfpipe.parts.tasks.columns import IGNORED, column, is_list, is_text
+from hfpipe.parts import models, repeats, tasks
+from hfpipe.parts.tasks.columns import IGNORED, is_list, is_text
 from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
 from hfpipe.rows import Rows
@@ -28,6 +30,7 @@ CUT_TOLD = 0.01  # share of the rows
 _BINS = 10
 _BETWEEN = "\x1f"  # joins the texts of a row; no text of a data set has it
 _IDS = ("id", "idx")
+_PIECE = 8192  # rows that are looked at together
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,14 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
         DataError: with `dataset.strict`, anything that would be a notice about the rows.
     """
     train, *others = rows.raw
-    keys = {split: _keys(part, recipe) for split, part in rows.raw.items()}
-    known = pc.unique(keys[train])
-    audited = {split: _look(recipe, rows, split, keys[split]) for split in rows.raw}
-    shared = {split: int(pc.sum(pc.is_in(keys[split], known)).as_py() or 0) for split in others if split != train}
+    audited = {}
+    shared = {}
+    with repeats.prints_of({split: len(part) for split, part in rows.raw.items()}) as prints:
+        for split in rows.raw:
+            audited[split] = _look(recipe, rows, split, prints[split])
+        for split in others:
+            if split != train:
+                shared[split] = repeats.shared(prints[split], prints[train])
     found = Audit(audited, shared, rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
@@ -138,23 +145,95 @@ def _about_rows(split: str, one: SplitAudit) -> list[str]:
     return told
 
 
-def _look(recipe: Recipe, rows: Rows, split: str, keys: pa.ChunkedArray) -> SplitAudit:
+def _look(recipe: Recipe, rows: Rows, split: str, prints: repeats.Prints) -> SplitAudit:
+    """Count a split; the hashes of its texts and labels go into `prints`."""
     raw, encoded, task = rows.raw[split], rows.encoded[split].data, rows.task
-    lengths = tasks.lengths(encoded)
-    labels, ignored = _labels(task, encoded)
+    seen = _look_at_tokens(rows, encoded)
+    empty = 0
+    ids = [name for name in _IDS if name in raw.column_names]
+    with repeats.prints_of({name: len(raw) for name in ids}) as own:
+        for piece in _pieces(raw, [*recipe.task.text, *(recipe.task.choices or ()), *recipe.task.label_columns, *ids]):
+            empty += _empty(piece, recipe)
+            prints.add(repeats.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
+            for name in ids:
+                own[name].add(repeats.hashes(_as_text(piece[name])))
+        repeated_ids = sum(repeats.repeated(one) for one in own.values())
     return SplitAudit(
         rows=len(raw),
-        labels=labels,
-        numbers=_numbers(encoded) if not task.names and task.problem_type == "regression" else None,
-        lengths=_summary(lengths),
-        full=int((lengths >= rows.max_length).sum()) if len(encoded) == len(raw) else 0,
-        unknown=_unknown(encoded, rows),
-        empty=_empty(raw, recipe),
-        repeated=len(keys) - len(pc.unique(keys)),
-        contradicted=_contradicted(raw, keys, recipe),
-        repeated_ids=sum(len(raw) - len(pc.unique(column(raw, name))) for name in _IDS if name in raw.column_names),
-        ignored=ignored,
+        labels=dict(zip(task.names, map(int, seen.labels), strict=True)) if task.names else None,
+        numbers=seen.numbers if not task.names and task.problem_type == "regression" else None,
+        lengths=_summary(seen.lengths),
+        full=int(seen.lengths[rows.max_length :].sum()) if len(encoded) == len(raw) else 0,
+        unknown=seen.unknown / max(seen.words, 1),
+        empty=empty,
+        repeated=repeats.repeated(prints),
+        contradicted=repeats.contradicted(prints),
+        repeated_ids=repeated_ids,
+        # of words most tokens carry no label
+        ignored=seen.ignored if task.names and seen.items == len(encoded) else 0,
     )
+
+
+@dataclass
+class _Seen:
+    """What was counted of encoded rows.
+
+    Attributes:
+        lengths: how many rows have so many tokens, `[longest + 1]`.
+        words: tokens that are not special.
+        unknown: of these, how many the tokenizer does not know.
+        labels: how many items each class has, `[classes]`.
+        items: labels, ignored ones included.
+        ignored: how many of them are.
+        numbers: least, mean and greatest label of a regression.
+    """
+
+    lengths: Array
+    words: int
+    unknown: int
+    labels: Array
+    items: int
+    ignored: int
+    numbers: dict[str, float] | None
+
+
+def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
+    task, unknown = rows.task, rows.tokenizer.unk_token_id
+    special = [token for token in rows.tokenizer.all_special_ids if token != unknown]
+    seen = _Seen(np.zeros(rows.max_length + 1, np.int64), 0, 0, np.zeros(len(task.names), np.int64), 0, 0, None)
+    least, greatest, total = np.inf, -np.inf, 0.0
+    for piece in _pieces(encoded, ["input_ids", "labels"]):
+        counts = np.bincount(tasks.lengths_of(piece["input_ids"]), minlength=len(seen.lengths))
+        if len(counts) > len(seen.lengths):
+            counts[: len(seen.lengths)] += seen.lengths
+            seen.lengths = counts
+        else:
+            seen.lengths += counts
+        if unknown is not None:
+            ids = _flat(piece["input_ids"])
+            seen.words += len(ids) - int(np.isin(ids, special).sum())
+            seen.unknown += int((ids == unknown).sum())
+        flat = _flat(piece["labels"])
+        seen.items += len(flat)
+        if task.names and task.problem_type == "multi_label_classification":
+            seen.labels += flat.reshape(-1, len(task.names)).sum(axis=0).astype(np.int64)
+        elif task.names:
+            seen.labels += np.bincount(flat[flat != IGNORED].astype(int), minlength=len(task.names))
+            seen.ignored += int((flat == IGNORED).sum())
+        elif task.problem_type == "regression" and len(flat):
+            least, greatest = min(least, float(flat.min())), max(greatest, float(flat.max()))
+            total += float(flat.sum(dtype=float))
+    if seen.items:
+        seen.numbers = {"least": least, "mean": total / seen.items, "greatest": greatest}
+    return seen
+
+
+def _pieces(rows: datasets.Dataset, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of consecutive rows, piece after piece, as they lie on disk."""
+    wanted = rows.select_columns([name for name in dict.fromkeys(names) if name in rows.column_names])
+    arrow = wanted.with_format("arrow")
+    for start in range(0, len(rows), _PIECE):
+        yield arrow[start : start + _PIECE]
 
 
 def _require_known(rows: Rows, recipe: Recipe, split: str, unknown: float) -> None:
@@ -168,10 +247,10 @@ def _require_known(rows: Rows, recipe: Recipe, split: str, unknown: float) -> No
         )
 
 
-def _keys(rows: datasets.Dataset, recipe: Recipe) -> pa.ChunkedArray:
+def _keys(piece: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
     """The texts of each row as one text, `[rows]`."""
     names = [*recipe.task.text, *(recipe.task.choices or ())]
-    return _joined([_as_text(column(rows, name)) for name in names])
+    return _joined([_as_text(piece[name]) for name in names])
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -191,24 +270,22 @@ def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string()).cast(pa.string()) if not is_text(values.type) else values
 
 
-def _contradicted(rows: datasets.Dataset, keys: pa.ChunkedArray, recipe: Recipe) -> int:
-    """How many texts have more than one label."""
-    labels = [column(rows, name) for name in recipe.task.label_columns]
+def _label_hashes(piece: pa.Table, recipe: Recipe) -> repeats.Hashes | None:
+    """A number for the label of each row; None where two labels of one text contradict nothing."""
+    labels = [piece[name] for name in recipe.task.label_columns]
     if any(
         pa.types.is_struct(one.type) or (is_list(one.type) and pa.types.is_struct(one.type.value_type))
         for one in labels
     ):
-        return 0  # spans of a text: two questions about one context may be answered in two places
-    table = pa.table({"text": keys, "label": _joined([_as_text(one) for one in labels])})
-    counts = table.group_by("text").aggregate([("label", "count_distinct")])["label_count_distinct"]
-    return int(pc.sum(pc.greater(counts, 1)).as_py() or 0)
+        return None  # spans of a text: two questions about one context may be answered in two places
+    return repeats.hashes(_joined([_as_text(one) for one in labels]))
 
 
-def _empty(rows: datasets.Dataset, recipe: Recipe) -> int:
+def _empty(piece: pa.Table, recipe: Recipe) -> int:
     """How many rows have an empty text; of a column of words, how many have no word."""
-    empty = np.zeros(len(rows), dtype=bool)
+    empty = np.zeros(len(piece), dtype=bool)
     for name in recipe.task.text:
-        values = column(rows, name)
+        values = piece[name]
         if is_list(values.type):
             empty |= np.asarray(pc.equal(pc.list_value_length(values), 0))
         else:
@@ -216,59 +293,39 @@ def _empty(rows: datasets.Dataset, recipe: Recipe) -> int:
     return int(empty.sum())
 
 
-def _flat(encoded: datasets.Dataset, name: str) -> Array:
-    values = column(encoded, name)
+def _flat(values: pa.ChunkedArray) -> Array:
     while is_list(values.type):
         values = pc.list_flatten(values)
     return np.asarray(values)
 
 
-def _unknown(encoded: datasets.Dataset, rows: Rows) -> float:
-    """The share of the tokens, special ones left out, that are unknown."""
-    unknown = rows.tokenizer.unk_token_id
-    if unknown is None:
-        return 0.0
-    ids = _flat(encoded, "input_ids")
-    special = [token for token in rows.tokenizer.all_special_ids if token != unknown]
-    words = len(ids) - int(np.isin(ids, special).sum())
-    return int((ids == unknown).sum()) / max(words, 1)
-
-
-def _labels(task: tasks.Task, encoded: datasets.Dataset) -> tuple[dict[str, int] | None, int]:
-    """How many items each class has, and how many labels are ignored."""
-    if not task.names:
-        return None, 0
-    flat = _flat(encoded, "labels")
-    if task.problem_type == "multi_label_classification":
-        counts = flat.reshape(-1, len(task.names)).sum(axis=0)
-        return dict(zip(task.names, map(int, counts), strict=True)), 0
-    counts = np.bincount(flat[flat != IGNORED].astype(int), minlength=len(task.names))
-    ignored = int((flat == IGNORED).sum()) if len(flat) == len(encoded) else 0  # of words most tokens carry none
-    return dict(zip(task.names, map(int, counts), strict=True)), ignored
-
-
-def _numbers(encoded: datasets.Dataset) -> dict[str, float]:
-    values = _flat(encoded, "labels")
-    return {"least": float(values.min()), "mean": float(values.mean()), "greatest": float(values.max())}
-
-
-def _summary(lengths: Array) -> dict[str, Any]:
-    """Mean, quantiles and histogram of the tokens of a row."""
-    median, p95, p99 = np.percentile(lengths, [50, 95, 99])
-    width = max(1, -(-int(lengths.max()) // _BINS))
-    edges = np.arange(width, width * _BINS + 1, width)
-    counts = np.bincount(np.minimum((lengths - 1) // width, _BINS - 1), minlength=_BINS)
-    histogram = [[int(edge), int(count)] for edge, count in zip(edges, counts, strict=True)]
+def _summary(counts: Array) -> dict[str, Any]:
+    """Mean, quantiles and histogram of the tokens of a row, from how many rows have so many, `[longest + 1]`."""
+    longest = int(np.flatnonzero(counts)[-1]) if counts.any() else 0
+    median, p95, p99 = (_quantile(counts, share) for share in (0.5, 0.95, 0.99))
+    width = max(1, -(-longest // _BINS))
+    edges = range(width, width * _BINS + 1, width)
+    bins = np.minimum(np.maximum(np.arange(len(counts)) - 1, 0) // width, _BINS - 1)
+    binned = np.bincount(bins, weights=counts, minlength=_BINS)
+    histogram = [[edge, int(count)] for edge, count in zip(edges, binned, strict=True)]
     while len(histogram) > 1 and not histogram[-1][1]:
         histogram.pop()
     return {
-        "mean": float(lengths.mean()),
-        "median": float(median),
-        "p95": float(p95),
-        "p99": float(p99),
-        "longest": int(lengths.max()),
+        "mean": float(counts @ np.arange(len(counts)) / max(int(counts.sum()), 1)),
+        "median": median,
+        "p95": p95,
+        "p99": p99,
+        "longest": longest,
         "histogram": histogram,
     }
+
+
+def _quantile(counts: Array, share: float) -> float:
+    """The quantile of whole numbers of which there are so many each, between two of them as `numpy.percentile` has it."""
+    ends = np.cumsum(counts)
+    rank = share * max(int(ends[-1]) - 1, 0)
+    below, above = np.searchsorted(ends, [np.floor(rank), np.ceil(rank)], side="right")
+    return float(below + (above - below) * (rank - np.floor(rank)))
 
 
 def longer(rows: Rows, split: str) -> list[dict[str, Any]]:

@@ -28,9 +28,16 @@ for narrower in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_AS
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked realdata, with the reason, where there is no real data."""
+    """Skip a test marked realdata or gpu, with the reason, where there is no real data or no GPU."""
     if item.get_closest_marker("realdata") and not REALDATA_HOME:
         pytest.skip("HFPIPE_REALDATA_HOME names no Hugging Face cache with the real data")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(
+                f"torch {torch.__version__} finds no CUDA device here; scripts/gpu_check.sh runs these where there is one"
+            )
 
 
 def pytest_unconfigure() -> None:

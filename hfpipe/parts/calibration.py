@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
-from sklearn.metrics import precision_recall_curve
 
 from hfpipe.errors import DataError, ModelError
 
@@ -131,6 +130,8 @@ def fit_threshold(chances: Array, is_so: Array, name: str, where: str) -> float:
     Raises:
         DataError: no row of the class, or nothing else.
     """
+    from sklearn.metrics import precision_recall_curve
+
     if not is_so.any() or is_so.all():
         share = "no row" if not is_so.any() else "every row"
         raise DataError(

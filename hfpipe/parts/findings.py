@@ -7,14 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_fscore_support,
-    r2_score,
-    roc_auc_score,
-)
 
+# scikit-learn is imported where it is used: no training waits for it before its first step.
 Array = np.ndarray[Any, Any]
 
 BINS = 10
@@ -39,6 +33,8 @@ def by_class(said: Array, right: Array, names: Sequence[str], chances: Array | N
 
     Source: `sklearn.metrics.precision_recall_fscore_support`, `roc_auc_score` and `average_precision_score`.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     said, right = hot(said, len(names)), hot(right, len(names))
     columns = range(len(names))
     with warnings.catch_warnings():
@@ -67,6 +63,8 @@ def confusion(said: Array, right: Array, names: Sequence[str]) -> dict[str, Any]
     """How often each class `right` (a row) is taken for each class `said` (a column); None for very many classes."""
     if len(names) > _MOST_CLASSES:
         return None
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(right, said, labels=range(len(names)))
     return {"names": list(names), "counts": counts.tolist()}
 
@@ -140,6 +138,8 @@ def errors(said: Array, right: Array, ids: Array) -> dict[str, Any]:
 
     Source: `sklearn.metrics.r2_score` for R², None where the labels are all one number.
     """
+    from sklearn.metrics import r2_score
+
     off = said - right
     worst = np.argsort(-np.abs(off), kind="stable")[:_WORST]
     counts, edges = np.histogram(off, bins=20)
@@ -211,6 +211,8 @@ def _mean_defined(columns: Sequence[Array]) -> Array:
 def _ranks(held: Array, chances: Array) -> tuple[float | None, float | None]:
     if held.all() or not held.any():
         return None, None
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     return float(roc_auc_score(held, chances)), float(average_precision_score(held, chances))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from hfpipe.errors import HfpipeError
 from hfpipe.parts.metrics import Metric, compute_all
@@ -166,6 +165,8 @@ def _bootstrapped(columns: tuple[Array, ...], statistic: Callable[..., Array], s
     examples = len(columns[0])
     if examples < 2:
         return np.empty(0)
+    from scipy import stats
+
     # An undefined resample is NaN and left out later; scipy's warning about it says nothing more.
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
@@ -246,7 +247,9 @@ def _pearson(predictions: Array, references: Array, axis: int) -> Array:
 
 
 def _spearman(predictions: Array, references: Array, axis: int) -> Array:
-    return _pearson(stats.rankdata(predictions, axis=axis), stats.rankdata(references, axis=axis), axis)
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(predictions, axis=axis), rankdata(references, axis=axis), axis)
 
 
 def _mse(predictions: Array, references: Array, axis: int) -> Array:

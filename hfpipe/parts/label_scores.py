@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from hfpipe.errors import DataError
 
@@ -61,6 +60,8 @@ def _three(said: Array, is_so: Array, average: str | None) -> tuple[Array, Array
     if not len(said):
         nothing = np.full(said.shape[1], np.nan)
         return nothing, nothing, nothing
+    from sklearn.metrics import precision_recall_fscore_support
+
     scores = precision_recall_fscore_support(is_so, said, average=average, zero_division=np.nan)
     return scores[0], scores[1], scores[2]
 

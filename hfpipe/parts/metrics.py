@@ -5,6 +5,9 @@ is one about the data. Every class says when that happens; for all of them it ha
 arithmetic gives no finite number.
 
 The data live in memory: `evaluate` itself would pass them through a locked Arrow file in the user's cache.
+
+scikit-learn and scipy.stats, half a second and more, are imported by what scores: no training waits for them before its
+first step.
 """
 
 from __future__ import annotations
@@ -25,15 +28,6 @@ import numpy as np
 from datasets import Features, Value
 from huggingface_hub import constants as hub_constants
 from numpy.typing import NDArray
-from scipy.stats import DegenerateDataWarning, pearsonr, spearmanr
-from sklearn.metrics import (
-    accuracy_score,
-    cohen_kappa_score,
-    matthews_corrcoef,
-    mean_absolute_error,
-    mean_squared_error,
-    precision_recall_fscore_support,
-)
 
 from hfpipe.errors import DataError, MachineError, RecipeError
 from hfpipe.recipe.catalog import METRICS, near, resolve
@@ -165,6 +159,14 @@ class _InMemoryMetric(evaluate.Metric):
         """Return a float for each output; NaN where it is undefined."""
         raise NotImplementedError
 
+    def tried(self, *, predictions: Any, references: Any) -> dict[str, None]:
+        """Refuse what `compute` would refuse, and name its outputs, without computing them."""
+        self._check(*self._arrays(predictions, references))
+        return dict.fromkeys(self.outputs)
+
+    def _check(self, predictions: Any, references: Any) -> None:
+        """Refuse values that this metric does not score, beyond what its kind of inputs says."""
+
 
 class Accuracy(_InMemoryMetric):
     """The share of predictions that equal their reference: (1/n) Σ [ŷᵢ = yᵢ].
@@ -176,6 +178,8 @@ class Accuracy(_InMemoryMetric):
     inputs = "labels"
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score
+
         return {"accuracy": accuracy_score(references, predictions)}
 
 
@@ -204,6 +208,10 @@ class Precision(_InMemoryMetric):
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
         return {"precision": _averaged("precision", predictions, references, self.average, self.pos_label)}
 
+    def _check(self, predictions: Labels, references: Labels) -> None:
+        if self.average == "binary":
+            _check_binary("precision", np.union1d(predictions, references), self.pos_label)
+
 
 class Recall(_InMemoryMetric):
     """TP / (TP + FN) of a class: how much of the class was found.
@@ -226,6 +234,10 @@ class Recall(_InMemoryMetric):
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
         return {"recall": _averaged("recall", predictions, references, self.average, self.pos_label)}
+
+    def _check(self, predictions: Labels, references: Labels) -> None:
+        if self.average == "binary":
+            _check_binary("recall", np.union1d(predictions, references), self.pos_label)
 
 
 class F1(_InMemoryMetric):
@@ -250,6 +262,10 @@ class F1(_InMemoryMetric):
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
         return {"f1": _averaged("f1", predictions, references, self.average, self.pos_label)}
+
+    def _check(self, predictions: Labels, references: Labels) -> None:
+        if self.average == "binary":
+            _check_binary("f1", np.union1d(predictions, references), self.pos_label)
 
 
 class MatthewsCorrelation(_InMemoryMetric):
@@ -279,6 +295,8 @@ class QuadraticKappa(_InMemoryMetric):
     inputs = "labels"
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
+        from sklearn.metrics import cohen_kappa_score
+
         return {"quadratic_kappa": cohen_kappa_score(references, predictions, weights="quadratic")}
 
 
@@ -289,10 +307,15 @@ class AccuracyAndF1(_InMemoryMetric):
     inputs = "labels"
 
     def _score(self, predictions: Labels, references: Labels) -> dict[str, float]:
+        from sklearn.metrics import accuracy_score
+
         return {
             "accuracy": accuracy_score(references, predictions),
             "f1": _averaged("f1", predictions, references, "binary", 1),
         }
+
+    def _check(self, predictions: Labels, references: Labels) -> None:
+        _check_binary("f1", np.union1d(predictions, references), 1)
 
 
 class Pearson(_InMemoryMetric):
@@ -306,7 +329,7 @@ class Pearson(_InMemoryMetric):
     inputs = "numbers"
 
     def _score(self, predictions: Numbers, references: Numbers) -> dict[str, float]:
-        return {"pearson": _correlation(pearsonr, predictions, references)}
+        return {"pearson": _correlation("pearsonr", predictions, references)}
 
 
 class Spearman(_InMemoryMetric):
@@ -319,7 +342,7 @@ class Spearman(_InMemoryMetric):
     inputs = "numbers"
 
     def _score(self, predictions: Numbers, references: Numbers) -> dict[str, float]:
-        return {"spearmanr": _correlation(spearmanr, predictions, references)}
+        return {"spearmanr": _correlation("spearmanr", predictions, references)}
 
 
 class PearsonAndSpearman(_InMemoryMetric):
@@ -330,8 +353,8 @@ class PearsonAndSpearman(_InMemoryMetric):
 
     def _score(self, predictions: Numbers, references: Numbers) -> dict[str, float]:
         return {
-            "pearson": _correlation(pearsonr, predictions, references),
-            "spearmanr": _correlation(spearmanr, predictions, references),
+            "pearson": _correlation("pearsonr", predictions, references),
+            "spearmanr": _correlation("spearmanr", predictions, references),
         }
 
 
@@ -345,6 +368,8 @@ class MSE(_InMemoryMetric):
     inputs = "numbers"
 
     def _score(self, predictions: Numbers, references: Numbers) -> dict[str, float]:
+        from sklearn.metrics import mean_squared_error
+
         return {"mse": mean_squared_error(references, predictions)}
 
 
@@ -358,6 +383,8 @@ class MAE(_InMemoryMetric):
     inputs = "numbers"
 
     def _score(self, predictions: Numbers, references: Numbers) -> dict[str, float]:
+        from sklearn.metrics import mean_absolute_error
+
         return {"mae": mean_absolute_error(references, predictions)}
 
 
@@ -385,7 +412,9 @@ def load_metric(name: str, **arguments: Any) -> Metric:
     return _built(resolve(METRICS, name, "metric"), name, arguments)
 
 
-def compute_all(metrics: Sequence[tuple[str, Metric]], predictions: Any, references: Any) -> dict[str, float | None]:
+def compute_all(
+    metrics: Sequence[tuple[str, Metric]], predictions: Any, references: Any, *, names_only: bool = False
+) -> dict[str, float | None]:
     """Score the predictions with every metric, under flat names.
 
     A score that is a mapping or a list, as some scripts return, is spread out: `precisions_0`, `PER_f1`. A score that
@@ -395,6 +424,7 @@ def compute_all(metrics: Sequence[tuple[str, Metric]], predictions: Any, referen
         metrics: pairs of the name in the recipe and the metric.
         predictions: class ids or numbers, `[examples]`.
         references: class ids or numbers, `[examples]`.
+        names_only: have hfpipe's own metrics check the values and name their scores, each None, instead of computing.
 
     Raises:
         RecipeError: two scores of one name, or a score that is not a number.
@@ -404,7 +434,9 @@ def compute_all(metrics: Sequence[tuple[str, Metric]], predictions: Any, referen
     sources: dict[str, str] = {}
     for name, metric in metrics:
         try:
-            result = metric.compute(predictions=predictions, references=references)
+            own = names_only and name in METRICS
+            score = getattr(metric, "tried", metric.compute) if own else metric.compute
+            result = score(predictions=predictions, references=references)
         except DataError as error:
             error.where = error.where or f"metric {name!r}"
             raise
@@ -436,6 +468,8 @@ def _averaged(
     The average is taken here, since scikit-learn's own counts such a class as 0, or with `zero_division=nan` leaves it
     out.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     classes = np.union1d(predictions, references)
     column = ("precision", "recall", "f1").index(score)
     if average == "micro":
@@ -479,18 +513,22 @@ def _checked_average(average: str) -> Average:
 def _matthews(predictions: Labels, references: Labels) -> float:
     if len(np.unique(predictions)) < 2 or len(np.unique(references)) < 2:
         return math.nan  # scikit-learn says 0 here
+    from sklearn.metrics import matthews_corrcoef
+
     return cast(float, matthews_corrcoef(references, predictions))
 
 
-def _correlation(function: Callable[[Numbers, Numbers], Any], predictions: Numbers, references: Numbers) -> float:
+def _correlation(which: Literal["pearsonr", "spearmanr"], predictions: Numbers, references: Numbers) -> float:
     if len(references) < 2:
         return math.nan
+    from scipy import stats
+
     with warnings.catch_warnings():
         # scipy's own verdict on constant and nearly constant input, which comes as a warning.
-        warnings.simplefilter("error", DegenerateDataWarning)
+        warnings.simplefilter("error", stats.DegenerateDataWarning)
         try:
-            return cast(float, function(predictions, references).statistic)
-        except DegenerateDataWarning:
+            return cast(float, getattr(stats, which)(predictions, references).statistic)
+        except stats.DegenerateDataWarning:
             return math.nan
 
 

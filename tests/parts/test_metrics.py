@@ -274,7 +274,7 @@ def test_a_warning_of_the_library_is_kept_in(monkeypatch, recwarn):
         warnings.warn("The number of unique classes is greater than 50%", UserWarning, stacklevel=1)
         return float(np.float64(1.0) / np.float64(0.0))
 
-    monkeypatch.setattr(metrics, "accuracy_score", warn)
+    monkeypatch.setattr("sklearn.metrics.accuracy_score", warn)
     assert metrics.Accuracy().compute(predictions=[0], references=[0]) == {"accuracy": None}
     assert not recwarn.list
 
@@ -562,3 +562,24 @@ def test_no_connection_no_file(tmp_path):
     assert result["attempts"] == []
     assert {name: set(scores) for name, scores in result["scores"].items()} == OUTPUTS
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("multi_label", "seqeval", "squad")])
+def test_names_are_had_without_computing(name, monkeypatch):
+    """What a metric would name and refuse is found without scikit-learn or scipy, the same as by computing."""
+    metric = [(name, metrics.load_metric(name))]
+    values = [0, 1, 1, 0]
+    wanted = list(metrics.compute_all(metric, values, values))
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)  # importing it would fail
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    assert metrics.compute_all(metric, values, values, names_only=True) == dict.fromkeys(wanted)
+    with pytest.raises(DataError, match="2 predictions for 1 references"):
+        metrics.compute_all(metric, [0, 1], [0], names_only=True)
+
+
+@pytest.mark.parametrize("name", ["f1", "precision", "recall", "glue/mrpc"])
+def test_more_than_two_classes_are_refused_without_computing(name):
+    """A binary average of three classes is a mistake that is told before the first step, by the same words."""
+    for names_only in (True, False):
+        with pytest.raises(RecipeError, match="average 'binary' scores two classes, and the data have 3"):
+            metrics.compute_all([(name, metrics.load_metric(name))], [0, 1, 2], [0, 1, 2], names_only=names_only)

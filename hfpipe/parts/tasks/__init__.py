@@ -170,7 +170,11 @@ def outputs_of(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 def lengths(encoded: datasets.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Tokens in each encoded row, `[rows]`; of several choices the longest."""
-    ids = column(encoded, "input_ids")
+    return lengths_of(column(encoded, "input_ids"))
+
+
+def lengths_of(ids: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Tokens in each row of the Arrow column `input_ids`, `[rows]`; of several choices the longest."""
     counts = [_longest(chunk) for chunk in ids.chunks]
     return np.concatenate(counts).astype(np.int64) if counts else np.zeros(0, np.int64)
 
