@@ -221,3 +221,17 @@ def test_evaluate_prints_figures_with_interval_and_baseline(
     as_json = hfpipe_command("evaluate", run.path, "--split", "validation", "--split", "train[:6]", "--json").json
     assert {"target", "split", "metrics", "intervals", "examples", "examples_per_second"} <= set(as_json)
     assert as_json["also"][0]["split"] == "train[:6]"
+
+
+def test_the_model_folder_of_a_run_is_no_hub_id(
+    train: Callable[..., hfpipe.Run],
+    hfpipe_command: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`runs/ID/model`, as it is completed by a shell, is that folder: an id of the Hub has one slash at most."""
+    run = train(name="one")
+    monkeypatch.chdir(tmp_path)
+    measured = hfpipe_command("evaluate", "runs/one/model", "--recipe", run.path / "recipe.yaml", "--json")
+    assert measured.code == 0, measured.err
+    assert measured.json["metrics"] == run.metrics
