@@ -298,7 +298,7 @@ def predict(
         if as_json:
             _print_json({"target": target, **asdict(made), "output": str(made.output)})
         else:
-            print(f"{made.output}: {made.examples:,} rows, {made.examples_per_second:.1f} a second")
+            print(f"{made.output}: {made.examples:,} rows, {made.examples_per_second:,.1f} a second")
         return
     if output_format not in (None, "jsonl"):
         raise RecipeError(f"{output_format!r} on standard output", where="--format", fix="Name a file with --output.")
@@ -437,7 +437,7 @@ def peek(
 
 @app.command()
 def push(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="NAME/REPOSITORY on the Hub.")],
     public: Annotated[bool, typer.Option("--public", help="Everybody may see it. [default: private]")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -584,7 +584,9 @@ def runs_list(
 
 @runs_app.command("show")
 def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
 ) -> None:
     """What a run remembers."""
     from hfpipe import display, runs_page
@@ -601,8 +603,12 @@ def runs_show(
 
 @runs_app.command("diff")
 def runs_diff(
-    first: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
-    second: Annotated[str, typer.Argument(metavar="RUN|GROUP")],
+    first: Annotated[
+        str, typer.Argument(metavar="RUN|GROUP", help="A run or a group: its folder, its id, or the start of its id.")
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="RUN|GROUP", help="A run or a group: its folder, its id, or the start of its id.")
+    ],
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
@@ -644,7 +650,9 @@ def runs_diff(
 
 @runs_app.command("report")
 def runs_report(
-    run: Annotated[str, typer.Argument(metavar="RUN")], runs_dir: RunsDir = None, as_json: Json = False
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
 ) -> None:
     """Write report.html of a run anew, with the evaluations made since."""
     from hfpipe.report import write_report
@@ -660,7 +668,9 @@ def runs_report(
 
 @runs_app.command("delete")
 def runs_delete(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs: their folders, their ids, or the starts of their ids.")
+    ],
     runs_dir: RunsDir = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
@@ -689,10 +699,10 @@ def runs_delete(
 
 @runs_app.command("reproduce")
 def runs_reproduce(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
     runs_dir: RunsDir = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Train also when data, checkpoint or tokenizer are not the same.")
+        bool, typer.Option("--anyway", help="Train also when data, checkpoint, tokenizer or recipe are not the same.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -713,7 +723,7 @@ def runs_reproduce(
 
 @runs_app.command("export")
 def runs_export(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
     to: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     runs_dir: RunsDir = None,
     as_json: Json = False,

@@ -36,7 +36,7 @@ class HfpipeError(Exception):
         if self.allowed:
             text = f"{text.rstrip('.')}; allowed: {self.allowed}"
         if self.fix:
-            text = f"{text.rstrip('.')}. {self.fix}"
+            text = f"{text}\n{self.fix}" if "\n" in text else f"{text.rstrip('.')}. {self.fix}"
         return text
 
 

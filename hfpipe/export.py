@@ -50,14 +50,14 @@ def export(
         display: is told the notices; by default nobody.
 
     Raises:
-        RecipeError: `to` is taken, or the run is not finished.
-        ModelError: the model is gone, was changed after the run, or can't be loaded.
+        RecipeError: `to` is taken.
+        ModelError: the run is not finished, or its model is gone, was changed after the run, or can't be loaded.
         MachineError: it can't be written.
     """
     display = display or Silent()
     run = target if isinstance(target, Run) else find_run(str(target), Path(runs_dir) if runs_dir else default_folder())
     if run.status != "finished":
-        raise RecipeError(f"run {run.id!r} is {run.status}", fix="Export a finished run.")
+        raise ModelError(f"run {run.id!r} is {run.status} and has no finished model", fix="Train it to its end.")
     folder = Path(to).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"

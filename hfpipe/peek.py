@@ -78,7 +78,7 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
         raise DataError(repr(path), where="DATASET", allowed=f"a file ending in {', '.join(_FORMATS)}")
     if local.is_dir():
         raise DataError(
-            f"{path!r} is a Hub id, and a folder of that name is here too",
+            f"{path!r} would be a Hub id, and a folder of that name is here too",
             where="DATASET",
             fix=f"Write ./{path} for the folder, or work in another folder for the Hub.",
         )

@@ -17,6 +17,7 @@ from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.difference import difference
 
+_SAME_UPDATE = ("train.batch_size", "train.accumulate")
 _INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
 _ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
 _FIGURES = ("loss", "grad_norm", "lr", "num_items")
@@ -95,11 +96,12 @@ def reproduce(
     Args:
         target: a run, or its id or folder.
         runs_dir: where its id is looked up and the new run lands; by default `$HFPIPE_RUNS_DIR` or `runs`.
-        anyway: train also when data, checkpoint or tokenizer are not the ones that the run had.
+        anyway: train also when data, checkpoint or tokenizer are not the ones that the run had, or its recipe was
+            changed while it was trained.
         display: where progress goes; by default nowhere.
 
     Raises:
-        RecipeError: the run was not finished, or parts of it were given from Python.
+        RecipeError: the run was not finished, parts of it were given from Python, or its recipe was changed on the way.
         DataError: the data are not the same.
         ModelError: checkpoint or tokenizer are not the same.
         HfpipeError: the training itself fails.
@@ -108,6 +110,14 @@ def reproduce(
     folder = Path(runs_dir) if runs_dir else default_folder()
     run = target if isinstance(target, Run) else find_run(str(target), folder)
     recipe = _pinned(run)
+    # Of these two `train.fit_memory` makes others, and the update is the same.
+    changed = [path for path in run.about.get("allowed_changes", {}) if path not in _SAME_UPDATE]
+    if changed and not anyway:
+        raise RecipeError(
+            f"run {run.id!r} went on with another recipe on its way ({', '.join(changed)}), so that no one recipe gives it",
+            where=str(run.path / "run.json"),
+            fix="To train with the last one and compare: --anyway.",
+        )
     reach_hub(recipe, display)
     inputs = _other_inputs(run, recipe, display)
     if inputs and not anyway:

@@ -18,23 +18,34 @@ _FACTS = ("engine", "device", "seed", "commit", "error")
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """The rows of `listing.table` as a table; what can't be read stands below it."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
-    # An id that is cut can't be copied: it stays whole, and the other columns give way.
-    whole = Column("run", no_wrap=True, min_width=max(len(row["id"]) for row in rows))
-    table = Table(whole, "recipe", "engine", "status", "metric", "started", "took")
-    for row in rows:
-        table.add_row(
-            row["id"],
-            row["recipe"],
-            row["engine"],
-            row["status"],
-            figures(row["metric"]),
-            _local(row["started"]),
-            "" if row["seconds"] is None else duration(row["seconds"]),
-        )
     console = Console()
+
+    def drawn(*names: str) -> tuple[Table, int]:
+        """A table in which no cell is cut, and its width."""
+        table = Table(*(Column(name, no_wrap=True) for name in names), box=SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            cells = {
+                "run": row["id"],
+                "recipe": row["recipe"],
+                "engine": row["engine"],
+                "status": row["status"],
+                "metric": figures(row["metric"]),
+                "started": _local(row["started"]),
+                "took": "" if row["seconds"] is None else duration(row["seconds"]),
+            }
+            table.add_row(*(escape(str(cells[name] or "")) for name in names))
+        return table, max(table.__rich_measure__(console, console.options.update(width=10_000)).maximum, 1)
+
+    table, width = drawn("run", "recipe", "engine", "status", "metric", "started", "took")
+    if console.is_terminal and width > console.width:
+        table, width = drawn("run", "status", "metric", "took")
+    # An id that is cut can't be copied: what is too wide for a terminal runs over its edge, as in a pipe.
+    console.width = max(width, console.width)
     console.print(table)
     for row in rows:
         if row["problem"]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import hfpipe
-from hfpipe.errors import ModelError, RecipeError
+from hfpipe.errors import ModelError
 from hfpipe.export import _paths_here, _short, export
 
 
@@ -77,7 +77,7 @@ def test_an_export_never_writes_over_anything(
 
 
 def test_a_model_that_was_changed_or_is_not_whole_is_not_exported(run: hfpipe.Run, tmp_path: Path) -> None:
-    """Weights changed after the run, weights that are missing, and a run without an end: exit 4 or 2, and no folder."""
+    """Weights changed after the run, weights that are missing, and a run without an end: exit 4, and no folder."""
     from safetensors.torch import load_file, save_file
 
     file = run.path / "model" / "model.safetensors"
@@ -93,7 +93,7 @@ def test_a_model_that_was_changed_or_is_not_whole_is_not_exported(run: hfpipe.Ru
     with pytest.raises(ModelError, match="can't be loaded"):
         export(run, tmp_path / "out")
     run.note(status="failed")
-    with pytest.raises(RecipeError, match="is failed"):
+    with pytest.raises(ModelError, match="is failed"):
         export(run, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 

@@ -261,3 +261,17 @@ def test_a_figure_is_held_against_the_baseline(
     recipe = hfpipe.load_recipe(recipe_fields, ["evaluate.best=null"])
     baseline = {"what": "always 'x'", "metrics": {name: other}}
     assert _against_baseline(recipe, {name: value}, {name: interval}, baseline) == ([told] if told else [])
+
+
+def test_the_model_folder_of_a_run_is_no_hub_id(
+    train: Callable[..., hfpipe.Run],
+    hfpipe_command: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`runs/ID/model`, as it is completed by a shell, is that folder: an id of the Hub has one slash at most."""
+    run = train(name="one")
+    monkeypatch.chdir(tmp_path)
+    measured = hfpipe_command("evaluate", "runs/one/model", "--recipe", run.path / "recipe.yaml", "--json")
+    assert measured.code == 0, measured.err
+    assert measured.json["metrics"] == run.metrics

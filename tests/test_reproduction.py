@@ -52,6 +52,15 @@ def test_a_run_comes_out_again(
     assert again.recipe.engine == engine
 
 
+def test_a_run_of_two_recipes_is_not_trained_again(train: Callable[..., hfpipe.Run]) -> None:
+    """What was resumed with --allow-change comes from no one recipe: said before anything is trained."""
+    run = train("train.epochs=1", name="one")
+    run.note(allowed_changes={"optimizer.lr": 0.2, "train.batch_size": 4})
+    with pytest.raises(RecipeError, match=r"another recipe on its way \(optimizer\.lr\).*--anyway"):
+        reproduce(run, runs_dir=run.path.parent)
+    assert [path.name for path in run.path.parent.iterdir()] == ["one"]
+
+
 def test_a_run_that_does_not_come_out_is_told(
     train: Callable[..., hfpipe.Run], hfpipe_command: Callable[..., Any]
 ) -> None:

@@ -43,7 +43,7 @@ def refuse_ambiguous(name: str, where: str) -> None:
     """
     if Path(name).is_dir():
         raise RecipeError(
-            f"{name!r} is a Hub id, and a folder of that name is here too",
+            f"{name!r} would be a Hub id, and a folder of that name is here too",
             where=where,
             fix=f"Write ./{name} for the folder, or work in another folder for the Hub.",
         )

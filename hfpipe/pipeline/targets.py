@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def with_checkpoint(
     else:
         assert recipe is not None
         base, checkpoint = as_recipe(recipe, ()), name
+        if name.count("/") > 1 and Path(name).is_dir() and not Path(name).is_absolute():
+            checkpoint = os.path.abspath(name)  # `runs/mrpc-1/model`: no Hub id has two slashes
     fixed = [f"model.checkpoint={quoted(checkpoint)}", "model.revision=null", "model.fresh=[]"]
     if base.dataset.splits.hold_out is not None and any(
         change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides

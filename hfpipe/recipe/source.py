@@ -215,6 +215,8 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
 
 def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions, said_by: str = "") -> list[str]:
     """Set each `dotted.path=value` in place, and return what is wrong with the overrides themselves."""
+    if isinstance(overrides, str):  # whose letters would else be taken for overrides
+        return [f"overrides: got the text {overrides!r}; allowed: a list, such as ['train.epochs=1']"]
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")

@@ -316,6 +316,12 @@ def find_run(name: str, folder: Path) -> Run:
     matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve(), matches[0])
+    if name and os.path.isfile(folder / name / "group.json"):
+        raise RecipeError(
+            f"{name!r} is a group of seeds, and one run is wanted",
+            where=str(folder),
+            allowed=", ".join(run_id for run_id in ids if run_id.startswith(f"{name}/")) or "no run of it is there yet",
+        )
     if matches:
         more = f" and {len(matches) - 8} more" if len(matches) > 8 else ""
         raise RecipeError(

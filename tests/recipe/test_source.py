@@ -371,3 +371,9 @@ def test_recipes_are_equal_by_their_fields_wherever_they_were_written(write) -> 
     assert load_recipe(write(LEAST)) != load_recipe(write(LEAST), ["seed=1"])
     assert load_recipe(write(LEAST)) != LEAST
     assert isinstance(load_recipe(write(LEAST)), Recipe)
+
+
+def test_overrides_are_a_list(write) -> None:
+    """One text is not taken for a list of letters."""
+    with pytest.raises(RecipeError, match=r"^overrides: got the text 'seed=1'; allowed: a list"):
+        load_recipe(write(LEAST), "seed=1")

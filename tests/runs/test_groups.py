@@ -9,7 +9,7 @@ import pytest
 
 from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, load_recipe
-from hfpipe.runs import Run, groups
+from hfpipe.runs import Run, find_run, groups
 from hfpipe.runs.groups import Group, check_seeds, find_group, find_run_or_group, is_group, list_groups
 
 
@@ -121,3 +121,9 @@ def test_what_are_no_seeds(seeds: list[int], told: str) -> None:
     """None, one out of range, and one twice are refused in words."""
     with pytest.raises(RecipeError, match=told):
         check_seeds(seeds)
+
+
+def test_a_group_where_a_run_is_wanted_is_told(group: Group, tmp_path: Path) -> None:
+    """The name of a group is called that, with its runs, and not an unclear start of theirs."""
+    with pytest.raises(RecipeError, match=r"'colours' is a group of seeds.*allowed: colours/seed-\d, colours/seed-\d"):
+        find_run("colours", tmp_path)

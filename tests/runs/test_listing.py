@@ -19,6 +19,7 @@ from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.runs import Run, delete_run, find_run, list_runs, listing
 from hfpipe.runs.evaluations import write_evaluation
 from hfpipe.runs.store import FORMAT
+from hfpipe.runs_page import print_table
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 
@@ -334,3 +335,16 @@ def test_the_list_is_one_object(make: Callable[..., Run], hfpipe_command: Callab
     assert "f1 0.2500" in table
     run.write_json("metrics.json", {"metrics": {"f1": None}})
     assert "f1 undefined" in hfpipe_command("runs", "list", "--runs-dir", run.path.parent).out
+
+
+def test_a_list_that_goes_into_a_pipe_is_not_cut(
+    make: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A long id takes nothing from the other columns: each run is one line with all that is said of it."""
+    long = "a-name-that-fills-more-than-half-of-a-line-20261110-120000"
+    make(long, started="2026-11-10T12:00:00+00:00")
+    print_table(listing.table(tmp_path / "runs"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if long in line]
+    assert [word for word in line.split() if word in ("r", "loop", "finished", "f1", "0.2500", "2026-11-10")] == [
+        "r", "loop", "finished", "f1", "0.2500", "2026-11-10",
+    ]  # fmt: skip
