@@ -16,6 +16,7 @@ checkpoint are in the Hugging Face cache.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -65,10 +66,8 @@ def trained_by_hfpipe(recipe_name: str, folder: Path, overrides: list[str], stop
         needed=needed,
         stops=stops,
     )
-    try:
+    with contextlib.suppress(InterruptedRun):  # its time was over, as asked
         loop.train(job, recorder)
-    except InterruptedRun:
-        pass  # its time was over, as asked
     return recorder
 
 
