@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hfpipe.errors import DataError, HfpipeError, RecipeError
+from hfpipe.errors import DataError, HfpipeError, RecipeError, RefusedError
 from hfpipe.parts.data import RawData, given_data, open_data
 from hfpipe.recipe import load_recipe, to_yaml
 
@@ -200,7 +200,7 @@ def test_files_by_split_and_by_glob(tmp_path: Path) -> None:
     [
         ({"path": "csv"}, RecipeError, "data_files is missing"),
         ({"path": "csv", "data_files": "nowhere/*.csv"}, DataError, "no file at 'nowhere/*.csv'"),
-        ({"path": "csv", "data_files": "https://example.com/a.csv"}, RecipeError, "is an address"),
+        ({"path": "csv", "data_files": "https://example.com/a.csv"}, RefusedError, "is an address"),
         ({"path": "./nowhere"}, DataError, "no such folder"),
         ({"path": "a.csv"}, RecipeError, "Write path: csv and data_files: a.csv"),
         ({"path": "./a.txt"}, RecipeError, "Write path: text and data_files: ./a.txt"),
