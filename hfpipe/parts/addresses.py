@@ -73,7 +73,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.hosts, self.where = hosts, where
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _refuse(newurl, self.hosts, f"{self.where} (redirected from {req.full_url})")
+        try:
+            _refuse(newurl, self.hosts, f"{self.where} (redirected from {req.full_url})")
+        except RefusedError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
