@@ -260,6 +260,8 @@ def prepare(
         model, fresh = models.load_model(checkpoint, task, recipe.model.fresh, recipe.where("model.fresh"))
     else:
         models.check_outputs(model, task)
+    if recipe.optimizer.lr == 0:
+        notices.append("optimizer.lr is 0: no step changes the weights")
     if fresh:
         notices.append(f"freshly initialised from seed {recipe.seed}: {', '.join(fresh)}")
     calibration.forget(model.config)

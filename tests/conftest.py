@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -27,8 +28,20 @@ for narrower in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_AS
     os.environ.pop(narrower, None)  # each would win over HF_HOME
 
 
+_imported = 0
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked realdata or gpu, with the reason, where there is no real data or no GPU."""
+    """Skip what can't run here, with the reason; keep what was imported out of the collector's sight.
+
+    Every training ends with full collections, and each would walk through all that torch and transformers made at import:
+    half of the time of the whole suite.
+    """
+    global _imported
+    if len(sys.modules) > _imported + 20:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
     if item.get_closest_marker("realdata") and not REALDATA_HOME:
         pytest.skip("HFPIPE_REALDATA_HOME names no Hugging Face cache with the real data")
     if item.get_closest_marker("gpu"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import gc
 import hashlib
 import json
 import math
@@ -72,15 +71,6 @@ def die() -> None:
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's figures take longer than these runs, and say nothing of them."""
     monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _libraries_out_of_the_collectors_sight() -> Iterator[None]:
-    """Every run ends with a full collection, which would walk through all that torch and transformers made at import."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 Start = Callable[..., hfpipe.Run]

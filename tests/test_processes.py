@@ -35,6 +35,7 @@ CASES = {
     ),
 }
 ENGINES = ("trainer", "loop")
+SIZES = (17, 19, 1)  # rows of an evaluation split that two processes can't share evenly
 
 
 def work(folder: Path) -> None:
@@ -42,6 +43,7 @@ def work(folder: Path) -> None:
     import torch
 
     from hfpipe import cli, finetune, load_recipe
+    from hfpipe.job import measure, predict_split, prepare
 
     torch.set_num_threads(1)
     fields = json.loads((folder / "fields.json").read_text(encoding="utf-8"))
@@ -52,6 +54,13 @@ def work(folder: Path) -> None:
             accumulate = micro_batches // processes
             recipe = load_recipe(fields, [*overrides, f"train.accumulate={accumulate}", f"engine={engine}"])
             finetune(recipe, runs_dir=runs, name=f"{name}-{engine}")
+    for size in SIZES:
+        splits = f"dataset.splits={{train: 'train[:8]', evaluation: 'train[:{size}]'}}"
+        job = prepare(load_recipe(fields, [*COMMON, splits, "evaluate.batch_size=4"]))
+        figures = measure(job, 0)["metrics"]
+        logits = [one.tolist() for one in predict_split(job, job.evaluation_data).logits]
+        if os.environ["RANK"] == "0":
+            (folder / f"scored-{processes}-{size}.json").write_text(json.dumps([figures, logits]), encoding="utf-8")
     recipe_file = runs / "sgd-loop" / "recipe.yaml"
     sys.argv = ["hfpipe", "finetune", str(recipe_file), "--runs-dir", str(runs), "--name", "command", "--json"]
     cli.main()
@@ -141,6 +150,20 @@ def test_a_run_on_two_processes_checks_its_scale(launched: tuple[Path, dict[int,
     assert check["ok"]
     assert check["processes"] == 2
     assert check["ratio"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fault_61_two_processes_score_each_row_once(launched: tuple[Path, dict[int, str]], size: int) -> None:
+    """However the rows are shared, one process may have none: what is said of each, in order, and the mean loss of all."""
+    (one, alone), (two, shared) = (
+        json.loads((launched[0] / f"scored-{processes}-{size}.json").read_text(encoding="utf-8"))
+        for processes in (1, 2)
+    )
+    assert len(shared) == len(alone) == size
+    assert len({tuple(row) for row in alone}) == size  # no two rows look alike, so that a swap would show
+    for first, second in zip(alone, shared, strict=True):
+        assert second == pytest.approx(first, abs=1e-6)
+    assert two == pytest.approx(one, abs=1e-6)
 
 
 def test_one_process_speaks_for_all(launched: tuple[Path, dict[int, str]]) -> None:

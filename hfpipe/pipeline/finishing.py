@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hfpipe.errors import (
-    ModelError,
-    NumericError,
-)
+from hfpipe.errors import ModelError
 from hfpipe.runs import snapshot
 from hfpipe.runs.checkpoints import damage
 from hfpipe.runs.recorder import Recorder
@@ -37,11 +34,13 @@ def finish(
         save: writes model and tokenizer into a folder.
     """
     from hfpipe.model_card import write_card
+    from hfpipe.resuming import require_finite
     from hfpipe.runs.transformers_files import write_transformers_files
 
     recipe, last = job.recipe, recorder.last_step
     assert last is not None
-    _require_finite(job.model)
+    # The loss of the last step was still a number; what that step made of the weights may be none.
+    require_finite(job.model, "after the last step", "Try a smaller optimizer.lr.")
     _calibrate(job, predicted, recorder)
     measured = _measured(run, job, predicted)
     with run.staged("model") as model_folder:
@@ -125,15 +124,6 @@ def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
         )
         write_evaluation(run, file_name(split), found[split].document, found[split].examples)
     return found
-
-
-def _require_finite(model: Any) -> None:
-    """Refuse to save weights that diverged in the last step, whose loss was still a number."""
-    for key, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise NumericError(
-                f"the weights {key!r} are not finite after the last step", fix="Try a smaller optimizer.lr."
-            )
 
 
 def reload_best(model: Any, folder: Path) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,6 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
 def _one_thread() -> None:
     """Bit parity needs the same number of threads everywhere, and tiny models need only one."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _libraries_out_of_the_collectors_sight() -> Iterator[None]:
-    """Every run ends with a full collection, which would walk through all that torch and transformers made at import."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
