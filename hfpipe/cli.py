@@ -584,15 +584,30 @@ def runs_list(
 
 @runs_app.command("show")
 def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|GROUP", help="A run or a group: its folder, its id, or the start of its id.")
+    ],
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """What a run remembers."""
-    from hfpipe import display, runs_page
-    from hfpipe.runs import default_folder, find_run
+    """What a run remembers, or what the seeds of a group say together."""
+    from hfpipe import display, runs_page, seeds_page
+    from hfpipe.runs import default_folder
+    from hfpipe.runs.groups import Group, find_run_or_group
 
-    found = find_run(run, runs_dir or default_folder())
+    found = find_run_or_group(run, runs_dir or default_folder())
+    if isinstance(found, Group):
+        if not found.summary:
+            raise RecipeError(
+                f"the group {found.id!r} is {found.status}: its seeds say nothing together yet",
+                where=str(found.path),
+                fix=f"`hfpipe finetune --resume {found.path}` goes on with it.",
+            )
+        if as_json:
+            _print_json(seeds_page.as_json(found))
+        else:
+            seeds_page.show(found)
+        return
     about = runs_page.everything(found)
     runs_page.tell_broken(found, display.choose(silent=as_json).say)
     if as_json:
@@ -669,20 +684,22 @@ def runs_report(
 @runs_app.command("delete")
 def runs_delete(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Runs: their folders, their ids, or the starts of their ids.")
+        list[str],
+        typer.Argument(metavar="RUN|GROUP...", help="Runs and groups: their folders, ids, or the starts of their ids."),
     ],
     runs_dir: RunsDir = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete runs and everything in their folders; none of them when one is running or not there."""
-    from hfpipe.runs import default_folder, delete_run, find_run
+    """Delete runs and groups with everything in their folders; none of them when one is running or not there."""
+    from hfpipe.runs import default_folder, delete_run
+    from hfpipe.runs.groups import Group, delete_group, find_run_or_group, require_group_at_rest
     from hfpipe.runs.store import require_at_rest
 
-    named = [find_run(run, runs_dir or default_folder()) for run in runs]
+    named = [find_run_or_group(run, runs_dir or default_folder()) for run in runs]
     found = list({run.path: run for run in named}.values())
     for run in found:
-        require_at_rest(run)
+        require_group_at_rest(run) if isinstance(run, Group) else require_at_rest(run)
     if not yes:
         if not sys.stdin.isatty():
             raise RecipeError(
@@ -690,7 +707,7 @@ def runs_delete(
             )
         typer.confirm(f"Delete {', '.join(str(run.path) for run in found)}?", abort=True, err=True)
     for run in found:
-        delete_run(run)
+        delete_group(run) if isinstance(run, Group) else delete_run(run)
         if not as_json:
             print(f"deleted {run.path}")
     if as_json:

@@ -322,3 +322,23 @@ def test_a_folder_that_cannot_be_written_is_exit_5(short: hfpipe.Recipe, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError):
         hfpipe.finetune_seeds(short, seeds=2, runs_dir=tmp_path / "file")
+
+
+def test_a_group_is_shown_and_deleted_as_a_run_is(
+    untrained: Group, hfpipe_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """By its id or the start of it; a group with a run at work stays, and everything named beside it."""
+    early = hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path)
+    assert early.code == 2
+    assert "say nothing together yet" in early.err
+    hfpipe.finetune_seeds(resume=untrained)
+    shown = hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path)
+    assert shown.code == 0
+    assert "accuracy" in shown.out
+    assert hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path, "--json").json["metrics"]["accuracy"] == 0.5
+    untrained.run(43).note(status="running", pid=os.getppid())
+    refused = hfpipe_command("runs", "delete", "g", "--yes", "--runs-dir", tmp_path)
+    assert (refused.code, untrained.path.is_dir()) == (2, True)
+    untrained.run(43).note(status="finished")
+    assert hfpipe_command("runs", "delete", "g", "--yes", "--runs-dir", tmp_path).code == 0
+    assert not untrained.path.exists()

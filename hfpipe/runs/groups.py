@@ -13,7 +13,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, _is_alive, find_run, list_runs
+from hfpipe.runs.store import Run, _is_alive, find_run, list_runs, require_at_rest
 
 FORMAT = 1
 _FILE = "group.json"
@@ -187,6 +187,25 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
             f"{name!r} begins {len(begun) + len(also)} runs and groups", where=str(folder), allowed=several
         )
     return find_group(name, folder) if begun else find_run(name, folder)
+
+
+def require_group_at_rest(group: Group) -> None:
+    """Refuse a group of which something is at work.
+
+    Raises:
+        RecipeError: with the process.
+    """
+    require_idle(group.id, group.about)
+    for file in group.path.glob("*/run.json"):
+        require_at_rest(Run(file.parent))
+
+
+def delete_group(group: Group) -> None:
+    """Remove a group with all its runs; raises as `require_group_at_rest`."""
+    require_group_at_rest(group)
+    leaving = group.path.with_name(f".{group.path.name}.{os.getpid()}.deleted")
+    os.replace(group.path, leaving)  # broken off from here on, nothing is taken for a group
+    shutil.rmtree(leaving)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
