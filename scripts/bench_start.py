@@ -133,7 +133,8 @@ def asked_of(recipe_name: str, overrides: list[str], engine: str) -> dict[str, o
 
 def to_first_step(program: str, asked: dict[str, object], cache: Path) -> dict[str, float]:
     """Seconds that a fresh process lives until its first update of the weights, on the clock and on the processor."""
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    # One thread: on a busy machine the threads of the one step wait for each other for longer than all else takes.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "HF_DATASETS_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
         start, used = time.perf_counter(), os.times()
         done = subprocess.run(
