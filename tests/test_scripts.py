@@ -315,7 +315,12 @@ def test_broken_off_update_is_not_current(checkout: Checkout) -> None:
 
 def killed_while_pip_works(checkout: Checkout, number: signal.Signals) -> int:
     """Kill a set-up in the middle of pip; its exit code."""
-    process = checkout.start("scripts/setup", PIP_SLEEPS="1.5")
+    ignored = signal.getsignal(signal.SIGHUP)  # as under nohup, which what is started here would inherit
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        process = checkout.start("scripts/setup", PIP_SLEEPS="1.5")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
     deadline = time.monotonic() + 30
     while not (checkout.fakes / "sleeping").exists():
         assert time.monotonic() < deadline
