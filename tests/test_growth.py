@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.dataset
 import pytest
 
 from hfpipe import audit as auditing
@@ -69,3 +71,27 @@ def test_quantiles_of_counts_are_numpys(values: list[int]) -> None:
     counts = np.bincount(values)
     for share in (0.0, 0.5, 0.95, 0.99, 1.0):
         assert auditing._quantile(counts, share) == pytest.approx(np.percentile(values, 100 * share))
+
+
+def test_no_parquet_file_is_held_as_a_whole(
+    recipe_fields: dict[str, Any], pairs_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a folder as by its name, a parquet file is read row group by row group: nothing is buffered ahead."""
+    buffered: list[bool] = []
+    made = pyarrow.dataset.ParquetFileFormat
+
+    def spy(*args: Any, **options: Any) -> Any:
+        buffered.append(options["default_fragment_scan_options"].pre_buffer)
+        return made(*args, **options)
+
+    monkeypatch.setattr(pyarrow.dataset, "ParquetFileFormat", spy)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    splits = {"train": "train", "evaluation": None}
+    for given in (
+        {"path": str(pairs_folder), "splits": splits},
+        {"path": "parquet", "data_files": str(pairs_folder / "train.parquet"), "splits": splits},
+    ):
+        buffered.clear()
+        read_rows(load_recipe({**recipe_fields, "dataset": given}, ["evaluate.best=null"]))
+        assert buffered
+        assert not any(buffered)

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import addresses, hub
@@ -290,6 +291,9 @@ def _build(
         if commit is None and (found := _text_files(builder)) is not None:
             splits, notices = text_files.read_files(**found, digest=digest)
             return RawData(title, digest, commit, splits, notices)
+        if hasattr(builder.config, "fragment_scan_options"):
+            # Arrow would hold the bytes of a whole parquet file until its last row group is read.
+            builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
         builder.download_and_prepare()
         splits = builder.as_dataset()
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:

@@ -180,9 +180,9 @@ def lengths_of(ids: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _longest(chunk: Any) -> Array:
-    inner = chunk.flatten()
-    if not hasattr(inner, "flatten") or not str(inner.type).startswith(("list", "large_list")):
+    if not is_list(chunk.type.value_type):
         return np.asarray(pc.list_value_length(chunk))
+    inner = chunk.flatten()
     tokens = np.asarray(pc.list_value_length(inner))
     choices = np.asarray(pc.list_value_length(chunk))
     return np.maximum.reduceat(tokens, np.concatenate([[0], np.cumsum(choices)[:-1]])) if len(chunk) else tokens
