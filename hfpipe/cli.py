@@ -85,8 +85,6 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a checkpoint as a recipe says, or go on with a run that was stopped."""
-    import os
-
     from hfpipe import display
     from hfpipe.pipeline import finetune as run_finetune
     from hfpipe.recipe import load_recipe
@@ -95,7 +93,13 @@ def finetune(
     if resume is not None and recipe is not None and "=" in recipe:
         changes, recipe = [recipe, *changes], None
     if seeds is not None or (resume is not None and _is_group(resume, runs_dir)):
-        for option, given in {"--allow-change": allow_change, "--max-minutes": max_minutes}.items():
+        of_one_run = {
+            "--allow-change": allow_change,
+            "--reset-optimizer": reset_optimizer,
+            "--use-previous": use_previous,
+            "--max-minutes": max_minutes is not None,
+        }
+        for option, given in of_one_run.items():
             if given:
                 raise RecipeError("is for one run, not for a group of seeds", where=option)
         _finetune_seeds(recipe, seeds, changes, engine, runs_dir, name, resume, as_json)

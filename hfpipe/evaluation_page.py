@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hfpipe.runs.in_words import between, number
+
 _MOST_CLASSES = 20  # printed; report.html and the document have all of them
 
 
@@ -34,16 +36,6 @@ def show(document: Mapping[str, Any]) -> None:
             f"errors: mean {found['mean']:+.4f}, median {found['median_absolute']:.4f}, root mean square {found['rmse']:.4f}, "
             f"R2 {r2}; the worst at rows {', '.join(str(one['id']) for one in found['worst'][:5])}"
         )
-
-
-def number(value: float | None) -> str:
-    """Four digits, or what it is instead."""
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def between(interval: Sequence[float] | None) -> str:
-    """An interval, or nothing."""
-    return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def _table(*columns: str) -> Any:

@@ -7,7 +7,7 @@ document are described in docs/evaluation.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from hfpipe.recipe.schema import Recipe
 Array = np.ndarray[Any, Any]
 Figures = dict[str, float | None]
 Intervals = dict[str, list[float] | None]
+Metrics = Sequence[tuple[str, Any]]
 
 FORMAT = 1
 _LEVEL = 0.95
@@ -46,6 +47,31 @@ class Measured:
         return dict(self.document["metrics"])
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What was said of the rows that count, and what is right; all `[scored]`."""
+
+    said: Array
+    right: Array
+    losses: Array
+    weights: Array
+
+    def where(self, inside: Array) -> _Answers:
+        """Those of some of the rows."""
+        return _Answers(self.said[inside], self.right[inside], self.losses[inside], self.weights[inside])
+
+    def figures(self, metrics: Metrics) -> Figures:
+        """The loss and every metric."""
+        total = self.weights.sum()
+        loss = float(self.losses.sum() / total) if total else None
+        return {"loss": loss, **compute_all(metrics, self.said, self.right)}
+
+    def intervals(self, metrics: Metrics, names: Iterable[str], seed: int) -> Intervals:
+        """The interval of each of these figures, None where there is none."""
+        found = bootstrap_intervals(metrics, self.said, self.right, self.losses, self.weights, seed=seed)
+        return {name: found.get(name) for name in names}
+
+
 def dataset_identity(digest: str, recipe: Recipe) -> str:
     """What identifies the data that splits are taken from: their content and their configuration."""
     return hashlib.sha256(f"{digest} {recipe.dataset.name}".encode()).hexdigest()
@@ -62,7 +88,7 @@ def slices_of(recipe: Recipe, split: str, encoded: datasets.Dataset, rows: datas
 def describe(
     recipe: Recipe,
     task: Task,
-    metrics: Sequence[tuple[str, Any]],
+    metrics: Metrics,
     predictions: Predictions,
     encoded: datasets.Dataset,
     rows: datasets.Dataset,
@@ -90,8 +116,9 @@ def describe(
     assert right is not None
     kind, ids = recipe.task.kind, _scored(recipe, encoded, len(rows))
     losses, weights = (_by_row(side, encoded, len(rows))[ids] for side in (predictions.losses, predictions.weights))
-    figures: Figures = {"loss": mean_loss_of(predictions), **compute_all(metrics, said, right)}
-    intervals = _intervals(figures, metrics, said, right, losses, weights, recipe.seed)
+    answers = _Answers(said, right, losses, weights)
+    figures: Figures = {**answers.figures(metrics), "loss": mean_loss_of(predictions)}
+    intervals = answers.intervals(metrics, figures, recipe.seed)
     chances = _chances(kind, task, predictions.logits)
     chances = None if chances is None else chances[ids]
     constant = constant_answer(kind, task.names, right)
@@ -125,10 +152,7 @@ def describe(
         "ranking": None,
         "calibration": None,
         "errors": findings.errors(said, right, ids) if kind == "text-regression" else None,
-        "slices": [
-            _slice(one, ids, metrics, said, right, losses, weights, recipe.seed)
-            for one in slices_of(recipe, split, encoded, rows)
-        ],
+        "slices": [_slice(one, ids, answers, metrics, recipe.seed) for one in slices_of(recipe, split, encoded, rows)],
         "temperature": calibration.temperature if calibration.fitted_on else None,
         "threshold": list(calibration.thresholds) or None,
         "fitted_on": calibration.fitted_on,
@@ -197,19 +221,6 @@ def _by_row(values: Array | None, encoded: datasets.Dataset, rows: int) -> Array
     return np.bincount(_raw_rows(encoded, rows), weights=values, minlength=rows)
 
 
-def _intervals(
-    figures: Figures,
-    metrics: Sequence[tuple[str, Any]],
-    said: Array,
-    right: Array,
-    losses: Array,
-    weights: Array,
-    seed: int,
-) -> Intervals:
-    found = bootstrap_intervals(metrics, said, right, losses, weights, seed=seed)
-    return {name: found.get(name) for name in figures}
-
-
 def _chances(kind: str, task: Any, logits: Sequence[Array]) -> Array | None:
     """The probabilities of all classes, `[rows, classes]`, where an example has such."""
     if kind == "text-classification":
@@ -262,30 +273,18 @@ def _probabilities(chances: Array, right: Array, classes: Any, seed: int) -> dic
     return {"ranking": ranking, "calibration": calibration}
 
 
-def _slice(
-    part: Slice,
-    ids: Array,
-    metrics: Sequence[tuple[str, Any]],
-    said: Array,
-    right: Array,
-    losses: Array,
-    weights: Array,
-    seed: int,
-) -> dict[str, Any]:
+def _slice(part: Slice, ids: Array, answers: _Answers, metrics: Metrics, seed: int) -> dict[str, Any]:
     """The figures of some of the rows, with their intervals."""
     inside = part.rows[ids]
-    mine = (said[inside], right[inside], losses[inside], weights[inside])
-    figures: Figures = {}
-    if inside.any():
-        figures = {"loss": float(mine[2].sum() / mine[3].sum()) if mine[3].sum() else None}
-        figures |= compute_all(metrics, mine[0], mine[1])
+    mine = answers.where(inside)
+    figures = mine.figures(metrics) if inside.any() else {}
     return {
         "what": part.what,
         "by": part.by,
         "value": part.value,
         "examples": int(inside.sum()),
         "metrics": figures,
-        "intervals": _intervals(figures, metrics, *mine, seed) if figures else {},
+        "intervals": mine.intervals(metrics, figures, seed) if figures else {},
     }
 
 

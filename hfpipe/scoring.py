@@ -135,8 +135,6 @@ def _encode(
     rows: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
     identity: str,
-    *,
-    labelled: bool = True,
 ) -> datasets.Dataset:
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
     length = min(bound, recipe.model.max_length or bound)
@@ -148,7 +146,6 @@ def _encode(
             tokenizer,
             max_length=length,
             identity=identity,
-            labelled=labelled,
             num_proc=recipe.dataset.num_proc,
         ).data
 

@@ -17,6 +17,7 @@ from hfpipe.display import Display
 from hfpipe.errors import MachineError
 from hfpipe.recipe import Recipe
 from hfpipe.runs import Run
+from hfpipe.runs.discretion import discreet
 
 # The names that transformers' integrations give the same figures, so that runs of both lie in one chart.
 _STEP_KEYS = {"loss": "train/loss", "grad_norm": "train/grad_norm", "lr": "train/learning_rate", "epoch": "train/epoch"}
@@ -60,7 +61,7 @@ def values_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def configuration(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
-    """The resolved recipe as one flat mapping of dotted paths; the user's home folder is written `~`."""
+    """The resolved recipe as one flat mapping of dotted paths; without secrets, the user's home folder as `~`."""
     flat: dict[str, bool | int | float | str | None] = {}
 
     def add(path: str, value: Any) -> None:
@@ -68,19 +69,14 @@ def configuration(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
             for key, part in value.items():
                 add(f"{path}.{key}".lstrip("."), part)
         elif isinstance(value, str):
-            flat[path] = _without_home(value)
+            flat[path] = discreet(value)
         elif isinstance(value, list | dict):
-            flat[path] = _without_home(json.dumps(value, ensure_ascii=False))
+            flat[path] = discreet(json.dumps(value, ensure_ascii=False))
         else:
             flat[path] = value
 
     add("", recipe.model_dump(mode="json"))
     return flat
-
-
-def _without_home(text: str) -> str:
-    home = str(Path.home())
-    return text.replace(f"{home}/", "~/") if len(home) > 1 else text
 
 
 class Tracked:

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -52,15 +53,15 @@ def bare(job: Job, folder: str) -> None:
         report_to="none",
         dataloader_pin_memory=job.device.type == "cuda",
     )
-    stock = transformers.Trainer(
-        model=job.model,
-        args=arguments,
-        train_dataset=job.train_data,
-        data_collator=job.collate,
-        processing_class=job.tokenizer,
-    )
+    bare_trainer(job, arguments).train()
+
+
+def bare_trainer(job: Job, arguments: transformers.TrainingArguments, **others: Any) -> transformers.Trainer:
+    """transformers' Trainer on the rows of a job, with nothing of hfpipe's in it; `others` take the place of its parts."""
+    parts = {"train_dataset": job.train_data, "data_collator": job.collate, **others}
+    stock = transformers.Trainer(model=job.model, args=arguments, processing_class=job.tokenizer, **parts)
     stock.remove_callback(PrinterCallback)
-    stock.train()
+    return stock
 
 
 def timed(recipe_name: str, steps: int, how: str) -> float:

@@ -30,7 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from transformers.trainer_callback import PrinterCallback
+from bench_engines import bare_trainer
 
 from hfpipe import chatter, resuming
 from hfpipe.engines import loop
@@ -84,14 +84,7 @@ def trained_by_trainer(recipe_name: str, folder: Path) -> transformers.Trainer:
         report_to="none",
         dataloader_pin_memory=job.device.type == "cuda",
     )
-    stock = transformers.Trainer(
-        model=job.model,
-        args=arguments,
-        train_dataset=job.train_data,
-        data_collator=job.collate,
-        processing_class=job.tokenizer,
-    )
-    stock.remove_callback(PrinterCallback)
+    stock = bare_trainer(job, arguments)
     stock.train()
     return stock
 

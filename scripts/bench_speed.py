@@ -25,7 +25,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from transformers.trainer_callback import PrinterCallback
+from bench_engines import bare_trainer
 
 from hfpipe import chatter
 from hfpipe.engines import loop, trainer
@@ -71,12 +71,8 @@ def stock(job: Job, folder: str, *, best: bool) -> transformers.Trainer:
         disable_tqdm=True,
         report_to="none",
     )
-    made = transformers.Trainer(
-        model=job.model, args=arguments, train_dataset=train, eval_dataset=test,
-        data_collator=job.collate if best else transformers.default_data_collator, processing_class=job.tokenizer,
-    )  # fmt: skip
-    made.remove_callback(PrinterCallback)
-    return made
+    collate = job.collate if best else transformers.default_data_collator
+    return bare_trainer(job, arguments, train_dataset=train, eval_dataset=test, data_collator=collate)
 
 
 def seconds_of(way: str, rows: int) -> tuple[float, float, Job]:

@@ -9,7 +9,6 @@ came, its exit code and how long it took to stop, and whether the resumed run ha
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import random
 import signal
@@ -22,6 +21,8 @@ from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
 
+from try_kills import ending
+
 import hfpipe
 from hfpipe import report
 from hfpipe.errors import HfpipeError
@@ -33,18 +34,12 @@ OVERRIDES = (
 PLACES = {  # the innermost of these functions that is running says what the process is doing
     "tokenize": "tokenizing", "_checkpoint": "saving", "measure": "evaluating", "_run_backward": "backward",
     "_engine_run_backward": "backward", "clip_grad_norm_": "backward", "step": "optimizer", "forward": "forward",
-    "_finish": "finishing", "prepare": "preparing", "read_rows": "preparing", "train": "between",
+    "finish": "finishing", "prepare": "preparing", "read_rows": "preparing", "train": "between",
 }  # fmt: skip
 
 
 def train(folder: Path, name: str, engine: str) -> hfpipe.Run:
     return hfpipe.finetune("quickstart", overrides=OVERRIDES, engine=engine, runs_dir=folder, name=name)
-
-
-def ending(run: hfpipe.Run) -> tuple[str, list[dict[str, Any]]]:
-    weights = hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
-    records = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
-    return weights, [one for one in records if "resumed" not in one]
 
 
 def place(frame: Any) -> str:

@@ -145,13 +145,12 @@ def test_fault_67_a_data_folder_that_leads_out(
     (linked / "train.parquet").symlink_to(tmp_path / "train.parquet")
     with pytest.raises(RefusedError, match="leads out of"):
         train(f"dataset.path={linked}")
-    for target in ("https://example.org/train.parquet", "../../../../etc/passwd"):
+    for target in ("https://example.org/train.parquet", "../train.parquet", str(tmp_path / "train.parquet")):
         named = Path(shutil.copytree(pairs_folder, tmp_path / f"named{len(target)}"))
         readme = (named / "README.md").read_text().replace("path: train.parquet", f"path: {target}")
         (named / "README.md").write_text(readme)
-        with pytest.raises(hfpipe.HfpipeError) as error:
+        with pytest.raises(RefusedError, match=r"names '.*' as its data"):
             train(f"dataset.path={named}")
-        assert error.value.exit_code in (3, 7)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +243,14 @@ def test_fault_70_archives_are_not_opened(train: Callable[..., hfpipe.Run], tmp_
     archive = tmp_path / "rows.csv.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("../../escaped.csv", "sentence1,sentence2,label\n" + "a,b,same\n" * 10)
-    with pytest.raises(hfpipe.HfpipeError) as error:
+    with pytest.raises(RefusedError, match="is an archive"):
         train("dataset.path=csv", f"dataset.data_files={archive}")
-    assert error.value.exit_code in (3, 7)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "train.zip", "w") as packed:
+        packed.writestr("train.csv", "sentence1,sentence2,label\n" + "a,b,same\n" * 10)
+    with pytest.raises(RefusedError, match="is an archive"):
+        train(f"dataset.path={folder}")
     assert not list(tmp_path.parent.rglob("escaped.csv"))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+from huggingface_hub import DatasetCard
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
@@ -264,6 +267,8 @@ def _found(patterns: str | list[str], hosts: tuple[str, ...], where: str) -> lis
             continue
         matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
         matches = [m for m in matches if Path(m).is_file()]
+        for match in matches:
+            _refuse_archive(match, where)
         if not matches:
             fix = (
                 f"It is a folder: name its files, {Path(pattern) / '*'}." if Path(pattern).expanduser().is_dir() else ""
@@ -284,6 +289,8 @@ def _build(
         options["cache_dir"] = str(
             Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24]
         )
+    if Path(path).is_dir():
+        _refuse_named_outside(Path(path), recipe.where("dataset.path"))
     try:
         builder = datasets.load_dataset_builder(path, **options)
         if Path(path).is_dir():
@@ -311,23 +318,56 @@ def _build(
     return RawData(title, digest, commit, dict(splits))
 
 
-def _refuse_outside(builder: Any, folder: Path, where: str) -> None:
-    """Refuse a folder whose README names an address, or whose files lie elsewhere.
+def _refuse_named_outside(folder: Path, where: str) -> None:
+    """Refuse a folder whose README names data at an address or outside of it, before anything looks there.
 
     Raises:
-        RefusedError: naming the file; what is in a folder must not decide what else is read or fetched.
+        RefusedError: with what it names; a folder must not decide what else is read or fetched.
+    """
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return
+    card = DatasetCard.load(readme, ignore_metadata_errors=True)
+    for name in _texts([[one.get("data_files"), one.get("data_dir")] for one in card.data.get("configs") or []]):
+        if "://" in name or not Path(os.path.normpath(folder / name)).is_relative_to(folder):
+            what = f"the README of {folder} names {name!r} as its data"
+            raise RefusedError(what, where=where, fix="Put the file itself into the folder.")
+
+
+def _texts(value: Any) -> list[str]:
+    """The paths among the data files of a README's configuration: all texts but the names of splits."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return _texts([part for key, part in value.items() if key != "split"])
+    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []
+
+
+def _refuse_outside(builder: Any, folder: Path, where: str) -> None:
+    """Refuse a folder whose files lie elsewhere, by a link, or are archives.
+
+    Raises:
+        RefusedError: naming the file.
     """
     root = _own_root(folder)
     for files in (builder.config.data_files or {}).values():
         for file in map(str, files):
-            if "://" in file:
-                what = f"{folder} names {file!r} as its data"
-                raise RefusedError(what, where=where, fix="Download it yourself and put it into the folder.")
+            _refuse_archive(file, where)
             if not Path(file).resolve().is_relative_to(root):
                 what = f"{file!r} leads out of {folder}, to {Path(file).resolve()}"
                 raise RefusedError(
                     what, where=where, fix="Put the file itself into the folder, or name its own folder."
                 )
+
+
+def _refuse_archive(file: str, where: str) -> None:
+    """Refuse a zip or tar: what it unpacks to, and where, only unpacking would tell.
+
+    Raises:
+        RefusedError: naming the file.
+    """
+    if zipfile.is_zipfile(file) or file.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")):
+        raise RefusedError(f"{file} is an archive", where=where, fix="Unpack it yourself and name the files in it.")
 
 
 def _own_root(folder: Path) -> Path:

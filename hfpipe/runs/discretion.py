@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 _SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
@@ -32,7 +31,6 @@ def _secrets() -> list[str]:
     return sorted((value for value in found if not value.startswith("/")), key=len, reverse=True)
 
 
-@cache
 def _home() -> str:
     home = str(Path.home())
     return home if home not in ("/", "") else ""

@@ -13,7 +13,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, _is_alive, find_run, list_runs, require_at_rest
+from hfpipe.runs.store import Run, find_run, list_runs, refuse_at_work, require_at_rest
 
 FORMAT = 1
 _FILE = "group.json"
@@ -117,14 +117,8 @@ def require_idle(name: str, about: dict[str, Any]) -> None:
     Raises:
         RecipeError: with the process.
     """
-    pid = about.get("pid")
-    if (
-        about.get("status") in ("preparing", "running")
-        and isinstance(pid, int)
-        and pid != os.getpid()
-        and _is_alive(pid)
-    ):
-        raise RecipeError(f"{name!r} is running (process {pid})", fix="Wait for it, or stop it first.")
+    if about.get("pid") != os.getpid():
+        refuse_at_work(repr(name), about)
 
 
 def is_group(path: Path) -> bool:

@@ -367,16 +367,25 @@ def require_at_rest(run: Run) -> None:
         about = run._said()
     except RecipeError:
         return  # damaged: no process writes it as it should
+    refuse_at_work(f"run {run.id!r}", about)
+
+
+def refuse_at_work(what: str, about: dict[str, Any]) -> None:
+    """Refuse to touch what a process is writing, as far as its status, process and machine tell.
+
+    Raises:
+        RecipeError: with its process, and its machine when that is another one.
+    """
     pid = about.get("pid")
     if about.get("status") not in _AT_WORK or _is_gone(about):
         return
     if not _is_here(about):
         raise RecipeError(
-            f"run {run.id!r} says that it is running on {about['host']} (process {pid})",
+            f"{what} says that it is running on {about['host']} (process {pid})",
             fix="Stop it there first; if that machine is gone, remove the folder by hand.",
         )
     if isinstance(pid, int):
-        raise RecipeError(f"run {run.id!r} is running (process {pid})", fix="Stop it first.")
+        raise RecipeError(f"{what} is running (process {pid})", fix="Stop it first.")
 
 
 _AT_WORK = ("preparing", "running")
