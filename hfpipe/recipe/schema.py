@@ -133,8 +133,9 @@ class Dataset(Section):
         str | tuple[str, ...] | dict[str, str | list[str]] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = None
-    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. An
-    address (`https://...`) needs its host in `hosts`."""
+    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. csv, tsv,
+    json, jsonl and text files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`, `.lz4`). An address (`https://...`) needs its
+    host in `hosts`."""
     hosts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Hosts that addresses in `data_files` may lead to, redirects included: names for https (`data.example.org`), or
     origins (`http://10.0.0.7:8000`)."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts.formats import files
+from hfpipe.parts.formats import compressed, files
 from hfpipe.parts.formats.objects import Shape
 from hfpipe.recipe.catalog import near
 
@@ -75,7 +75,7 @@ def format_of(source: str, given: str | None) -> str:
         if given == "parquet":
             raise RecipeError("parquet is read from its end, which a pipe does not have", where="--input-format")
         return given or "jsonl"
-    found = given or SUFFIXES.get(Path(source).suffix.lower())
+    found = given or SUFFIXES.get(Path(compressed.bare(source)).suffix.lower())
     if found is None:
         endings = "a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for standard input"
         raise RecipeError(f"{source!r}", where="INPUT", allowed=endings, fix="Or say what it is: --input-format csv.")
@@ -226,9 +226,10 @@ def _of_text(
 
 
 def _opened(source: str) -> io.BufferedReader:
-    """The bytes of the input, which is closed when they were read."""
+    """The bytes of the input, unpacked, which is closed when they were read."""
     if source != STANDARD_INPUT:
-        return open(Path(source).expanduser(), "rb")
+        path = Path(source).expanduser()
+        return open(path, "rb") if is_piped(source) else compressed.opened(str(path))
     binary: BinaryIO = sys.stdin.buffer
     return binary if isinstance(binary, io.BufferedReader) else io.BufferedReader(cast(Any, binary))
 
