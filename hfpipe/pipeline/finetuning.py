@@ -8,7 +8,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from hfpipe.runs.discretion import discreet
 from hfpipe.runs.lock import locked
 from hfpipe.runs.resumption import Plan
 from hfpipe.runs.resumption import plan as make_plan
-from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
+from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.stops import StopNow, Stops
 from hfpipe.tracking import require_installed, tracked
 
@@ -148,7 +148,10 @@ def _go_on(
     if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
         display.say(f"{run.path} is already complete: nothing was changed")
         return run
-    with locked(run.path) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
+    main = int(os.environ.get("RANK", "0")) == 0
+    with locked(run.path) if main else nullcontext():
+        if main:
+            require_writable(run)
         plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
         require_installed(plan.recipe)
         reach_hub(plan.recipe, display)
@@ -277,20 +280,26 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
     except HfpipeError as error:
         if attempt.trains:
             resumable = isinstance(error, InterruptedRun | StoppedByUser)
-            run.note(status="interrupted" if resumable else "failed", error=str(error), ended=now())
+            _note_end(run, "interrupted" if resumable else "failed", str(error))
         elif not attempt.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
         raise
     except StopNow as stop:
         if attempt.trains:
-            run.note(status="interrupted", error=str(attempt.stopped(stop.asked)), ended=now())
+            _note_end(run, "interrupted", str(attempt.stopped(stop.asked)))
         elif not attempt.resumed:
             shutil.rmtree(run.path)
         raise
     except BaseException:
-        with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+        with suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(discreet(traceback.format_exc()))
         if attempt.trains or not attempt.resumed:
-            run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
+            _note_end(run, "failed", traceback.format_exc(limit=0).strip())
         raise
     run.note(status="finished", ended=now(), error=None)
+
+
+def _note_end(run: Run, status: str, error: str) -> None:
+    """Write down how a run ended, where the disk takes it: the error itself says more than that it can't be noted."""
+    with suppress(OSError):
+        run.note(status=status, error=error, ended=now())

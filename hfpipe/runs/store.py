@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -355,6 +356,19 @@ def delete_run(run: Run) -> None:
     leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
     os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
     shutil.rmtree(leaving)
+
+
+def require_writable(run: Run) -> None:
+    """Refuse to go on with a run in a folder that can't be written.
+
+    Raises:
+        MachineError: with the folder.
+    """
+    try:
+        tempfile.TemporaryFile(dir=run.path).close()
+    except OSError as error:
+        fix = "A run may be moved: copy its folder to where you may write, and go on there."
+        raise MachineError(f"can't be written: {error.strerror}", where=str(run.path), fix=fix) from error
 
 
 def require_at_rest(run: Run) -> None:
