@@ -100,9 +100,6 @@ FAULTS = {
     29: Fault("logits that are not finite in an evaluation"),
     30: Fault(
         "a learning rate of 1e18, 0, below 0 or NaN; a warm-up longer than the run",
-        PARTLY,
-        "a rate of 1e18 is found at the first loss that it breaks, not before; a rate of 0 is told in a notice, and "
-        "asks for no permission",
         also=("parts/test_schedules.py::test_what_cannot_work_is_refused",),
     ),
     31: Fault("`5e-5` in YAML"),

@@ -336,10 +336,22 @@ class Optimizer(NamedPart):
 
     name: str = "adamw"
     """An optimizer of torch.optim, an updater of hfpipe, or `module:attribute`. Its own arguments stand beside it."""
-    lr: Annotated[Finite, Field(ge=0)] = 2e-5
+    lr: Annotated[Finite, Field(ge=0, le=1000)] = 2e-5
     """Peak learning rate, per step."""
+    allow_zero_lr: bool = False
+    """Allow `lr: 0`, with which no step changes the weights."""
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     """Weight decay, per step; never on biases and norms."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        """Refuse a rate that changes no weight, unless that is meant."""
+        if self.lr == 0 and not self.allow_zero_lr:
+            raise PydanticCustomError(
+                "idle",
+                "`lr` is 0: no step would change the weights; if that is meant, say optimizer.allow_zero_lr: true",
+            )
+        return self
 
 
 class Schedule(NamedPart):
