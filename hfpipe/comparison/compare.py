@@ -203,17 +203,12 @@ def _optimizer_divides(recipe: Recipe, given: Any) -> bool:
 
 def _new_group(recipe: Recipe, runs_dir: str | Path | None) -> Path:
     """The folder of the comparison, made by the main process and known to all."""
-    from accelerate.utils import broadcast_object_list
+    from hfpipe.parts.processes import from_main, join
 
-    from hfpipe.parts.processes import join
-
-    state = join()
-    path = [""]
-    if state.is_main_process:
-        path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder()).path)]
-    if state.num_processes > 1:
-        broadcast_object_list(path)
-    return Path(path[0])
+    path = ""
+    if join().is_main_process:
+        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder()).path)
+    return Path(*from_main(path))
 
 
 def _train(variant: Variant, group: Path, display: Display, parts: dict[str, Any]) -> tuple[Run, str | None]:

@@ -117,17 +117,13 @@ def _begin(
     """A new run."""
     require_installed(recipe)
     reach_hub(recipe, display)
-    from accelerate.utils import broadcast_object_list
-
-    from hfpipe.parts.processes import join
+    from hfpipe.parts.processes import from_main, join
 
     state = join()
-    path: list[str] = [""]
+    path = ""
     if state.is_main_process:
-        path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
-    if state.num_processes > 1:
-        broadcast_object_list(path)
-    run = attempt.run = Run(Path(path[0]))
+        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)
+    run = attempt.run = Run(Path(*from_main(path)))
     with locked(run.path) if state.is_main_process else nullcontext():
         return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
 
@@ -166,13 +162,10 @@ def _of_main(plan: Callable[[], Plan]) -> Plan:
     """The plan of the main process, on every process: each would look at the files at another moment."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return plan()
-    from accelerate.utils import broadcast_object_list
+    from hfpipe.parts.processes import from_main, join
 
-    from hfpipe.parts.processes import join
-
-    made: list[Any] = [plan() if join().is_main_process else None]
-    broadcast_object_list(made)
-    found: Plan = made[0]
+    found: Plan
+    (found,) = from_main(plan() if join().is_main_process else None)
     return found
 
 

@@ -57,6 +57,7 @@ def train_once(
     from hfpipe import resuming
     from hfpipe.job import is_greater_better, measure, predict_split, prepare
     from hfpipe.parts.determinism import cost, deterministic
+    from hfpipe.parts.processes import from_main
     from hfpipe.scale_check import check_scale, is_due
 
     recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
@@ -238,14 +239,3 @@ def given_parts(parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts that came as objects and stand in no recipe, by the names of their classes or functions."""
     named = {key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items()}
     return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
-
-
-def from_main(*values: Any) -> list[Any]:
-    """What the main process knows, on every process."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    known = list(values)
-    if PartialState().num_processes > 1:
-        broadcast_object_list(known)
-    return known
