@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from hfpipe.errors import (
 )
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.attempt import Attempt, memory_ran_out
+from hfpipe.pipeline.fitting import MemoryTried, smaller_plan
 from hfpipe.pipeline.targets import as_recipe, reach_hub
 from hfpipe.pipeline.training import train_once
-from hfpipe.recipe import Recipe, to_yaml, with_overrides
+from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import snapshot
 from hfpipe.runs.discretion import discreet
 from hfpipe.runs.lock import locked
@@ -188,10 +188,11 @@ def _fit(
                     train_once(run, plan, engine, told_of, parts, stops, attempt, main=state.is_main_process)
                     break
                 except MachineError as error:
-                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
+                    known_to_all = state.num_processes == 1 or isinstance(error, MemoryTried)
+                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and known_to_all):
                         raise
                     told = error.what
-                plan = _smaller(run, plan, told)
+                plan = smaller_plan(run, plan, told)
             state.wait_for_everyone()
     except (InterruptedRun, StoppedByUser):
         state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
@@ -202,43 +203,6 @@ def _fit(
         with faults_told():
             write_report(run)
     return run
-
-
-def _smaller(run: Run, plan: Plan, told: str) -> Plan:
-    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
-
-    Raises:
-        MachineError: there is nothing smaller.
-    """
-    import gc
-
-    import torch
-
-    from hfpipe.resuming import smaller
-
-    spec = plan.recipe.train
-    if spec.batch_size == 1:
-        raise MachineError(
-            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
-        )
-    size = smaller(spec.batch_size)
-    accumulate = spec.accumulate * spec.batch_size // size
-    changes = [f"train.batch_size={size}", f"train.accumulate={accumulate}"]
-    text = f"{told}; micro-batches of {size} instead of {spec.batch_size}, {accumulate} to an update: the same update"
-    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
-    recipe = with_overrides(plan.recipe, changes)
-    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
-    before = run.about.get("allowed_changes", {})
-    run.note(
-        fitted=fitted,
-        allowed_changes={**before, "train.batch_size": size, "train.accumulate": accumulate},
-    )
-    run.write_text("recipe.yaml", to_yaml(recipe))
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
-    return replace(again, fitted=text)
 
 
 @contextmanager

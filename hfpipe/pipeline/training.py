@@ -19,6 +19,7 @@ from hfpipe.errors import (
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.attempt import Attempt, memory_ran_out
 from hfpipe.pipeline.finishing import finish, reload_best
+from hfpipe.pipeline.fitting import try_memory
 from hfpipe.recipe import to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, remove, require_space
@@ -66,9 +67,11 @@ def train_once(
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
     given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
     notices = resuming.put_back(job, plan, given)
+    several = PartialState().num_processes > 1
+    if several and recipe.train.fit_memory and step < job.num_steps:
+        try_memory(job)
     scale = check_scale(job) if is_due(job) and not step else None
     weights, needed = resuming.bytes_of(job)
-    several = PartialState().num_processes > 1
 
     recorder = Recorder(
         run,

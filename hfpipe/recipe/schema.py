@@ -409,7 +409,8 @@ class Train(Section):
     """Compute activations again in the backward pass, to save memory."""
     fit_memory: bool = False
     """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
-    beginning. The update is the same; the run says so."""
+    beginning. The update is the same; the run says so. Several processes try the largest micro-batch before the first
+    update, and agree on one that fits all of them."""
     tolerate_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
     scaler looks for its scale do not count."""
