@@ -256,6 +256,12 @@ def predict(
         str | None,
         typer.Option(help="csv, tsv, json, jsonl, parquet or text. [default: the ending of INPUT; jsonl for -]"),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN[,COLUMN...]", help="Columns of INPUT to copy into every row; may be given several times."
+        ),
+    ] = None,
     window: Annotated[int, typer.Option(help="Rows in memory at most; 1 labels each row as it comes.")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     glue: Annotated[
@@ -273,7 +279,8 @@ def predict(
             raise RecipeError(
                 f"{source!r}", where="INPUT", fix="--glue labels the run's own test sets: leave INPUT out."
             )
-        for option, value in {"--recipe": recipe, "--format": output_format, "--input-format": input_format}.items():
+        idle = {"--recipe": recipe, "--format": output_format, "--input-format": input_format, "--keep": keep}
+        for option, value in idle.items():
             if value is not None:
                 raise RecipeError(f"{option} does nothing with --glue", where=option, fix="Leave it out.")
         folder, changes = output or Path("glue"), [*([source] if source else []), *(overrides or [])]
@@ -290,6 +297,7 @@ def predict(
     options: dict[str, Any] = {
         "input_format": input_format,
         "window": window,
+        "keep": list(dict.fromkeys(name for names in keep or [] for name in names.split(","))),
         "recipe": recipe,
         "overrides": overrides or [],
         "runs_dir": runs_dir,

@@ -83,7 +83,7 @@ def test_progress_and_result_keep_to_their_streams(
         (["RECIPE", "model.checkpoint=org/nowhere"], 4, "hf download org/nowhere"),
         (["RECIPE", "--runs-dir", "RECIPE"], 5, "is not a folder"),
         (["RECIPE", "name=!!python/name:os.system"], 7, "would build an object"),
-        (["RECIPE", "optimizer.lr=1e30", "optimizer.name=sgd", "train.max_grad_norm=null"], 6, "not finite"),
+        (["RECIPE", "optimizer={name: sgd, lr: 1000, weight_decay: 1e38}"], 6, "not finite"),
     ],
 )
 def test_an_error_is_one_paragraph_with_its_exit_code(

@@ -368,6 +368,23 @@ def test_fault_70_an_honest_compressed_file(
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
+def test_fault_70_an_honest_compressed_file_is_labelled(
+    train: Callable[..., hfpipe.Run], tmp_path: Path, suffix: str
+) -> None:
+    """`predict` reads it by its ending, as the file that it was."""
+    rows = [{"sentence1": "bak", "sentence2": word} for word in ("bak", "bal", "bam")]
+    for form, text in (
+        ("jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+        ("json", json.dumps(rows)),
+        ("csv", "sentence1,sentence2\nbak,bak\nbak,bal\nbak,bam\n"),
+    ):
+        file = tmp_path / f"rows.{form}.{suffix}"
+        file.write_bytes(COMPRESSED[suffix](text.encode()))
+        run = train(name=f"{form}-run")
+        assert run.predict(file) == run.predict(rows)
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
 def test_fault_70_a_compressed_file_that_is_cut(tmp_path: Path, suffix: str) -> None:
     """A file that was cut is exit 3 with its name, never fewer rows."""
     whole = COMPRESSED[suffix](ROWS)
