@@ -539,7 +539,7 @@ def recipes_copy(
     target = to / source.name if to.is_dir() else to
     try:
         with open(target, "x", encoding="utf-8") as file:
-            file.write(_read(source))
+            file.write(shipped.copied(source))
     except FileExistsError:
         raise RecipeError("is there already", where=str(target), fix="Name another file.") from None
     except OSError as error:

@@ -243,7 +243,10 @@ def test_recipes_are_listed_shown_and_copied(
     resolved = hfpipe_command("recipes", "show", "quickstart", "seed=7", "--resolved").out
     assert "seed: 7" in resolved
     assert hfpipe_command("recipes", "copy", "quickstart", "mine.yaml").out == "mine.yaml\n"
-    assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == written
+    copied = (tmp_path / "mine.yaml").read_text(encoding="utf-8")
+    schema, _, rest = copied.removeprefix("# yaml-language-server: $schema=").partition("\n")
+    assert json.loads(Path(schema).read_text())["title"] == "Recipe"  # an editor finds it from there, too
+    assert rest == written.partition("\n")[2]
     again = hfpipe_command("recipes", "copy", "quickstart", "mine.yaml")
     assert again.code == 2
     assert "is there already" in again.err

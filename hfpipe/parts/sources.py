@@ -63,7 +63,9 @@ class RawData:
     def numbers(self, expression: str, where: str) -> tuple[str, range]:
         """The split of an expression, and the numbers of its rows there; raises as `split`."""
         base = base_of(expression)
-        require_split(self.name, self.splits, base, where, "" if where.endswith("dataset.splits.train") else _ASIDE)
+        require_split(
+            self.name, self.splits, base, where, _ASIDE if where.endswith("dataset.splits.evaluation") else ""
+        )
         if base == expression:
             return base, range(len(self.splits[base]))
         try:

@@ -16,7 +16,7 @@ from hfpipe.errors import (
 )
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs.model_files import model_folder, require_own_files
-from hfpipe.runs.store import Run, default_folder, find_run
+from hfpipe.runs.store import Run, default_folder, find_run, require_no_group
 
 # Other data than the recipe's own, of which nothing is set aside and nothing fitted.
 OTHER_SPLITS = (
@@ -82,6 +82,7 @@ def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | N
     except RecipeError as error:
         if not must:
             return None
+        require_no_group(name, Path(runs_dir) if runs_dir else default_folder())
         if Path(name).expanduser().is_dir():
             raise RecipeError(
                 f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE."
