@@ -61,7 +61,9 @@ def finetune_seeds(
         HfpipeError: of the first seed that fails; the group can be resumed.
     """
     from hfpipe.pipeline import reach_hub
+    from hfpipe.pipeline.targets import require_parts
 
+    require_parts(parts, finetune_seeds)
     display = Once(display or Silent())
     folder = Path(runs_dir) if runs_dir else default_folder()
     known = _known(resume, name, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 import hfpipe
-from hfpipe.errors import DataError
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.pipeline.targets import PARTS
 from hfpipe.recipe import load_recipe
 from hfpipe.runs.groups import Group
 
@@ -74,6 +76,53 @@ def test_a_split_that_is_not_there(run: hfpipe.Run, hfpipe_command: Callable[...
         "test, train, validation", ""
     )
     assert "hold_out" not in done.err
+
+
+@pytest.mark.parametrize("function", [hfpipe.finetune, hfpipe.finetune_seeds, hfpipe.compare])
+def test_an_argument_that_is_not_there(function: Callable[..., Any], tmp_path: Path) -> None:
+    """A misspelt keyword is told with the near names before any folder is made, and a field of the recipe with its place."""
+    vary = {"vary": {"seed": [1, 2]}} if function is hfpipe.compare else {}
+    with pytest.raises(RecipeError, match=r"no argument 'tokeniser'; did you mean 'tokenizer'\?") as caught:
+        function("quickstart", tokeniser=1, runs_dir=tmp_path / "runs", **vary)
+    assert caught.value.where == f"{function.__name__}()"
+    with pytest.raises(RecipeError, match=r"changed with overrides=\['train\.epochs=1'\]"):
+        function("quickstart", epochs=1, runs_dir=tmp_path / "runs", **vary)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_may_be_given_is_what_prepare_takes() -> None:
+    """The list of parts is that of `hfpipe.prepare`."""
+    parameters = inspect.signature(hfpipe.prepare).parameters
+    assert [name for name in parameters if name not in ("recipe", "say")] == list(PARTS)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.epochs=9", "optimizer={lr: 1}", "checkpoints.keep_last=1", "engine=loop", "name=x"]
+)
+def test_an_override_that_only_a_training_reads(
+    run: hfpipe.Run, tmp_path: Path, hfpipe_command: Callable[..., Any], change: str
+) -> None:
+    """evaluate and predict refuse it, exit 2: it would change nothing, and look as if it had."""
+    (tmp_path / "rows.jsonl").write_text('{"sentence1": "bak", "sentence2": "bal"}\n')
+    path = change.partition("=")[0]
+    for done in (
+        hfpipe_command("evaluate", run.path, change),
+        hfpipe_command("predict", run.path, tmp_path / "rows.jsonl", change),
+    ):
+        assert done.code == 2
+        assert f"override {change!r}: {path} does nothing where nothing is trained" in done.err
+    with pytest.raises(RecipeError, match="does nothing where nothing is trained"):
+        run.predict(["bak"], overrides=[change])
+
+
+def test_an_override_that_is_read(run: hfpipe.Run, hfpipe_command: Callable[..., Any]) -> None:
+    """What decides the figures or the memory is taken; of the two batch sizes the right one is named."""
+    assert hfpipe_command("evaluate", run.path, "evaluate.batch_size=2", "train.precision=fp32", "seed=3").code == 0
+    assert (
+        "evaluate.batch_size is the one that is read here"
+        in hfpipe_command("evaluate", run.path, "train.batch_size=2").err
+    )
+    assert "did you mean 'epochs'" in hfpipe_command("evaluate", run.path, "train.epoch=2").err
 
 
 @pytest.mark.parametrize(

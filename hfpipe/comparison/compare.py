@@ -102,6 +102,9 @@ def compare(
         RecipeError: every mistake in any variant, before anything is trained.
         HfpipeError: a variant can't be trained for another reason than diverging.
     """
+    from hfpipe.pipeline.targets import require_parts
+
+    require_parts(parts, compare)
     display = Once(display or Silent())
     idle = [override for override in overrides if override.partition("=")[0].strip() in vary]
     if idle:

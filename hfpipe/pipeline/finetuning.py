@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.errors import (
     HfpipeError,
     InterruptedRun,
@@ -23,7 +23,7 @@ from hfpipe.errors import (
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.attempt import Attempt, memory_ran_out
 from hfpipe.pipeline.fitting import MemoryTried, smaller_plan
-from hfpipe.pipeline.targets import as_recipe, reach_hub
+from hfpipe.pipeline.targets import as_recipe, reach_hub, require_parts
 from hfpipe.pipeline.training import train_once
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import snapshot
@@ -75,6 +75,7 @@ def finetune(
         HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
             signal or the time limit.
     """
+    require_parts(parts, finetune)
     display = display or Silent()
     attempt = Attempt()
     with Stops(max_minutes) as stops:
@@ -142,7 +143,7 @@ def _go_on(
     """A run that was stopped, or one that is to be trained further."""
     attempt.resumed = True
     if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
-        display.say(f"{run.path} is already complete: nothing was changed")
+        display.say(f"{NOTE}{run.path} is already complete: nothing was changed")
         return run
     main = int(os.environ.get("RANK", "0")) == 0
     with locked(run.path) if main else nullcontext():

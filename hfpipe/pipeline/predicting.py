@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.errors import (
     DataError,
     RecipeError,
 )
 from hfpipe.machine import faults_told
-from hfpipe.pipeline.targets import OTHER_SPLITS, quiet, reach_hub, with_checkpoint
+from hfpipe.pipeline.targets import OTHER_SPLITS, quiet, reach_hub, require_effect, with_checkpoint
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs.store import Run
 
@@ -238,7 +238,9 @@ def _for_rows(
         data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     if base.dataset.path != form:  # how its files are written says nothing of this one
         data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
-    return with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    resolved = with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    require_effect(overrides)
+    return resolved
 
 
 def _require_window(window: int) -> None:
@@ -264,7 +266,7 @@ def _labeller(
         resolved = resolve_recipe()
         checkpoint = resolved.model.checkpoint
         if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
-            hub.settle_offline(say)
+            hub.settle_offline(lambda text: say(f"{NOTE}{text}"))
         return load_labeller(resolved, say)
 
     return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()
