@@ -36,7 +36,7 @@ Overrides = Annotated[
 RunsDir = Annotated[
     Path | None, typer.Option("--runs-dir", help="Folder of the runs. [default: $HFPIPE_RUNS_DIR or runs]")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; notices go to standard error.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -113,7 +113,7 @@ def finetune(
         engine=engine if resolved is None else None,
         runs_dir=runs_dir,
         name=name,
-        display=display.choose(silent=as_json),
+        display=display.choose(quiet=as_json),
         resume=resume,
         allow_change=allow_change or (),
         reset_optimizer=reset_optimizer,
@@ -179,7 +179,7 @@ def _finetune_seeds(
         runs_dir=runs_dir,
         name=name,
         resume=resume,
-        display=display.choose(silent=as_json),
+        display=display.choose(quiet=as_json),
     )
     from accelerate import PartialState
 
@@ -215,7 +215,7 @@ def evaluate(
         overrides=overrides or [],
         split=split or None,
         runs_dir=runs_dir,
-        display=display.choose(silent=as_json),
+        display=display.choose(quiet=as_json),
     )
     from accelerate import PartialState
 
@@ -256,6 +256,12 @@ def predict(
         str | None,
         typer.Option(help="csv, tsv, json, jsonl, parquet or text. [default: the ending of INPUT; jsonl for -]"),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN[,COLUMN...]", help="Columns of INPUT to copy into every row; may be given several times."
+        ),
+    ] = None,
     window: Annotated[int, typer.Option(help="Rows in memory at most; 1 labels each row as it comes.")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     glue: Annotated[
@@ -267,13 +273,14 @@ def predict(
     """Label the rows of a file: one JSON object a row, in the order of the file. The same command goes on after a stop."""
     from hfpipe import display, pipeline
 
-    shown = display.choose(silent=as_json)
+    shown = display.choose(quiet=as_json)
     if glue:
         if source is not None and "=" not in source:
             raise RecipeError(
                 f"{source!r}", where="INPUT", fix="--glue labels the run's own test sets: leave INPUT out."
             )
-        for option, value in {"--recipe": recipe, "--format": output_format, "--input-format": input_format}.items():
+        idle = {"--recipe": recipe, "--format": output_format, "--input-format": input_format, "--keep": keep}
+        for option, value in idle.items():
             if value is not None:
                 raise RecipeError(f"{option} does nothing with --glue", where=option, fix="Leave it out.")
         folder, changes = output or Path("glue"), [*([source] if source else []), *(overrides or [])]
@@ -290,6 +297,7 @@ def predict(
     options: dict[str, Any] = {
         "input_format": input_format,
         "window": window,
+        "keep": list(dict.fromkeys(name for names in keep or [] for name in names.split(","))),
         "recipe": recipe,
         "overrides": overrides or [],
         "runs_dir": runs_dir,
@@ -362,7 +370,7 @@ def compare(
         parse_vary(vary or []),
         overrides=overrides or [],
         runs_dir=runs_dir,
-        display=display.choose(silent=as_json),
+        display=display.choose(quiet=as_json),
     )
     from accelerate import PartialState
 
@@ -386,7 +394,7 @@ def data(
     from hfpipe.pipeline import look_at_data
 
     title, audit, longer, shown = look_at_data(
-        recipe, overrides=overrides or [], examples=examples, display=display.choose(silent=as_json)
+        recipe, overrides=overrides or [], examples=examples, display=display.choose(quiet=as_json)
     )
     if as_json:
         _print_json({"data": title, **audit.as_json(), "longer": longer, "examples": shown})
@@ -402,7 +410,7 @@ def preprocess(recipe: RecipeArgument, overrides: Overrides = None, as_json: Jso
     from hfpipe import display
     from hfpipe.pipeline import preprocess as run_preprocess
 
-    made = run_preprocess(recipe, overrides=overrides or [], display=display.choose(silent=as_json))
+    made = run_preprocess(recipe, overrides=overrides or [], display=display.choose(quiet=as_json))
     if as_json:
         _print_json({"splits": made})
         return
@@ -424,7 +432,7 @@ def peek(
     from hfpipe import display
     from hfpipe.pipeline import peek as run_peek
 
-    seen = run_peek(dataset, config, split=split, rows=rows, display=display.choose(silent=as_json))
+    seen = run_peek(dataset, config, split=split, rows=rows, display=display.choose(quiet=as_json))
     if as_json:
         _print_json(asdict(seen))
         return
@@ -466,7 +474,7 @@ def push(
         if as_json or not sys.stdin.isatty():
             raise RecipeError("nobody can be asked here", where=f"push {found.id}", fix="Say --yes.")
         typer.confirm("Upload them?", abort=True, err=True)
-    done = run_push(found, repo, public=public, revision=revision, say=display.choose(silent=as_json).say)
+    done = run_push(found, repo, public=public, revision=revision, say=display.choose(quiet=as_json).say)
     if as_json:
         _print_json({"run": str(found.path), **asdict(done)})
     else:
@@ -531,7 +539,7 @@ def recipes_copy(
     target = to / source.name if to.is_dir() else to
     try:
         with open(target, "x", encoding="utf-8") as file:
-            file.write(_read(source))
+            file.write(shipped.copied(source))
     except FileExistsError:
         raise RecipeError("is there already", where=str(target), fix="Name another file.") from None
     except OSError as error:
@@ -613,7 +621,7 @@ def runs_show(
             seeds_page.show(found)
         return
     about = runs_page.everything(found)
-    runs_page.tell_broken(found, display.choose(silent=as_json).say)
+    runs_page.tell_broken(found, display.choose(quiet=as_json).say)
     if as_json:
         _print_json(about)
     else:
@@ -732,7 +740,7 @@ def runs_reproduce(
     from hfpipe.errors import NumericError
     from hfpipe.reproduction import reproduce
 
-    shown = display.choose(silent=as_json)
+    shown = display.choose(quiet=as_json)
     outcome = reproduce(run, runs_dir=runs_dir, anyway=anyway, display=shown)
     if as_json:
         _print_json(outcome.as_dict())
@@ -753,7 +761,7 @@ def runs_export(
     from hfpipe import display
     from hfpipe.export import export
 
-    shown = display.choose(silent=as_json)
+    shown = display.choose(quiet=as_json)
     exported = export(run, to, runs_dir=runs_dir, display=shown)
     if as_json:
         _print_json(asdict(exported))

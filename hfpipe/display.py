@@ -42,6 +42,30 @@ class Silent:
         """Nothing."""
 
 
+NOTE = "note: "
+"""What a line begins with that is worth knowing, and not only the next stage."""
+
+
+class Notices:
+    """Lines for what is worth knowing, without progress: beside a result that a program reads."""
+
+    def say(self, text: str) -> None:
+        """A line, where it is a note."""
+        if text.startswith(NOTE):
+            print(text, file=sys.stderr, flush=True)
+
+    def start(self, num_steps: int) -> None:
+        """Nothing."""
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A line for a notice."""
+        if record["type"] in ("notice", "check"):
+            self.say(sentence(record))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class Plain:
     """One line now and then, for logs and pipes: at every evaluation, notice and save, and at most every few seconds."""
 
@@ -151,10 +175,10 @@ class Once:
         self.display.close()
 
 
-def choose(*, silent: bool = False) -> Display:
-    """The display that fits where standard error goes."""
-    if silent:
-        return Silent()
+def choose(*, quiet: bool = False) -> Display:
+    """The display that fits where standard error goes; `quiet` leaves the progress out."""
+    if quiet:
+        return Notices()
     return Bar() if sys.stderr.isatty() else Plain()
 
 
@@ -163,7 +187,7 @@ def sentence(record: Mapping[str, Any]) -> str:
     if record["type"] == "evaluation":
         return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {figures(record['metrics'])}"
     if record["type"] in ("notice", "check"):
-        return f"note: {record['text']}"
+        return f"{NOTE}{record['text']}"
     if record["type"] == "end":
         return f"{record['status']} after {record['step']:,} steps and {duration(record['seconds'])} of training"
     return "  ".join(f"{key} {value}" for key, value in record.items() if key != "type")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe import chatter
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.machine import faults_told
 from hfpipe.recipe import Recipe, load_recipe, to_yaml
@@ -79,7 +79,7 @@ def export(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     for notice in notices:
-        display.say(f"note: {notice}")
+        display.say(f"{NOTE}{notice}")
     names = sorted(path.name for path in folder.iterdir())
     return Export(str(run.path), str(folder), names, notices)
 

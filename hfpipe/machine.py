@@ -55,10 +55,7 @@ def faults_told(after_stop: str = "Every finished step is in the run's records.j
         if "no space left on device" in told:  # safetensors and Arrow have errors of their own
             raise as_machine_error(OSError(errno.ENOSPC, str(error))) from error
         if _left_alone(error):
-            raise MachineError(
-                f"another process of this training is gone ({_first_sentence(error)})",
-                fix="What it printed says why; started again with --resume RUN, all of them go on from the newest checkpoint.",
-            ) from error
+            raise _alone(error) from error
         raise
 
 
@@ -66,6 +63,19 @@ def _left_alone(error: Exception) -> bool:
     """Whether a process that this one exchanges with closed its connection; gloo has no class of its own for it."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return "DistError" in kinds or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def _alone(error: Exception) -> MachineError:
+    again = "started again with --resume RUN, all of them go on from the newest checkpoint."
+    if "timed out" in str(error).lower() or "timeout" in str(error).lower():
+        return MachineError(
+            f"another process of this training does not answer ({_first_sentence(error)})",
+            fix=f"See whether it hangs; {again} Where it only takes longer, HFPIPE_WAIT_MINUTES says how long it is waited for.",
+        )
+    return MachineError(
+        f"another process of this training is gone ({_first_sentence(error)})",
+        fix=f"What it printed says why; {again}",
+    )
 
 
 def _first_sentence(error: Exception) -> str:

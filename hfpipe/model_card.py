@@ -264,7 +264,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     sections = {"loss": recipe.loss, "optimizer": recipe.optimizer, "schedule": recipe.schedule}
     for section, part in sections.items():
         for key, value in part.model_dump(mode="json").items():
-            if value is not None:
+            if value is not None and key != "allow_zero_lr":  # the rate itself says it
                 yield f"`{section}.{key}`", _code(str(value))
     for key in ("epochs", "max_steps", "batch_size", "accumulate", "max_grad_norm", "precision"):
         value = getattr(recipe.train, key)

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from hfpipe.errors import DataError
 from hfpipe.parts import hub
+from hfpipe.parts.formats import compressed
+from hfpipe.parts.untrusted import refuse_named_outside, streamable
 from hfpipe.recipe.catalog import near
 
 VIEWER = "https://datasets-server.huggingface.co"
@@ -67,11 +69,12 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
 
         return _streamed(str(embedded.dataset_folder(path.removeprefix("embedded:"))), path, config, split, rows)
     local = Path(path).expanduser()
-    if local.suffix in _FORMATS and local.is_file():
+    suffix = Path(compressed.bare(local.name)).suffix
+    if suffix in _FORMATS and local.is_file():
         if config is not None:
             raise DataError(f"{path} is a file and has no configurations", where="CONFIG", fix="Remove it.")
-        options = {"data_files": str(local)} | ({"sep": "\t"} if local.suffix == ".tsv" else {})
-        return _streamed(_FORMATS[local.suffix], path, None, split, rows, **options)
+        options = {"data_files": str(local)} | ({"sep": "\t"} if suffix == ".tsv" else {})
+        return _streamed(_FORMATS[suffix], path, None, split, rows, **options)
     if hub.is_local(path):
         return _streamed(str(hub.local_folder(path, "DATASET", DataError)), path, config, split, rows)
     if local.is_file():
@@ -88,7 +91,7 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
     folder = hub.snapshot(path, "dataset", None)
     if folder is not None:
         return _streamed(str(folder), path, config, split, rows)
-    if local.suffix in _FORMATS:
+    if suffix in _FORMATS:
         raise DataError(f"no file {path!r} (from {Path.cwd()}), and the Hub is out of reach", where="DATASET")
     return _cached(path, config, split, rows)
 
@@ -114,10 +117,13 @@ def _viewed(path: str, config: str | None, split: str | None, rows: int, ask: As
 
 def _streamed(path: str, title: str, config: str | None, split: str | None, rows: int, **options: Any) -> Peek:
     """The first rows, read from where they lie and no further."""
+    folder = Path(path) if not options and Path(path).is_dir() else None
+    if folder is not None:
+        refuse_named_outside(folder, "DATASET")
     try:
         configs = ["default"] if options else datasets.get_dataset_config_names(path)
         config = _chosen(config, configs, "configuration", title) if configs != ["default"] else None
-        builder = datasets.load_dataset_builder(path, config, **options)
+        builder = streamable(path, folder, "DATASET", name=config, **options)
         streams = builder.as_streaming_dataset()
         split = _chosen(split, list(streams), "split", title)
         stream = streams[split]

@@ -197,11 +197,6 @@ def _is_finite(values: torch.Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def smaller(recipe_batch: int) -> int:
-    """The largest micro-batch that divides this one, so that accumulation makes the same update of it."""
-    return next(part for part in range(recipe_batch // 2, 0, -1) if recipe_batch % part == 0)
-
-
 def _groups(job: Job) -> None:
     for group in job.optimizer.param_groups:
         state.encode({key: value for key, value in group.items() if key != "params"})

@@ -61,7 +61,9 @@ def finetune_seeds(
         HfpipeError: of the first seed that fails; the group can be resumed.
     """
     from hfpipe.pipeline import reach_hub
+    from hfpipe.pipeline.targets import require_parts
 
+    require_parts(parts, finetune_seeds)
     display = Once(display or Silent())
     folder = Path(runs_dir) if runs_dir else default_folder()
     known = _known(resume, name, folder)
@@ -70,22 +72,19 @@ def finetune_seeds(
     if known is not None:
         _require_same(known, resolved, wanted, given)
     reach_hub(resolved, display)
-    from accelerate.utils import broadcast_object_list
-
     from hfpipe.job import check_parts
-    from hfpipe.parts.processes import join
+    from hfpipe.parts.processes import from_main, join
 
     check_parts(resolved)  # before a folder is made for it
     state = join()
     state.wait_for_everyone()  # before one of them changes what the others still read
-    shared: list[Any] = ["", []]
+    path, due = "", wanted
     if state.is_main_process:
         group = known or Group.create(resolved, folder, name)
         _begin(group, resolved, wanted, given)
-        shared = [str(group.path), [seed for seed in wanted if not _is_kept(group, seed)]]
-    if state.num_processes > 1:
-        broadcast_object_list(shared)
-    group, due = Group(Path(shared[0])), list(shared[1])
+        path, due = str(group.path), [seed for seed in wanted if not _is_kept(group, seed)]
+    path, due = from_main(path, due)
+    group = Group(Path(path))
     if len(due) < len(wanted):
         kept = [seed for seed in wanted if seed not in due]
         display.say(f"kept as they are: seed {', '.join(map(str, kept))}")

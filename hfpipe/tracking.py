@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from hfpipe.display import Display
+from hfpipe.display import NOTE, Display
 from hfpipe.errors import MachineError
 from hfpipe.recipe import Recipe
 from hfpipe.runs import Run
@@ -131,7 +131,7 @@ def tracked(run: Run, recipe: Recipe, display: Display, *, main: bool) -> Iterat
         return
     for name in (f"TRACKIO_{rest}" for rest in _TRACKIO_ELSEWHERE):
         if "trackio" in recipe.tracking and name in os.environ:
-            display.say(f"note: {name} is not read: what trackio gets stays in {run.path / 'tracking'}")
+            display.say(f"{NOTE}{name} is not read: what trackio gets stays in {run.path / 'tracking'}")
     with ExitStack() as stack:
         yield Tracked(display, run, recipe, stack)
 

@@ -84,10 +84,10 @@ FAULTS = {
     24: Fault("a second signal, SIGINT, SIGUSR1, SIGHUP"),
     25: Fault("a signal to one of several processes"),
     26: Fault(
-        "one of several processes dies",
+        "one of several processes dies, or hangs",
         PARTLY,
-        "the others end within seconds with exit code 5; torchrun itself ends with 1 whatever they end with, and a "
-        "process that hangs is waited for as long as torch's own limit says",
+        "the others end with exit code 5, within seconds of a death and after `HFPIPE_WAIT_MINUTES` of silence; between "
+        "GPUs it is NCCL that ends them after that time, with an abort, and torchrun itself ends with 1 whatever they end with",
     ),
     27: Fault("out of memory in a step"),
     28: Fault(
@@ -100,9 +100,6 @@ FAULTS = {
     29: Fault("logits that are not finite in an evaluation"),
     30: Fault(
         "a learning rate of 1e18, 0, below 0 or NaN; a warm-up longer than the run",
-        PARTLY,
-        "a rate of 1e18 is found at the first loss that it breaks, not before; a rate of 0 is told in a notice, and "
-        "asks for no permission",
         also=("parts/test_schedules.py::test_what_cannot_work_is_refused",),
     ),
     31: Fault("`5e-5` in YAML"),

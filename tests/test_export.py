@@ -32,7 +32,8 @@ def test_an_export_is_whole_and_portable(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     done = hfpipe_command("runs", "export", "one", tmp_path / "out" / "there", "--runs-dir", run.path.parent, "--json")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert done.err.splitlines() == [f"note: {notice}" for notice in done.json["notices"]]
     folder = tmp_path / "out" / "there"
     expected = {"config.json", "model.safetensors", "tokenizer.json", "README.md", "recipe.yaml", "metrics.json"}
     assert expected <= set(done.json["files"]) == {path.name for path in folder.iterdir()}

@@ -106,14 +106,30 @@ def test_fault_30_rates_that_can_not_be_meant(told: Callable[..., str], override
     assert message in told(2, override)
 
 
-def test_fault_30_a_rate_out_of_all_proportion(told: Callable[..., str]) -> None:
-    """At 1e18 the first updates break the weights: exit 6 at the step that shows it, never a finished run."""
-    assert "is nan at step 2" in told(6, "optimizer.lr=1e18", "optimizer.name=sgd", "train.max_steps=12", runs=1)
+@pytest.mark.parametrize("rate", ["1e18", "1001"])
+def test_fault_30_a_rate_out_of_all_proportion(told: Callable[..., str], rate: str) -> None:
+    """A rate beyond any that trains is exit 2 with what is allowed, before any data are read."""
+    assert "less than or equal to 1000" in told(2, f"optimizer.lr={rate}")
 
 
-def test_fault_30_a_rate_of_zero_is_told(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
-    """A rate of 0 trains nothing, and the run says so."""
-    run = hfpipe.finetune(recipe_fields, overrides=["optimizer.lr=0", "train.max_steps=1"], runs_dir=tmp_path)
+def test_fault_30_a_rate_that_breaks_the_weights(told: Callable[..., str]) -> None:
+    """Where an optimizer of one's own takes such steps all the same, it is exit 6 at the step that shows it."""
+
+    def beyond(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups, lr=lr * 1e15)
+
+    assert "is nan at step 2" in told(6, "optimizer.lr=1000", "train.max_steps=12", runs=1, optimizer=beyond)
+
+
+def test_fault_30_a_rate_of_zero_is_asked_for(
+    told: Callable[..., str], recipe_fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """A rate of 0 trains nothing: exit 2 with the line that allows it, and then a notice of the run."""
+    message = told(2, "optimizer.lr=0")
+    assert "`lr` is 0: no step would change the weights" in message
+    assert "optimizer.allow_zero_lr: true" in message
+    meant = ["optimizer.allow_zero_lr=true", "optimizer.lr=0", "train.max_steps=1"]
+    run = hfpipe.finetune(recipe_fields, overrides=meant, runs_dir=tmp_path)
     assert "optimizer.lr is 0: no step changes the weights" in [record.get("text") for record in run.records]
 
 

@@ -221,6 +221,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+def make_read_only(disk: Path) -> None:
+    """Mount a disk again, so that nobody writes on it, root neither."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_03_a_full_disk(start: Start, small_disk: Path, engine: str) -> None:
     """A save that does not fit is exit 5 with path, needed and free bytes; nothing of it stays, and the run goes on later."""
@@ -262,6 +267,25 @@ def test_fault_03_a_disk_that_fills_up_under_a_save(
     ]
 
 
+def test_fault_03_a_disk_without_a_byte_left(start: Start, small_disk: Path) -> None:
+    """Where not even the end of the run can be written down, it is exit 5 for the reason that the save had; the run goes on."""
+    whole = ending(start(name="whole"))
+    filler = small_disk / "filler"
+
+    def fill() -> None:
+        with open(filler, "wb", buffering=0) as file:
+            while shutil.disk_usage(small_disk).free:
+                file.write(b"x" * 4096)
+
+    message = told(MachineError, 5, lambda: start(name="full", runs_dir=small_disk, display=At(5, fill)))
+    assert "step-00000006" in message
+    assert ", and 0 are free" in message
+    run = hfpipe.Run(small_disk / "full")
+    assert run.about["status"] == "running"  # its end could not be written
+    filler.unlink()
+    assert ending(hfpipe.finetune(resume=run)) == whole
+
+
 def test_fault_04_records_that_can_not_be_written(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk refuses a line training goes on with one warning; the lines come later, or the run says they lack."""
     whole = ending(start("checkpoints.every_steps=null", "evaluate.best=null", name="whole"))
@@ -297,6 +321,30 @@ def test_fault_05_a_folder_that_can_not_be_written(start: Start, tmp_path: Path)
     """A file in the place of the runs folder is exit 5 before anything is read."""
     (tmp_path / "file").write_text("")
     assert "is not a folder" in told(MachineError, 5, lambda: start(runs_dir=tmp_path / "file"))
+
+
+@pytest.mark.parametrize("folder", ["", "runs"])
+def test_fault_05_a_read_only_disk(start: Start, small_disk: Path, folder: str) -> None:
+    """On a disk that is mounted read-only a new run is exit 5 before anything is read, for root too."""
+    make_read_only(small_disk)
+    display = At(0, die)
+    message = told(MachineError, 5, lambda: start(runs_dir=small_disk / folder, display=display))
+    assert "Read-only file system" in message
+    assert "--runs-dir" in message
+    assert not display.said
+
+
+def test_fault_05_a_run_on_a_read_only_disk(stopped: hfpipe.Run, whole: Any, small_disk: Path, tmp_path: Path) -> None:
+    """A run that lies on such a disk can't go on, exit 5 before anything is read; copied to another disk, it does."""
+    run = hfpipe.Run(Path(shutil.copytree(stopped.path, small_disk / "one")))
+    before = {path: path.read_bytes() for path in sorted(run.path.rglob("*")) if path.is_file()}
+    make_read_only(small_disk)
+    display = At(0, die)
+    message = told(MachineError, 5, lambda: hfpipe.finetune(resume=run, display=display))
+    assert message.startswith(f"{run.path}: can't be written: Read-only file system")
+    assert not display.said
+    assert {path: path.read_bytes() for path in sorted(run.path.rglob("*")) if path.is_file()} == before
+    assert ending(hfpipe.finetune(resume=shutil.copytree(run.path, tmp_path / "copied"))) == whole
 
 
 def test_fault_06_a_file_that_was_never_written(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

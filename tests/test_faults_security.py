@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import http.server
 import json
+import lzma
 import os
 import pickle
 import shutil
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import hfpipe
-from hfpipe.errors import RecipeError, RefusedError
+from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import addresses
+from hfpipe.parts.data import open_data
+from hfpipe.parts.formats import compressed
+from hfpipe.parts.sources import stream_source
+from hfpipe.peek import peek
 from hfpipe.recipe import load_recipe
 from hfpipe.runs import find_run
 from hfpipe.runs.discretion import discreet
@@ -139,18 +150,24 @@ def test_fault_67_a_link_out_of_the_folder(train: Callable[..., hfpipe.Run], che
 def test_fault_67_a_data_folder_that_leads_out(
     train: Callable[..., hfpipe.Run], pairs_folder: Path, tmp_path: Path
 ) -> None:
-    """A README can't make hfpipe fetch an address, and a link in the folder can't make it read a file elsewhere."""
+    """A README can't make hfpipe fetch an address, and a link can't make it read a file elsewhere; nor streamed or peeked."""
     linked = Path(shutil.copytree(pairs_folder, tmp_path / "linked"))
     shutil.move(linked / "train.parquet", tmp_path / "train.parquet")
     (linked / "train.parquet").symlink_to(tmp_path / "train.parquet")
-    with pytest.raises(RefusedError, match="leads out of"):
-        train(f"dataset.path={linked}")
+
+    def refused(folder: Path, told: str) -> None:
+        streamed = [f"dataset.path={folder}", "dataset.streaming=true"]
+        ways = (lambda: train(streamed[0]), lambda: train(*streamed), lambda: peek(str(folder)))
+        for read in ways:
+            with pytest.raises(RefusedError, match=told):
+                read()
+
+    refused(linked, "leads out of")
     for target in ("https://example.org/train.parquet", "../train.parquet", str(tmp_path / "train.parquet")):
         named = Path(shutil.copytree(pairs_folder, tmp_path / f"named{len(target)}"))
         readme = (named / "README.md").read_text().replace("path: train.parquet", f"path: {target}")
         (named / "README.md").write_text(readme)
-        with pytest.raises(RefusedError, match=r"names '.*' as its data"):
-            train(f"dataset.path={named}")
+        refused(named, r"names '.*' as its data")
 
 
 @pytest.mark.parametrize(
@@ -238,8 +255,6 @@ def test_fault_69_a_name_that_leads_into_a_private_network(monkeypatch: pytest.M
 
 def test_fault_70_archives_are_not_opened(train: Callable[..., hfpipe.Run], tmp_path: Path) -> None:
     """A zip or tar is no data file: nothing is unpacked, wherever its names lead and however large it would become."""
-    import zipfile
-
     archive = tmp_path / "rows.csv.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("../../escaped.csv", "sentence1,sentence2,label\n" + "a,b,same\n" * 10)
@@ -252,6 +267,131 @@ def test_fault_70_archives_are_not_opened(train: Callable[..., hfpipe.Run], tmp_
     with pytest.raises(RefusedError, match="is an archive"):
         train(f"dataset.path={folder}")
     assert not list(tmp_path.parent.rglob("escaped.csv"))
+
+
+def test_fault_70_a_tar_under_another_name(train: Callable[..., hfpipe.Run], tmp_path: Path) -> None:
+    """What is a tar inside is an archive whatever it is called, compressed or not: the library would unpack it."""
+    (tmp_path / "inside.jsonl").write_text('{"a": 1}\n')
+    for form in ("", "gz"):
+        packed = tmp_path / f"rows{form}.jsonl"
+        with tarfile.open(packed, f"w:{form}") as archive:
+            archive.add(tmp_path / "inside.jsonl", "../../escaped.jsonl")
+        with pytest.raises(RefusedError, match="is an archive"):
+            train("dataset.path=jsonl", f"dataset.data_files={packed}")
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "gz": lambda content: gzip.compress(content, 6),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: bytes(pa.Codec("zstd").compress(content, asbytes=True)),
+}
+ROWS = b"".join(b'{"text": "NA %d", "label": "%s"}\n' % (row, b"no" if row % 2 else b"yes") for row in range(4000))
+TYPED = (
+    "---\ndataset_info:\n  features:\n  - {name: text, dtype: string}\n  - {name: label, dtype: string}\n---\nRows.\n"
+)
+
+
+def bomb(path: Path, suffix: str) -> str:
+    """A file that unpacks to 1 GB of spaces: as many small ones behind each other as that takes."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(COMPRESSED[suffix](b" " * (32 << 20)) * 32)
+    assert path.stat().st_size < 1.1e6
+    return str(path)
+
+
+def reading(path: Path | str, *, files: str | None = None, streaming: bool = False) -> hfpipe.Recipe:
+    """A recipe of these data."""
+    dataset = {"path": str(path), "splits": {"evaluation": None}, "data_files": files, "streaming": streaming}
+    fields = {"dataset": dataset, "task": {"text": "text"}, "model": {"checkpoint": "embedded:tiny"}}
+    return load_recipe(fields, ["train.max_steps=1"])
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "text"])
+def test_fault_70_a_file_that_unpacks_without_end(tmp_path: Path, form: str, suffix: str) -> None:
+    """A compressed file that would become a gigabyte is read no further than an honest one could go."""
+    recipe = reading(form, files=bomb(tmp_path / f"rows.{form}.{suffix}", suffix))
+    with pytest.raises(RefusedError, match=r"rows\.\w+\.\w+: (gzip|bzip2|xz) data of .* that unpack to more than .*"):
+        open_data(recipe)
+
+
+@pytest.mark.parametrize("kind", ["strict", "typed", "streamed", "peeked", "predicted"])
+def test_fault_70_wherever_a_compressed_file_is_read(
+    tmp_path: Path, kind: str, train: Callable[..., hfpipe.Run]
+) -> None:
+    """In a folder that hfpipe reads, in one whose README gives it to the library, streamed, looked into or labelled."""
+    folder = tmp_path / "data"
+    file = bomb(folder / "train.jsonl.gz", "gz")
+    if kind == "typed":
+        (folder / "README.md").write_text(TYPED)
+    read: dict[str, Callable[[], object]] = {
+        "strict": lambda: open_data(reading(folder)),
+        "typed": lambda: open_data(reading(folder)),
+        "streamed": lambda: stream_source(reading(folder, streaming=True)),
+        "peeked": lambda: peek(str(folder)),
+        "predicted": lambda: train().predict(file),
+    }
+    with pytest.raises(RefusedError, match=r"unpack to more than 1[0-9]{2},[0-9]{3},[0-9]{3} bytes") as caught:
+        read[kind]()
+    assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("kind", ["files", "strict", "typed", "streamed", "peeked"])
+def test_fault_70_an_honest_compressed_file(
+    tmp_path: Path, kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are read as they were written; where the disk has no room for them, that is said before they fill it."""
+    if suffix == "zst" and kind in ("typed", "streamed", "peeked"):
+        pytest.importorskip("zstandard", reason="the datasets library unpacks .zst with zstandard, which is not here")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    file = folder / f"train.jsonl.{suffix}"
+    file.write_bytes(COMPRESSED[suffix](ROWS))
+    if kind == "typed":
+        (folder / "README.md").write_text(TYPED)
+    recipe = reading("jsonl", files=str(file)) if kind == "files" else reading(folder, streaming=kind == "streamed")
+
+    def first() -> object:
+        if kind == "peeked":
+            return peek(str(folder), rows=1).rows[0]
+        rows = stream_source(recipe)[3] if kind == "streamed" else open_data(recipe).splits
+        return next(iter(rows["train"]))
+
+    if kind in ("files", "strict", "typed"):
+        with monkeypatch.context() as patch:
+            patch.setattr(compressed.shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+            with pytest.raises(RefusedError, match="unpack to more than 100,000 bytes"):
+                first()
+    assert first() == {"text": "NA 0", "label": "yes"}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_fault_70_an_honest_compressed_file_is_labelled(
+    train: Callable[..., hfpipe.Run], tmp_path: Path, suffix: str
+) -> None:
+    """`predict` reads it by its ending, as the file that it was."""
+    rows = [{"sentence1": "bak", "sentence2": word} for word in ("bak", "bal", "bam")]
+    for form, text in (
+        ("jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+        ("json", json.dumps(rows)),
+        ("csv", "sentence1,sentence2\nbak,bak\nbak,bal\nbak,bam\n"),
+    ):
+        file = tmp_path / f"rows.{form}.{suffix}"
+        file.write_bytes(COMPRESSED[suffix](text.encode()))
+        run = train(name=f"{form}-run")
+        assert run.predict(file) == run.predict(rows)
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_fault_70_a_compressed_file_that_is_cut(tmp_path: Path, suffix: str) -> None:
+    """A file that was cut is exit 3 with its name, never fewer rows."""
+    whole = COMPRESSED[suffix](ROWS)
+    file = tmp_path / f"rows.jsonl.{suffix}"
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"rows\.jsonl\.{suffix}: the \w+ data are damaged or cut short"):
+        open_data(reading("jsonl", files=str(file)))
 
 
 def test_fault_72_no_secret_and_no_home_is_written_down(

@@ -181,7 +181,7 @@ def test_slices_are_measured_by_themselves(train: Callable[..., hfpipe.Run]) -> 
 
 def test_a_model_that_says_one_class_is_called_that(train: Callable[..., hfpipe.Run]) -> None:
     """In words, beside the baseline that it does not beat; in the document and among the notices of the run."""
-    run = train("optimizer.lr=0.0", "dataset.splits.evaluation=validation[:8]", "seed=3")
+    run = train("optimizer={lr: 0, allow_zero_lr: true}", "dataset.splits.evaluation=validation[:8]", "seed=3")
     remarks = read_evaluation(run, file_name("validation[:8]"))["remarks"]
     notices = [record["text"] for record in run.records if record["type"] == "notice"]
     assert remarks

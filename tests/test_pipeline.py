@@ -164,7 +164,8 @@ def test_without_an_evaluation_split_nothing_is_measured(train: Callable[..., hf
 def test_an_undefined_metric_is_null_and_said(train: Callable[..., hfpipe.Run]) -> None:
     """A figure that the predictions leave undefined is null everywhere, and a notice says so."""
     metrics = "evaluate.metrics=[accuracy, matthews_correlation]"
-    run = train("optimizer.lr=0", "train.max_steps=1", metrics, "dataset.splits.evaluation='validation[:1]'")
+    none = "optimizer={lr: 0, allow_zero_lr: true}"
+    run = train(none, "train.max_steps=1", metrics, "dataset.splits.evaluation='validation[:1]'")
     assert run.metrics["matthews_correlation"] is None
     assert '"matthews_correlation": null' in (run.path / "metrics.json").read_text()
     assert any("matthews_correlation is undefined" in record.get("text", "") for record in run.records)

@@ -260,6 +260,6 @@ def test_a_model_trained_before_gets_its_precision_again(recipe_fields: dict[str
     for train in (trainer.train, loop.train):
         half = load_recipe(recipe_fields, [*few, "train.precision=bf16"])
         expected = losses(train, prepare(half))
-        job = prepare(load_recipe(recipe_fields, [*few, "optimizer.lr=0.0"]))
+        job = prepare(load_recipe(recipe_fields, [*few, "optimizer={lr: 0, allow_zero_lr: true}"]))
         full = losses(train, job)
         assert losses(train, prepare(half, model=job.model)) == expected != full

@@ -102,6 +102,9 @@ def compare(
         RecipeError: every mistake in any variant, before anything is trained.
         HfpipeError: a variant can't be trained for another reason than diverging.
     """
+    from hfpipe.pipeline.targets import require_parts
+
+    require_parts(parts, compare)
     display = Once(display or Silent())
     idle = [override for override in overrides if override.partition("=")[0].strip() in vary]
     if idle:
@@ -203,17 +206,12 @@ def _optimizer_divides(recipe: Recipe, given: Any) -> bool:
 
 def _new_group(recipe: Recipe, runs_dir: str | Path | None) -> Path:
     """The folder of the comparison, made by the main process and known to all."""
-    from accelerate.utils import broadcast_object_list
+    from hfpipe.parts.processes import from_main, join
 
-    from hfpipe.parts.processes import join
-
-    state = join()
-    path = [""]
-    if state.is_main_process:
-        path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder()).path)]
-    if state.num_processes > 1:
-        broadcast_object_list(path)
-    return Path(path[0])
+    path = ""
+    if join().is_main_process:
+        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder()).path)
+    return Path(*from_main(path))
 
 
 def _train(variant: Variant, group: Path, display: Display, parts: dict[str, Any]) -> tuple[Run, str | None]:

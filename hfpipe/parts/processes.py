@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
+from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from hfpipe.errors import MachineError
+from hfpipe.errors import MachineError, RecipeError
+from hfpipe.machine import faults_told
+
+WAIT = "HFPIPE_WAIT_MINUTES"
+_MINUTES = 30.0  # gloo's own limit; NCCL's is 10, and while one process tokenizes the others wait
 
 
 def join() -> PartialState:
@@ -18,8 +26,11 @@ def join() -> PartialState:
 
     Raises:
         MachineError: several processes were started and can't be connected on this device.
+        RecipeError: `HFPIPE_WAIT_MINUTES` is no time.
     """
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    wait = longest_wait()
+    with faults_told():
+        state = PartialState(cpu=not torch.accelerator.is_available(), timeout=wait)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
         raise MachineError(
@@ -27,3 +38,28 @@ def join() -> PartialState:
             fix="Start one process, or one for each GPU with torchrun.",
         )
     return state
+
+
+def from_main(*values: Any) -> list[Any]:
+    """What the main process knows, on every process."""
+    known = list(values)
+    if join().num_processes > 1:
+        with faults_told():
+            broadcast_object_list(known)
+    return known
+
+
+def longest_wait() -> timedelta:
+    """How long a process waits for another one: half an hour, or `HFPIPE_WAIT_MINUTES`.
+
+    Raises:
+        RecipeError: that is no number above 0.
+    """
+    said = os.environ.get(WAIT, str(_MINUTES))
+    try:
+        minutes = float(said)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise RecipeError(f"{said!r}", where=WAIT, allowed="a number of minutes above 0")
+    return timedelta(minutes=minutes)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import re
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,13 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from huggingface_hub import DatasetCard
 from pyarrow.dataset import ParquetFragmentScanOptions
 
-from hfpipe.errors import DataError, RecipeError, RefusedError
+from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts import addresses, hub
+from hfpipe.parts.formats import compressed
 from hfpipe.parts.formats import files as text_files
+from hfpipe.parts.untrusted import Downloads, refuse_archive, refuse_named_outside, refuse_outside, streamable
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.runs.snapshot import digest_of_files
@@ -64,7 +63,9 @@ class RawData:
     def numbers(self, expression: str, where: str) -> tuple[str, range]:
         """The split of an expression, and the numbers of its rows there; raises as `split`."""
         base = base_of(expression)
-        require_split(self.name, self.splits, base, where, "" if where.endswith("dataset.splits.train") else _ASIDE)
+        require_split(
+            self.name, self.splits, base, where, _ASIDE if where.endswith("dataset.splits.evaluation") else ""
+        )
         if base == expression:
             return base, range(len(self.splits[base]))
         try:
@@ -95,6 +96,11 @@ def require_split(name: str, splits: Collection[str], base: str, where: str, fix
         raise DataError(what, where=where, allowed=", ".join(splits), fix=fix)
 
 
+def _form_of(path: str) -> str | None:
+    """The format of a file by its ending, whether it is compressed or not."""
+    return _SUFFIXES.get(Path(compressed.bare(path)).suffix)
+
+
 def base_of(expression: str) -> str:
     """The split that a slice is taken from."""
     return re.match(r"[^\[+]*", expression)[0].strip()  # type: ignore[index]
@@ -120,7 +126,7 @@ def open_source(recipe: Recipe) -> RawData:
         from hfpipe import embedded
 
         return _open_folder(embedded.dataset_folder(spec.path.removeprefix("embedded:")), recipe)
-    form = _SUFFIXES.get(Path(spec.path).suffix)
+    form = _form_of(spec.path)
     if form is not None and not (hub.is_local(spec.path) and Path(spec.path).expanduser().is_dir()):
         raise RecipeError(
             f"{spec.path!r} is a file", where=where, fix=f"Write path: {form} and data_files: {spec.path}."
@@ -161,6 +167,7 @@ def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datas
     """
     spec, where = recipe.dataset, recipe.where("dataset.path")
     options: dict[str, Any] = {}
+    folder: Path | None = None
     if spec.path in FORMATS:
         if spec.path not in ("parquet", "arrow"):
             raise RecipeError(
@@ -178,17 +185,17 @@ def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datas
         name, path, commit = spec.path, str(folder), None
         digest = digest_of_files(sorted(p for p in folder.rglob("*") if p.is_file()), relative_to=folder)
     elif hub.is_offline():
-        cached = hub.snapshot(spec.path, "dataset", spec.revision)
-        if cached is None:
+        folder = hub.snapshot(spec.path, "dataset", spec.revision)
+        if folder is None:
             raise DataError(
                 f"data set {spec.path!r} is not in the local cache, and the Hub is out of reach", where=where
             )
-        name, path, commit, digest = spec.path, str(cached), cached.name, cached.name
+        name, path, commit, digest = spec.path, str(folder), folder.name, folder.name
     else:
         commit = hub.dataset_commit(spec.path, spec.revision, where)
         name, path, digest, options["revision"] = spec.path, spec.path, commit, commit
     try:
-        streams = datasets.load_dataset(path, spec.name, streaming=True, **options)
+        streams = streamable(path, folder, where, name=spec.name, **options).as_streaming_dataset()
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
         what = " ".join(str(error.__cause__ or error).split())[:600]
         raise DataError(f"{name} can't be streamed: {what}", where=where) from error
@@ -268,7 +275,7 @@ def _found(patterns: str | list[str], hosts: tuple[str, ...], where: str) -> lis
         matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
         matches = [m for m in matches if Path(m).is_file()]
         for match in matches:
-            _refuse_archive(match, where)
+            refuse_archive(match, where)
         if not matches:
             fix = (
                 f"It is a folder: name its files, {Path(pattern) / '*'}." if Path(pattern).expanduser().is_dir() else ""
@@ -289,19 +296,20 @@ def _build(
         options["cache_dir"] = str(
             Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24]
         )
-    if Path(path).is_dir():
-        _refuse_named_outside(Path(path), recipe.where("dataset.path"))
+    folder, where = Path(path) if path not in FORMATS and Path(path).is_dir() else None, recipe.where("dataset.path")
+    if folder is not None:
+        refuse_named_outside(folder, where)
     try:
         builder = datasets.load_dataset_builder(path, **options)
-        if Path(path).is_dir():
-            _refuse_outside(builder, Path(path), recipe.where("dataset.path"))
+        if folder is not None:
+            refuse_outside(builder, folder, where)
         if commit is None and (found := _text_files(builder)) is not None:
             splits, notices = text_files.read_files(**found, digest=digest)
             return RawData(title, digest, commit, splits, notices)
         if hasattr(builder.config, "fragment_scan_options"):
             # Arrow would hold the bytes of a whole parquet file until its last row group is read.
             builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
-        builder.download_and_prepare()
+        builder.download_and_prepare(dl_manager=Downloads(builder))
         splits = builder.as_dataset()
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
         cause = error.__cause__ or error
@@ -318,72 +326,14 @@ def _build(
     return RawData(title, digest, commit, dict(splits))
 
 
-def _refuse_named_outside(folder: Path, where: str) -> None:
-    """Refuse a folder whose README names data at an address or outside of it, before anything looks there.
-
-    Raises:
-        RefusedError: with what it names; a folder must not decide what else is read or fetched.
-    """
-    readme = folder / "README.md"
-    if not readme.is_file():
-        return
-    card = DatasetCard.load(readme, ignore_metadata_errors=True)
-    for name in _texts([[one.get("data_files"), one.get("data_dir")] for one in card.data.get("configs") or []]):
-        if "://" in name or not Path(os.path.normpath(folder / name)).is_relative_to(folder):
-            what = f"the README of {folder} names {name!r} as its data"
-            raise RefusedError(what, where=where, fix="Put the file itself into the folder.")
-
-
-def _texts(value: Any) -> list[str]:
-    """The paths among the data files of a README's configuration: all texts but the names of splits."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return _texts([part for key, part in value.items() if key != "split"])
-    return [text for part in value for text in _texts(part)] if isinstance(value, list) else []
-
-
-def _refuse_outside(builder: Any, folder: Path, where: str) -> None:
-    """Refuse a folder whose files lie elsewhere, by a link, or are archives.
-
-    Raises:
-        RefusedError: naming the file.
-    """
-    root = _own_root(folder)
-    for files in (builder.config.data_files or {}).values():
-        for file in map(str, files):
-            _refuse_archive(file, where)
-            if not Path(file).resolve().is_relative_to(root):
-                what = f"{file!r} leads out of {folder}, to {Path(file).resolve()}"
-                raise RefusedError(
-                    what, where=where, fix="Put the file itself into the folder, or name its own folder."
-                )
-
-
-def _refuse_archive(file: str, where: str) -> None:
-    """Refuse a zip or tar: what it unpacks to, and where, only unpacking would tell.
-
-    Raises:
-        RefusedError: naming the file.
-    """
-    if zipfile.is_zipfile(file) or file.endswith((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")):
-        raise RefusedError(f"{file} is an archive", where=where, fix="Unpack it yourself and name the files in it.")
-
-
-def _own_root(folder: Path) -> Path:
-    """The folder that files of this one may lie in: of a snapshot in the Hub's cache that of the whole repository."""
-    folder = folder.resolve()
-    return folder.parent.parent if folder.parent.name == "snapshots" else folder
-
-
 def _text_files(builder: Any) -> dict[str, Any] | None:
     """The arguments that read the files of a local folder strictly, where they are text and nothing says their types."""
     form, config = builder.name, builder.config
     if form not in ("csv", "json", "text") or builder.info.features is not None or not config.data_files:
         return None
     files = {str(split): [str(path) for path in paths] for split, paths in config.data_files.items()}
-    if any(Path(path).suffix not in _SUFFIXES for paths in files.values() for path in paths):
-        return None  # compressed
+    if any(_form_of(path) is None for paths in files.values() for path in paths):
+        return None
     found = {"form": form, "files": files, "encoding": config.encoding or "utf-8"}
     if form == "csv":
         found |= {"separator": config.sep, "quote": config.quotechar}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.targets import as_recipe, quiet, reach_hub, require_data, with_checkpoint
 from hfpipe.recipe import Recipe, to_yaml
@@ -116,4 +116,4 @@ def _keep(run: Run, measured: Sequence[Any], changes: Sequence[str], display: Di
         for one in measured:
             write_evaluation(run, file_name(one.document["split"], changes), one.document, one.examples)
     except OSError as error:
-        display.say(f"the figures could not be kept in {run.path / 'evaluations'}: {error.strerror or error}")
+        display.say(f"{NOTE}the figures could not be kept in {run.path / 'evaluations'}: {error.strerror or error}")

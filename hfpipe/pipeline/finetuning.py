@@ -8,12 +8,11 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.errors import (
     HfpipeError,
     InterruptedRun,
@@ -23,15 +22,16 @@ from hfpipe.errors import (
 )
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.attempt import Attempt, memory_ran_out
-from hfpipe.pipeline.targets import as_recipe, reach_hub
+from hfpipe.pipeline.fitting import MemoryTried, smaller_plan
+from hfpipe.pipeline.targets import as_recipe, reach_hub, require_parts
 from hfpipe.pipeline.training import train_once
-from hfpipe.recipe import Recipe, to_yaml, with_overrides
+from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import snapshot
 from hfpipe.runs.discretion import discreet
 from hfpipe.runs.lock import locked
 from hfpipe.runs.resumption import Plan
 from hfpipe.runs.resumption import plan as make_plan
-from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now
+from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.stops import StopNow, Stops
 from hfpipe.tracking import require_installed, tracked
 
@@ -75,6 +75,7 @@ def finetune(
         HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
             signal or the time limit.
     """
+    require_parts(parts, finetune)
     display = display or Silent()
     attempt = Attempt()
     with Stops(max_minutes) as stops:
@@ -117,17 +118,13 @@ def _begin(
     """A new run."""
     require_installed(recipe)
     reach_hub(recipe, display)
-    from accelerate.utils import broadcast_object_list
-
-    from hfpipe.parts.processes import join
+    from hfpipe.parts.processes import from_main, join
 
     state = join()
-    path: list[str] = [""]
+    path = ""
     if state.is_main_process:
-        path = [str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)]
-    if state.num_processes > 1:
-        broadcast_object_list(path)
-    run = attempt.run = Run(Path(path[0]))
+        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)
+    run = attempt.run = Run(Path(*from_main(path)))
     with locked(run.path) if state.is_main_process else nullcontext():
         return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
 
@@ -146,9 +143,12 @@ def _go_on(
     """A run that was stopped, or one that is to be trained further."""
     attempt.resumed = True
     if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
-        display.say(f"{run.path} is already complete: nothing was changed")
+        display.say(f"{NOTE}{run.path} is already complete: nothing was changed")
         return run
-    with locked(run.path) if int(os.environ.get("RANK", "0")) == 0 else nullcontext():
+    main = int(os.environ.get("RANK", "0")) == 0
+    with locked(run.path) if main else nullcontext():
+        if main:
+            require_writable(run)
         plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
         require_installed(plan.recipe)
         reach_hub(plan.recipe, display)
@@ -163,13 +163,10 @@ def _of_main(plan: Callable[[], Plan]) -> Plan:
     """The plan of the main process, on every process: each would look at the files at another moment."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return plan()
-    from accelerate.utils import broadcast_object_list
+    from hfpipe.parts.processes import from_main, join
 
-    from hfpipe.parts.processes import join
-
-    made: list[Any] = [plan() if join().is_main_process else None]
-    broadcast_object_list(made)
-    found: Plan = made[0]
+    found: Plan
+    (found,) = from_main(plan() if join().is_main_process else None)
     return found
 
 
@@ -192,10 +189,11 @@ def _fit(
                     train_once(run, plan, engine, told_of, parts, stops, attempt, main=state.is_main_process)
                     break
                 except MachineError as error:
-                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and state.num_processes == 1):
+                    known_to_all = state.num_processes == 1 or isinstance(error, MemoryTried)
+                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and known_to_all):
                         raise
                     told = error.what
-                plan = _smaller(run, plan, told)
+                plan = smaller_plan(run, plan, told)
             state.wait_for_everyone()
     except (InterruptedRun, StoppedByUser):
         state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
@@ -206,43 +204,6 @@ def _fit(
         with faults_told():
             write_report(run)
     return run
-
-
-def _smaller(run: Run, plan: Plan, told: str) -> Plan:
-    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
-
-    Raises:
-        MachineError: there is nothing smaller.
-    """
-    import gc
-
-    import torch
-
-    from hfpipe.resuming import smaller
-
-    spec = plan.recipe.train
-    if spec.batch_size == 1:
-        raise MachineError(
-            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
-        )
-    size = smaller(spec.batch_size)
-    accumulate = spec.accumulate * spec.batch_size // size
-    changes = [f"train.batch_size={size}", f"train.accumulate={accumulate}"]
-    text = f"{told}; micro-batches of {size} instead of {spec.batch_size}, {accumulate} to an update: the same update"
-    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
-    recipe = with_overrides(plan.recipe, changes)
-    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
-    before = run.about.get("allowed_changes", {})
-    run.note(
-        fitted=fitted,
-        allowed_changes={**before, "train.batch_size": size, "train.accumulate": accumulate},
-    )
-    run.write_text("recipe.yaml", to_yaml(recipe))
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
-    return replace(again, fitted=text)
 
 
 @contextmanager
@@ -277,20 +238,26 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
     except HfpipeError as error:
         if attempt.trains:
             resumable = isinstance(error, InterruptedRun | StoppedByUser)
-            run.note(status="interrupted" if resumable else "failed", error=str(error), ended=now())
+            _note_end(run, "interrupted" if resumable else "failed", str(error))
         elif not attempt.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
         raise
     except StopNow as stop:
         if attempt.trains:
-            run.note(status="interrupted", error=str(attempt.stopped(stop.asked)), ended=now())
+            _note_end(run, "interrupted", str(attempt.stopped(stop.asked)))
         elif not attempt.resumed:
             shutil.rmtree(run.path)
         raise
     except BaseException:
-        with open(run.path / "log.txt", "a", encoding="utf-8") as log:
+        with suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(discreet(traceback.format_exc()))
         if attempt.trains or not attempt.resumed:
-            run.note(status="failed", error=traceback.format_exc(limit=0).strip(), ended=now())
+            _note_end(run, "failed", traceback.format_exc(limit=0).strip())
         raise
     run.note(status="finished", ended=now(), error=None)
+
+
+def _note_end(run: Run, status: str, error: str) -> None:
+    """Write down how a run ended, where the disk takes it: the error itself says more than that it can't be noted."""
+    with suppress(OSError):
+        run.note(status=status, error=error, ended=now())

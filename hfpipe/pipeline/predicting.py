@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfpipe.display import Display, Silent
+from hfpipe.display import NOTE, Display, Silent
 from hfpipe.errors import (
     DataError,
     RecipeError,
 )
 from hfpipe.machine import faults_told
-from hfpipe.pipeline.targets import OTHER_SPLITS, quiet, reach_hub, with_checkpoint
+from hfpipe.pipeline.targets import OTHER_SPLITS, quiet, reach_hub, require_effect, with_checkpoint
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs.store import Run
 
@@ -27,6 +27,7 @@ def predict(
     *,
     input_format: str | None = None,
     window: int = 1024,
+    keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     runs_dir: str | Path | None = None,
@@ -42,6 +43,7 @@ def predict(
             a list of texts, of pairs of texts, or of mappings from column to value.
         input_format: where the ending of `source` does not say it.
         window: rows that are labelled together at most.
+        keep: columns of the input to copy into what is said of each row.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
         runs_dir: where run ids are looked up.
@@ -59,6 +61,7 @@ def predict(
             source,
             input_format=input_format,
             window=window,
+            keep=keep,
             recipe=recipe,
             overrides=overrides,
             runs_dir=runs_dir,
@@ -72,7 +75,7 @@ def predict(
         labeller = _labeller(
             target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
         )
-        return label_rows(labeller, source, window)
+        return label_rows(labeller, source, window, keep)
 
 
 def predict_file(
@@ -84,6 +87,7 @@ def predict_file(
     overwrite: bool = False,
     input_format: str | None = None,
     window: int = 1024,
+    keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     runs_dir: str | Path | None = None,
@@ -99,6 +103,7 @@ def predict_file(
         overwrite: replace an output that is there, and discard what another command left in OUTPUT.partial.
         input_format: where the ending of `source` does not say it.
         window: rows that are in memory and labelled together at most.
+        keep: columns of the input to copy into the rows of the output.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
         runs_dir: where run ids are looked up.
@@ -112,7 +117,7 @@ def predict_file(
     display, into = display or Silent(), Path(output)
     kind = labelled_file.format_of(into, output_format)
     labelled_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
     with quiet(), faults_told(after_stop=""):
         from hfpipe.prediction.rows import label_into
 
@@ -126,6 +131,7 @@ def predict_file(
             overwrite=overwrite,
             window=window,
             say=display.say,
+            keep=keep,
         )
 
 
@@ -135,6 +141,7 @@ def predict_windows(
     *,
     input_format: str | None = None,
     window: int = 1024,
+    keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     runs_dir: str | Path | None = None,
@@ -145,13 +152,13 @@ def predict_windows(
     Yields:
         The labels of some rows at a time, in the order of the input, as soon as the model has said them.
     """
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window)
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
     with quiet(), faults_told(after_stop=""):
-        from hfpipe.prediction.rows import windows_of
+        from hfpipe.prediction.rows import labelled, windows_of
 
         labeller = _labeller(target, recipe, overrides, lambda: resolved, display)
-        for one in windows_of(resolved, str(source), form, window):
-            yield labeller.label(one)
+        for one in windows_of(resolved, str(source), form, window, keep):
+            yield labelled(labeller, one)
 
 
 def predict_glue(
@@ -197,6 +204,7 @@ def _of_input(
     overrides: Sequence[str],
     runs_dir: str | Path | None,
     window: int,
+    keep: Sequence[str],
 ) -> tuple[Recipe, str]:
     """The recipe that reads an input, and its format; what is wrong with the first rows is told before anything loads."""
     _require_window(window)
@@ -210,7 +218,7 @@ def _of_input(
         from hfpipe.prediction.rows import windows_of
 
         with quiet(), faults_told(after_stop=""):
-            next(windows_of(resolved, str(source), form, window), None)
+            next(windows_of(resolved, str(source), form, window, keep), None)
     return resolved, form
 
 
@@ -230,7 +238,9 @@ def _for_rows(
         data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     if base.dataset.path != form:  # how its files are written says nothing of this one
         data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
-    return with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    resolved = with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    require_effect(overrides)
+    return resolved
 
 
 def _require_window(window: int) -> None:
@@ -256,7 +266,7 @@ def _labeller(
         resolved = resolve_recipe()
         checkpoint = resolved.model.checkpoint
         if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
-            hub.settle_offline(say)
+            hub.settle_offline(lambda text: say(f"{NOTE}{text}"))
         return load_labeller(resolved, say)
 
     return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()

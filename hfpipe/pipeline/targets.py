@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfpipe.display import Display
+from hfpipe.display import NOTE, Display
 from hfpipe.errors import (
     RecipeError,
 )
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe.catalog import near
 from hfpipe.runs.model_files import model_folder, require_own_files
-from hfpipe.runs.store import Run, default_folder, find_run
+from hfpipe.runs.store import Run, default_folder, find_run, require_no_group
 
 # Other data than the recipe's own, of which nothing is set aside and nothing fitted.
 OTHER_SPLITS = (
@@ -25,6 +27,10 @@ OTHER_SPLITS = (
     "evaluate.threshold=null",
     "evaluate.slices=[]",
 )
+
+_OF_A_TRAINING = ("name", "optimizer", "schedule", "train", "checkpoints", "engine", "tracking", "trainer")
+PARTS = ("dataset", "tokenizer", "collate", "model", "loss", "optimizer", "schedule", "metrics")
+"""What may be given as an object, in place of the recipe's: the keyword arguments of `hfpipe.prepare`."""
 
 
 def with_checkpoint(
@@ -52,7 +58,43 @@ def with_checkpoint(
     ):
         fixed += OTHER_SPLITS  # of other data no row was held out
     said_by = f"run {run.id!r}" if run is not None else "RUN|CHECKPOINT"
-    return run, with_overrides(with_overrides(base, fixed, said_by), overrides)
+    resolved = with_overrides(with_overrides(base, fixed, said_by), overrides)
+    require_effect(overrides)
+    return run, resolved
+
+
+def require_effect(overrides: Sequence[str]) -> None:
+    """Refuse overrides of what only a training reads.
+
+    Raises:
+        RecipeError: with the first of them.
+    """
+    for change in overrides:
+        path = change.partition("=")[0].strip()
+        if path.partition(".")[0] in _OF_A_TRAINING and path not in ("train", "train.precision"):
+            instead = (
+                "evaluate.batch_size is the one that is read here." if path == "train.batch_size" else "Leave it out."
+            )
+            raise RecipeError(
+                f"{path} does nothing where nothing is trained", where=f"override {change!r}", fix=instead
+            )
+
+
+def require_parts(parts: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuse keyword arguments that neither a function nor `prepare` has, before anything is made.
+
+    Raises:
+        RecipeError: with the near names.
+    """
+    known = [name for name in inspect.signature(function).parameters if name != "parts"]
+    for name in parts:
+        if name not in PARTS:
+            raise RecipeError(
+                f"no argument {name!r}{near(name, [*known, *PARTS])}",
+                where=f"{function.__name__}()",
+                allowed=", ".join([*known, *PARTS]),
+                fix="A field of the recipe is changed with overrides=['train.epochs=1'].",
+            )
 
 
 def require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
@@ -82,6 +124,7 @@ def _run_named(name: str, runs_dir: str | Path | None, *, must: bool) -> Run | N
     except RecipeError as error:
         if not must:
             return None
+        require_no_group(name, Path(runs_dir) if runs_dir else default_folder())
         if Path(name).expanduser().is_dir():
             raise RecipeError(
                 f"{name!r} is a folder but no run", fix="For a checkpoint, say which data: --recipe RECIPE."
@@ -114,7 +157,7 @@ def reach_hub(recipe: Recipe, display: Display) -> None:
     names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
     asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
     if asks or any(name.startswith("evaluate:") for name in names):
-        hub.settle_offline(display.say)
+        hub.settle_offline(lambda text: display.say(f"{NOTE}{text}"))
 
 
 @contextmanager

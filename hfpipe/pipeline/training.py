@@ -19,6 +19,7 @@ from hfpipe.errors import (
 from hfpipe.machine import faults_told
 from hfpipe.pipeline.attempt import Attempt, memory_ran_out
 from hfpipe.pipeline.finishing import finish, reload_best
+from hfpipe.pipeline.fitting import try_memory
 from hfpipe.recipe import to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, remove, require_space
@@ -57,6 +58,7 @@ def train_once(
     from hfpipe import resuming
     from hfpipe.job import is_greater_better, measure, predict_split, prepare
     from hfpipe.parts.determinism import cost, deterministic
+    from hfpipe.parts.processes import from_main
     from hfpipe.scale_check import check_scale, is_due
 
     recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
@@ -65,9 +67,11 @@ def train_once(
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
     given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
     notices = resuming.put_back(job, plan, given)
+    several = PartialState().num_processes > 1
+    if several and recipe.train.fit_memory and step < job.num_steps:
+        try_memory(job)
     scale = check_scale(job) if is_due(job) and not step else None
     weights, needed = resuming.bytes_of(job)
-    several = PartialState().num_processes > 1
 
     recorder = Recorder(
         run,
@@ -238,14 +242,3 @@ def given_parts(parts: Mapping[str, Any]) -> dict[str, str]:
     """The parts that came as objects and stand in no recipe, by the names of their classes or functions."""
     named = {key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items()}
     return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
-
-
-def from_main(*values: Any) -> list[Any]:
-    """What the main process knows, on every process."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    known = list(values)
-    if PartialState().num_processes > 1:
-        broadcast_object_list(known)
-    return known

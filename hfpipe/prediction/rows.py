@@ -29,6 +29,8 @@ _COLUMNS = {
     "multiple-choice": ("choice", "text", "score", "probabilities"),
 }
 """What each kind of task says of a row, which an output without rows has as its columns."""
+_SAID = {**_COLUMNS, "token-classification": ("labels", "scores", "entities")}
+"""The same, with what it does not say of every model."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +50,54 @@ class Labelled:
     examples_per_second: float
 
 
-def label_rows(labeller: Labeller, rows: Any, window: int) -> list[dict[str, Any]]:
+def label_rows(labeller: Labeller, rows: Any, window: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Label rows that are in memory.
 
     Args:
         labeller: the loaded model.
         rows: texts, pairs of texts, or mappings from column to value.
         window: rows that are labelled together at most.
+        keep: columns to copy into what is said of each row.
 
     Raises:
-        RecipeError: rows that are no texts of this task.
+        RecipeError: rows that are no texts of this task, or columns that can't be kept.
         DataError: missing columns or empty values, with the number of the row.
     """
     columns = labeller.columns
-    given = given_windows(_as_mappings(rows, columns, labeller.recipe), columns, window)
-    return [row for one in given for row in labeller.label(one)]
+    require_apart(labeller.recipe, keep)
+    given = given_windows(_as_mappings(rows, columns, labeller.recipe), columns, window, keep)
+    return [row for one in given for row in labelled(labeller, one)]
 
 
-def windows_of(recipe: Recipe, source: str, form: str, window: int) -> Iterator[Window]:
-    """The windows of a file or of standard input, as the recipe says that files of this format are written."""
+def labelled(labeller: Labeller, window: Window) -> list[dict[str, Any]]:
+    """What the task says of each row of a window, behind the columns that are kept of it."""
+    return [
+        {**{name: column[row] for name, column in window.kept.items()}, **said}
+        for row, said in enumerate(labeller.label(window))
+    ]
+
+
+def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
+    """Refuse to keep columns under names that the task gives to what it says.
+
+    Raises:
+        RecipeError: with the names that are taken.
+    """
+    said = _SAID[recipe.task.kind]
+    for name in keep:
+        if name in said or name.startswith("probability_"):
+            what = f"{name!r} is what hfpipe calls something that it says itself"
+            taken = f"other names than {', '.join(said)} and probability_..."
+            raise RecipeError(what, where="--keep", allowed=taken, fix="Rename the column in the input.")
+
+
+def windows_of(recipe: Recipe, source: str, form: str, window: int, keep: Sequence[str] = ()) -> Iterator[Window]:
+    """The windows of a file or of standard input, as the recipe says that files of this format are written.
+
+    Raises:
+        RecipeError: columns that can't be kept.
+    """
+    require_apart(recipe, keep)
     spec = recipe.dataset
     return read_windows(
         source,
@@ -76,6 +107,7 @@ def windows_of(recipe: Recipe, source: str, form: str, window: int) -> Iterator[
         separator=spec.separator,
         quote=spec.quote,
         largest=window,
+        keep=keep,
     )
 
 
@@ -90,6 +122,7 @@ def label_into(
     overwrite: bool,
     window: int,
     say: Say,
+    keep: Sequence[str] = (),
 ) -> Labelled:
     """Label a file or standard input into a file, or go on with that where it was left.
 
@@ -103,13 +136,14 @@ def label_into(
         overwrite: replace a file that is there, and discard a partial one that another command left.
         window: rows that are labelled together at most.
         say: is told what goes on.
+        keep: columns of the source to copy into the rows of the output.
 
     Raises:
         HfpipeError: with the exit code; whatever was labelled before is in `output.partial`.
     """
     piped = is_piped(source)
-    with Partial(output, _about(labeller, window), overwrite=overwrite) as partial:
-        windows = _behind(partial, lambda: windows_of(recipe, source, form, window), overwrite, piped)
+    with Partial(output, _about(labeller, window, keep), overwrite=overwrite) as partial:
+        windows = _behind(partial, lambda: windows_of(recipe, source, form, window, keep), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
         if partial.begun_anew:
             say(partial.begun_anew)
@@ -118,15 +152,15 @@ def label_into(
         told = started
         try:
             for one in windows:
-                digest = next_digest(digest, one.values)
-                partial.write(labeller.label(one), digest)
+                digest = next_digest(digest, one.values | one.kept)
+                partial.write(labelled(labeller, one), digest)
                 if time.monotonic() - told > _TELL_EVERY:
                     told = time.monotonic()
                     say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (told - started):,.0f} a second")
             seconds = time.monotonic() - started
             if not partial.rows:
                 say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
-            partial.finish(output, kind, _empty(labeller))
+            partial.finish(output, kind, [*keep, *_empty(labeller)])
         except KeyboardInterrupt:
             fix = f"The same command goes on behind row {partial.rows:,}; {partial.path} has what was labelled."
             raise StoppedByUser("stopped by the user", fix=fix) from None
@@ -137,14 +171,14 @@ def _behind(partial: Partial, read: Callable[[], Iterator[Window]], overwrite: b
     """The windows of the input behind the rows that are labelled already, which must be the same rows."""
     windows, digest, rows = read(), next_digest("", {}), 0
     while rows < partial.rows and (one := next(windows, None)) is not None:
-        digest, rows = next_digest(digest, one.values), rows + one.table.num_rows
+        digest, rows = next_digest(digest, one.values | one.kept), rows + one.table.num_rows
     if (rows, digest) == (partial.rows, partial.digest):
         return windows
     partial.refuse_input(overwrite=overwrite and not piped)  # what was read of a pipe is gone
     return read()
 
 
-def _about(labeller: Labeller, window: int) -> dict[str, Any]:
+def _about(labeller: Labeller, window: int, keep: Sequence[str]) -> dict[str, Any]:
     """What decides the labels beside the rows."""
     recipe = labeller.recipe
     options = {
@@ -153,6 +187,7 @@ def _about(labeller: Labeller, window: int) -> dict[str, Any]:
         "batch_size": recipe.evaluate.batch_size,
         "precision": labeller.precision.name,
         "window": window,
+        "keep": list(keep),
     }
     written = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     return {"model": labeller.digests, "set of options": written}

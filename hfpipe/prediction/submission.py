@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from hfpipe.display import NOTE
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data import open_data
 from hfpipe.parts.formats.windows import LARGEST_WINDOW, given_windows, require_columns
@@ -49,7 +50,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
         except DataError as error:
             if one.config == recipe.dataset.name:
                 raise
-            say(f"{one.file} is left out, and the server wants it: {error}")
+            say(f"{NOTE}{one.file} is left out, and the server wants it: {error}")
     labeller = load_labeller(recipe, say)
     declared = recipe.task.names
     labels = {one.file: _labels(one, labeller, declared) for one, _ in opened}
@@ -59,7 +60,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
         say(f"labelling {len(rows):,} rows of {one.config}, split {one.split}")
         written[one.file] = write_predictions(folder / one.file, _predictions(labeller, rows, labels[one.file]))
         if written[one.file] != one.rows:
-            say(f"{one.file} has {written[one.file]:,} rows, and the server's test set has {one.rows:,}")
+            say(f"{NOTE}{one.file} has {written[one.file]:,} rows, and the server's test set has {one.rows:,}")
     return written
 
 

@@ -133,8 +133,9 @@ class Dataset(Section):
         str | tuple[str, ...] | dict[str, str | list[str]] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = None
-    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. An
-    address (`https://...`) needs its host in `hosts`."""
+    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. csv, tsv,
+    json, jsonl and text files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`, `.lz4`). An address (`https://...`) needs its
+    host in `hosts`."""
     hosts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Hosts that addresses in `data_files` may lead to, redirects included: names for https (`data.example.org`), or
     origins (`http://10.0.0.7:8000`)."""
@@ -335,10 +336,22 @@ class Optimizer(NamedPart):
 
     name: str = "adamw"
     """An optimizer of torch.optim, an updater of hfpipe, or `module:attribute`. Its own arguments stand beside it."""
-    lr: Annotated[Finite, Field(ge=0)] = 2e-5
+    lr: Annotated[Finite, Field(ge=0, le=1000)] = 2e-5
     """Peak learning rate, per step."""
+    allow_zero_lr: bool = False
+    """Allow `lr: 0`, with which no step changes the weights."""
     weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
     """Weight decay, per step; never on biases and norms."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        """Refuse a rate that changes no weight, unless that is meant."""
+        if self.lr == 0 and not self.allow_zero_lr:
+            raise PydanticCustomError(
+                "idle",
+                "`lr` is 0: no step would change the weights; if that is meant, say optimizer.allow_zero_lr: true",
+            )
+        return self
 
 
 class Schedule(NamedPart):
@@ -402,7 +415,8 @@ class Train(Section):
     needs a C++ compiler on a CPU; `scripts/bench_speed.py` says whether it pays."""
     fit_memory: bool = False
     """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
-    beginning. The update is the same; the run says so."""
+    beginning. The update is the same; the run says so. Several processes try the largest micro-batch before the first
+    update, and agree on one that fits all of them."""
     tolerate_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
     scaler looks for its scale do not count."""

@@ -51,3 +51,8 @@ def find(source: str | Path, where: str = "") -> Path:
         where=where,
         allowed=f"a YAML file, or one of {', '.join(names())}",
     )
+
+
+def copied(path: Path) -> str:
+    """The text of a shipped recipe for another place, from where its line for editors finds the schema, too."""
+    return path.read_text(encoding="utf-8").replace("$schema=./", f"$schema={folder().as_posix()}/", 1)

@@ -75,6 +75,7 @@ def write_report(run: Run) -> None:
         if (first := next(iter(splits), None)) is not None
         else None,
         "command": in_words.command(about),
+        "changes": in_words.changes(about),
         "recipe": _recipe_text(run),
         "facts": _facts(in_words.plain_places(about)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -170,6 +171,24 @@ def command(about: Mapping[str, Any]) -> str | None:
         else:
             words.append(without_places(_relative(word)))
     return shlex.join(words)
+
+
+def changes(about: Mapping[str, Any]) -> list[str]:
+    """What was changed in the recipe when the run went on, a sentence a resumption; nothing where it was left as it was."""
+    told = []
+    for one in about.get("resumed") or []:
+        fields = [
+            f"{path} from {_written(before)} to {_written(now)}"
+            for path, (before, now) in (one.get("changes") or {}).items()
+        ]
+        if fields:
+            told.append(f"after step {one.get('step') or 0:,}: {', '.join(fields)}")
+    return [without_places(text) for text in told]
+
+
+def _written(value: Any) -> str:
+    """A value of a recipe, as a recipe writes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_hfpipe(argv: list[str]) -> bool:

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -312,16 +313,11 @@ def find_run(name: str, folder: Path) -> Run:
     path = Path(name).expanduser()
     if os.path.isfile(path / "run.json"):  # unlike Path.is_file it takes any text for a name
         return Run(path.resolve())
+    require_no_group(name, folder)
     ids = [run.id for run in list_runs(folder)]
     matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve(), matches[0])
-    if name and os.path.isfile(folder / name / "group.json"):
-        raise RecipeError(
-            f"{name!r} is a group of seeds, and one run is wanted",
-            where=str(folder),
-            allowed=", ".join(run_id for run_id in ids if run_id.startswith(f"{name}/")) or "no run of it is there yet",
-        )
     if matches:
         more = f" and {len(matches) - 8} more" if len(matches) > 8 else ""
         raise RecipeError(
@@ -334,6 +330,31 @@ def find_run(name: str, folder: Path) -> Run:
         f"no run {name!r} in {folder}{near(name, ids) or _near_start(name, ids)}",
         allowed=f"a run folder, or one of {', '.join(ids[:8])}" if ids else "a run folder; there are no runs here yet",
     )
+
+
+def require_no_group(name: str, folder: Path) -> None:
+    """Refuse a group of seeds where one run is wanted.
+
+    Raises:
+        RecipeError: with the runs of the group, and the figure of each that says which is best.
+    """
+    for path in (Path(name).expanduser(), folder / name):
+        if name and os.path.isfile(path / "group.json"):
+            raise RecipeError(
+                f"{name!r} is a group of seeds, and one run is wanted",
+                where=str(path.parent),
+                allowed=", ".join(_with_figure(run, f"{name}/{run.id}") for run in reversed(list_runs(path)))
+                or "no run of it is there yet",
+            )
+
+
+def _with_figure(run: Run, name: str) -> str:
+    """What to call a run, and the figure of it that its recipe calls the best, as far as that can be read."""
+    with contextlib.suppress(RecipeError, OSError):
+        best = str(run.about.get("best"))
+        if (figure := run.metrics.get(best)) is not None:
+            return f"{name} ({best} {figure:.4f})"
+    return name
 
 
 def _near_start(name: str, ids: list[str]) -> str:
@@ -355,6 +376,19 @@ def delete_run(run: Run) -> None:
     leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
     os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
     shutil.rmtree(leaving)
+
+
+def require_writable(run: Run) -> None:
+    """Refuse to go on with a run in a folder that can't be written.
+
+    Raises:
+        MachineError: with the folder.
+    """
+    try:
+        tempfile.TemporaryFile(dir=run.path).close()
+    except OSError as error:
+        fix = "A run may be moved: copy its folder to where you may write, and go on there."
+        raise MachineError(f"can't be written: {error.strerror}", where=str(run.path), fix=fix) from error
 
 
 def require_at_rest(run: Run) -> None:

@@ -344,18 +344,20 @@ TEXT = st.text(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=TEXT,
-    lr=st.floats(0, 1e300),
+    decay=st.floats(0, 1e300),
     weights=st.lists(st.floats(-1e300, 1e300), max_size=4),
     metric=st.sampled_from(["accuracy", {"name": "f1", "average": "macro"}]),
 )
-def test_any_recipe_reads_back_equal(tmp_path: Path, text: str, lr: float, weights: list[float], metric: Any) -> None:
+def test_any_recipe_reads_back_equal(
+    tmp_path: Path, text: str, decay: float, weights: list[float], metric: Any
+) -> None:
     """Names of columns, numbers of any size and nested arguments survive the way to YAML and back."""
     recipe = load_recipe(
         {
             "dataset": {"path": text, "data_files": {"train": [text]}},
             "task": {"text": [text], "label": text},
             "model": {"checkpoint": "x", "config": {"key": text}},
-            "optimizer": {"lr": lr},
+            "optimizer": {"weight_decay": decay},
             "loss": {"class_weights": weights},
             "evaluate": {"metrics": [metric]},
         }

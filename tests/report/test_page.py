@@ -203,6 +203,35 @@ def test_objects_from_python_are_told(made_up: Callable[..., Run]) -> None:
     assert "runs reproduce" not in text
 
 
+def test_what_was_changed_on_the_way_is_told(made_up: Callable[..., Run]) -> None:
+    """A run that went on with another recipe shows from which step what was changed, and does not call its command whole."""
+    changes = {
+        "optimizer.lr": [2e-5, 1e-5],
+        "dataset.path": ["/home/someone/data/old", "csv"],
+        "evaluate.best": [None, "f1"],
+    }
+    resumed = [
+        {"step": 40, "changes": {}},
+        {"step": 1234, "changes": changes},
+        {"step": 2000, "changes": {"seed": [1, 2]}},
+    ]
+    text = page(made_up(resumed=resumed))
+    require_well_formed(text)
+    told = seen(text)
+    assert "hfpipe finetune recipes/quickstart.yaml" in told
+    assert (
+        "it went on with another recipe: after step 1,234: optimizer.lr from 2e-05 to 1e-05, dataset.path from .../old to "
+        "csv, evaluate.best from null to f1; after step 2,000: seed from 1 to 2."
+    ) in told
+    assert "runs reproduce" in told
+    assert "--anyway" in told
+    assert "The recipe as it was then" not in told
+    assert "/home/someone" not in text
+    untouched = seen(page(made_up("two", resumed=resumed[:1])))
+    assert "another recipe" not in untouched
+    assert "--anyway" not in untouched
+
+
 def test_a_group_shows_its_seeds(made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]]) -> None:
     """Mean, interval and baseline, a dot a seed, the curves, and a relative link to each report that is there."""
     runs = [made_up(f"seed-{seed}", document=classification(["a", "<i>"], seed=seed), seed=seed) for seed in (1, 2, 3)]

@@ -127,3 +127,7 @@ def test_a_group_where_a_run_is_wanted_is_told(group: Group, tmp_path: Path) -> 
     """The name of a group is called that, with its runs, and not an unclear start of theirs."""
     with pytest.raises(RecipeError, match=r"'colours' is a group of seeds.*allowed: colours/seed-\d, colours/seed-\d"):
         find_run("colours", tmp_path)
+    group.run(5).note(best="f1")
+    group.run(5).write_json("metrics.json", {"metrics": {"accuracy": 0.25, "f1": 0.98765}})
+    with pytest.raises(RecipeError, match=r"is a group of seeds.*allowed: .*colours/seed-5 \(f1 0\.9877\)"):
+        find_run(str(tmp_path / "colours"), tmp_path / "elsewhere")

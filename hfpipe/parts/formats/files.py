@@ -1,4 +1,4 @@
-"""Files of rows, read strictly: csv, tsv, json, jsonl and text become Arrow, once for each content.
+"""Files of rows, read strictly: csv, tsv, json, jsonl and text, compressed or not, become Arrow, once for each content.
 
 The reader that makes the rows is the one that checks them, so that what was checked is what is learned from; whatever is
 wrong is told with file and line. Nothing is guessed: a csv field is the text between the separators, and a JSON value
@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import codecs
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -20,6 +21,7 @@ import datasets
 import pyarrow as pa
 
 from hfpipe.errors import DataError
+from hfpipe.parts.formats.compressed import opened
 from hfpipe.parts.formats.delimited import read_records
 from hfpipe.parts.formats.objects import Shape, read_objects
 from hfpipe.parts.kept import damage, filled, kept_folder, own_files
@@ -66,7 +68,7 @@ def read_files(
         notices = ("the cached rows of the data files were damaged, and the files were read again",)
     with filled(folder) as staging:
         for number, (split, paths) in enumerate(files.items()):
-            batches = _batches(form, paths, encoding, separator, quote)
+            batches = _batches(form, paths, encoding, separator, quote, staging)
             _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
     return _read_kept(folder), notices
 
@@ -113,14 +115,14 @@ def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.R
 
 
 def _batches(
-    form: str, paths: Sequence[str], encoding: str, separator: str, quote: str | None
+    form: str, paths: Sequence[str], encoding: str, separator: str, quote: str | None, into: Path
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of several files as Arrow."""
+    """The rows of several files as Arrow, which will be written into a folder."""
     names: tuple[str, ...] = ()
     shape = Shape()
     for path in paths:
         found = False
-        for lines, columns in _read(form, path, encoding, separator, quote, shape):
+        for lines, columns in _read(form, path, encoding, separator, quote, shape, into):
             found = found or bool(lines)
             names = names or tuple(columns)
             if set(columns) != set(names):
@@ -134,11 +136,12 @@ def _batches(
 
 
 def _read(
-    form: str, path: str, encoding: str, separator: str, quote: str | None, shape: Shape
+    form: str, path: str, encoding: str, separator: str, quote: str | None, shape: Shape, into: Path
 ) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
     """The rows of one file: the first line of each, `[rows]`, and the columns, `[rows]` each."""
     try:
-        with open(path, encoding=reading(encoding), newline=newline_of(form)) as file:
+        binary = opened(path, into)
+        with io.TextIOWrapper(binary, encoding=reading(encoding), newline=newline_of(form)) as file:
             yield from read_open(form, file, path, separator, quote, shape, _BATCH)
     except UnicodeError:
         raise undecodable(path, encoding) from None
@@ -231,7 +234,7 @@ def undecodable(path: str, encoding: str) -> DataError:
     fix = "Save it as UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
     decoder = codecs.getincrementaldecoder(encoding)()
     read, line = 0, 1
-    with open(path, "rb") as file:
+    with opened(path) as file:
         while True:
             chunk = file.read(1 << 20)
             read += len(chunk)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -13,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts.formats import files
+from hfpipe.parts.formats import compressed, files
 from hfpipe.parts.formats.objects import Shape
 from hfpipe.recipe.catalog import near
+from hfpipe.runs.store import finite
 
 STANDARD_INPUT = "-"
 FIRST_WINDOW = 8  # rows; a pipe gives its first labels after so many
@@ -35,8 +37,9 @@ class Window:
 
     Attributes:
         first: the number of its first row in the input, counted from 0.
-        table: the columns that were asked for.
+        table: the columns that are read.
         values: the same as Python has them.
+        kept: the columns that are passed on, as JSON has them.
         places: where each row stands, `[rows]` of what `place` is told.
         place: says it in words.
     """
@@ -46,6 +49,7 @@ class Window:
     values: Columns
     places: Sequence[int]
     place: Places
+    kept: Columns = field(default_factory=dict)
 
     def where(self, row: int) -> str:
         """Where a row of the window stands in the input."""
@@ -75,7 +79,7 @@ def format_of(source: str, given: str | None) -> str:
         if given == "parquet":
             raise RecipeError("parquet is read from its end, which a pipe does not have", where="--input-format")
         return given or "jsonl"
-    found = given or SUFFIXES.get(Path(source).suffix.lower())
+    found = given or SUFFIXES.get(Path(compressed.bare(source)).suffix.lower())
     if found is None:
         endings = "a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for standard input"
         raise RecipeError(f"{source!r}", where="INPUT", allowed=endings, fix="Or say what it is: --input-format csv.")
@@ -96,6 +100,7 @@ def read_windows(
     separator: str | None = None,
     quote: str | None = '"',
     largest: int = LARGEST_WINDOW,
+    keep: Sequence[str] = (),
 ) -> Iterator[Window]:
     """The rows of a file or of standard input, never more than a window of them in memory.
 
@@ -109,8 +114,10 @@ def read_windows(
         separator: csv and tsv: between fields; None is a comma, in tsv a tab.
         quote: csv and tsv: around fields; None for no such character.
         largest: rows in a window at most.
+        keep: the columns to pass on.
 
     Raises:
+        RecipeError: no such column to pass on.
         DataError: no file, one that can't be read, missing columns, or a row without a value; with file and row.
     """
     if form == "text" and len(names) != 1:
@@ -121,19 +128,22 @@ def read_windows(
         )
     title = "standard input" if source == STANDARD_INPUT else source
     if form == "parquet":
-        batches = _of_parquet(source, names)
-        yield from _windows(batches, names, _of_row(title), largest)
+        batches = _of_parquet(source, names, keep)
+        yield from _windows(batches, names, keep, _of_row(title), largest)
         return
     read = _of_text(source, title, form, encoding, separator or ("\t" if form == "tsv" else ","), quote, largest)
     if form == "text":
         read = ((lines, {names[0]: columns["text"]}) for lines, columns in read)
-    yield from _windows(_with_columns(read, names, title), names, _of_line(title), largest)
+    yield from _windows(_with_columns(read, names, keep, title), names, keep, _of_line(title), largest)
 
 
-def given_windows(rows: Iterable[Mapping[str, Any]], names: Sequence[str], largest: int) -> Iterator[Window]:
+def given_windows(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], largest: int, keep: Sequence[str] = ()
+) -> Iterator[Window]:
     """Rows that are in memory, as windows; raises as `read_windows`, with the number of the row."""
-    batches = (([number], {name: [row[name]] for name in names}) for number, row in enumerate(rows))
-    return _windows(batches, names, "row {} (counted from 0)".format, largest)
+    place = "row {} (counted from 0)".format
+    batches = (([number], {name: [value] for name, value in row.items()}) for number, row in enumerate(rows))
+    return _windows(_with_kept(batches, keep, place), names, keep, place, largest)
 
 
 def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> None:
@@ -153,40 +163,63 @@ def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> N
         )
 
 
+def require_kept(there: Iterable[str], keep: Sequence[str], where: str) -> None:
+    """Refuse to pass on a column that is not there.
+
+    Raises:
+        RecipeError: with the near names and all there are.
+    """
+    there = list(there)
+    for name in keep:
+        if name not in there:
+            raise RecipeError(
+                f"{where} has no column {name!r}{near(name, there)}", where="--keep", allowed=", ".join(there)
+            )
+
+
 def _meant(name: str, there: Sequence[str]) -> str:
     return f" ({near(name, there).removeprefix('; ')})" if near(name, there) else ""
 
 
-def _windows(batches: Batches, names: Sequence[str], place: Places, largest: int) -> Iterator[Window]:
+def _windows(
+    batches: Batches, names: Sequence[str], keep: Sequence[str], place: Places, largest: int
+) -> Iterator[Window]:
     """Batches of any size, cut anew."""
     sizes = window_sizes(largest)
     size, first = next(sizes), 0
-    held: Columns = {name: [] for name in names}
+    wanted = dict.fromkeys((*names, *keep))
+    held: Columns = {name: [] for name in wanted}
     places: list[int] = []
     for numbers, columns in batches:
         start = 0
         while start < len(numbers):
             end = start + size - len(places)
             places += numbers[start:end]
-            for name in names:
+            for name in wanted:
                 held[name] += columns[name][start:end]
             start = end
             if len(places) == size:
-                yield _window(first, held, places, place)
+                yield _window(first, held, names, keep, places, place)
                 first, size = first + size, next(sizes)
-                held, places = {name: [] for name in names}, []
+                held, places = {name: [] for name in wanted}, []
     if places:
-        yield _window(first, held, places, place)
+        yield _window(first, held, names, keep, places, place)
 
 
-def _window(first: int, values: Columns, places: Sequence[int], place: Places) -> Window:
-    """Checked rows in Arrow."""
+def _window(
+    first: int, held: Columns, names: Sequence[str], keep: Sequence[str], places: Sequence[int], place: Places
+) -> Window:
+    """Checked rows in Arrow; what is passed on may be null."""
+    values = {name: held[name] for name in names}
+    kept = json.loads(json.dumps(finite({name: held[name] for name in keep}), default=str))  # a date becomes its text
+    for name, column in kept.items():
+        files.as_arrow(column, name, place, places)
     for name, column in values.items():
         if None in column:
             row = next(row for row, value in enumerate(column) if value is None)
             raise DataError(f"{name!r} is empty (null)", where=place(places[row]), fix="Fill or drop the row.")
     arrays = [files.as_arrow(column, name, place, places) for name, column in values.items()]
-    return Window(first, pa.table(arrays, names=list(values)), values, places, place)
+    return Window(first, pa.table(arrays, names=list(values)), values, places, place, kept)
 
 
 def _of_line(title: str) -> Places:
@@ -197,10 +230,17 @@ def _of_row(title: str) -> Places:
     return lambda row: f"{title}, row {row} (counted from 0)"
 
 
-def _with_columns(batches: Batches, names: Sequence[str], title: str) -> Batches:
+def _with_columns(batches: Batches, names: Sequence[str], keep: Sequence[str], title: str) -> Batches:
     for lines, columns in batches:
         require_columns(columns, names, title)
+        require_kept(columns, keep, title)
         yield lines, columns
+
+
+def _with_kept(batches: Batches, keep: Sequence[str], place: Places) -> Batches:
+    for numbers, columns in batches:
+        require_kept(columns, keep, place(numbers[0]))
+        yield numbers, columns
 
 
 def _of_text(
@@ -226,20 +266,22 @@ def _of_text(
 
 
 def _opened(source: str) -> io.BufferedReader:
-    """The bytes of the input, which is closed when they were read."""
+    """The bytes of the input, unpacked, which is closed when they were read."""
     if source != STANDARD_INPUT:
-        return open(Path(source).expanduser(), "rb")
+        path = Path(source).expanduser()
+        return open(path, "rb") if is_piped(source) else compressed.opened(str(path))
     binary: BinaryIO = sys.stdin.buffer
     return binary if isinstance(binary, io.BufferedReader) else io.BufferedReader(cast(Any, binary))
 
 
-def _of_parquet(path: str, names: Sequence[str]) -> Batches:
+def _of_parquet(path: str, names: Sequence[str], keep: Sequence[str]) -> Batches:
     """The rows of a parquet file; no more than a row group of it is in memory."""
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(Path(path).expanduser()) as file:
             require_columns(file.schema_arrow.names, names, path)
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=list(names)):
+            require_kept(file.schema_arrow.names, keep, path)
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=list(dict.fromkeys((*names, *keep)))):
                 yield range(number, number + len(batch)), batch.to_pydict()
                 number += len(batch)
     except pa.ArrowInvalid as error:

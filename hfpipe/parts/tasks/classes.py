@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,10 +179,22 @@ def check_values(
             bad if rows is None else np.isin(np.arange(rows[-1] + 1), rows[bad]),
             f"{split}: label {first!r} is outside the {len(classes.names)} classes",
             where,
-            f"The classes are {_listed(classes.names)}."
-            if classes.values is None
-            else f"The values are {_listed(tuple(classes.values))}.",
+            f"The values are {_listed(tuple(classes.values))}."
+            if classes.values is not None
+            else f"The classes are {_listed(classes.names)}.{_other_words(classes, values, name)}",
         )
+
+
+def _other_words(classes: Classes, values: pa.ChunkedArray, name: str) -> str:
+    """The mapping to declare, where not one of the values is a class: they are other words for the classes."""
+    found = sorted(value for value in pc.unique(values).to_pylist() if value is not None)
+    if not is_text(values.type) or set(found) & set(classes.names):
+        return ""
+    if set(found) <= {str(index) for index in range(len(classes.names))}:
+        pairs = [f'"{index}": {json.dumps(one, ensure_ascii=False)}' for index, one in enumerate(classes.names)]
+        order = f"label: {{column: {name}, names: {{{_listed(pairs)}}}}}"
+        return f" If the numbers count them in this order, say so: {order}."
+    return f" Declare which one each value means, {_mapping(name, found)}."
 
 
 def is_outside(classes: Classes, values: pa.ChunkedArray) -> pa.ChunkedArray:

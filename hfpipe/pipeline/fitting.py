@@ -1,0 +1,147 @@
+"""Micro-batches that fit into memory: tried by all processes before they train together, and made smaller."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+from hfpipe.errors import MachineError
+from hfpipe.machine import faults_told
+from hfpipe.pipeline.attempt import memory_ran_out
+from hfpipe.recipe import to_yaml, with_overrides
+from hfpipe.recipe.schema import Train
+from hfpipe.runs.resumption import Plan
+from hfpipe.runs.resumption import plan as make_plan
+from hfpipe.runs.store import Run
+
+
+class MemoryTried(MachineError):
+    """Memory ran out on one of the processes, and all of them know it."""
+
+
+def try_memory(job: Any) -> None:
+    """Send the widest micro-batch through the model and back on every process, before they wait for each other in it.
+
+    Weights, gradients, modes and random states are as before afterwards.
+
+    Raises:
+        MemoryTried: on all processes, where one of them has too little memory.
+    """
+    import torch
+    from accelerate.utils import reduce
+
+    from hfpipe.parts.processes import join
+    from hfpipe.scale_check import random_states_kept
+
+    state, told = join(), ""
+    modes = [(module, module.training) for module in job.model.modules()]
+    rows = widest(job)
+    try:
+        with random_states_kept(), faults_told():
+            _forward_and_back(job, rows)
+    except MachineError as error:
+        if not memory_ran_out(error):
+            raise
+        told = error.what
+    finally:
+        job.model.zero_grad()
+        for module, training in modes:
+            module.training = training
+    free_memory()
+    short = int(reduce(torch.tensor(float(bool(told)), device=state.device), "sum"))
+    if short:
+        many = f"{short} of {state.num_processes} processes"
+        raise MemoryTried(f"out of memory with the widest micro-batch, of {len(rows)} inputs, on {many}")
+
+
+def widest(job: Any) -> list[int]:
+    """The encoded training rows that would be the largest micro-batch of all: the longest ones together."""
+    import numpy as np
+
+    from hfpipe.parts.tasks import lengths
+
+    spec, found = job.recipe.train, lengths(job.train_data)
+    size = spec.batch_size
+    if spec.batching.by == "tokens":
+        tokens = spec.batching.tokens or size * float(found.mean())
+        size = max(1, int(tokens / found.max()))
+    rows: list[int] = np.argsort(-found, kind="stable")[:size].tolist()
+    return rows
+
+
+def _forward_and_back(job: Any, rows: list[int]) -> None:
+    import torch
+
+    from hfpipe.parts.batches import Examples
+    from hfpipe.parts.tasks import outputs_of
+    from hfpipe.resuming import bytes_of
+
+    job.model.to(job.device).train()
+    batch = job.collate(Examples(job.train_data).__getitems__(rows))
+    batch = {name: value.to(job.device) for name, value in batch.items()}
+    labels = batch.pop("labels")
+    # What the optimizer will remember, and the copy of the gradients that processes exchange.
+    held = torch.empty(bytes_of(job)[1], dtype=torch.uint8, device=job.device)
+    with job.precision.autocast(job.device):
+        outputs = outputs_of(job.model(**batch), batch)
+    job.objective.item_losses(outputs, labels).sum().backward()
+    del held
+
+
+def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
+    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
+
+    Raises:
+        MachineError: there is nothing smaller.
+    """
+    from hfpipe.parts.processes import from_main, join
+
+    if plan.recipe.train.batch_size == 1:
+        raise MachineError(
+            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
+        )
+    changes = smaller(plan.recipe.train, told)
+    free_memory()
+    found: Plan
+    (found,) = from_main(_changed(run, plan, changes, told) if join().is_main_process else None)
+    return found
+
+
+def smaller(spec: Train, told: str) -> dict[str, int]:
+    """The fields of the same update in smaller micro-batches, by their paths, with the largest that are smaller.
+
+    Raises:
+        MachineError: micro-batches of fewer tokens would make another update.
+    """
+    tokens = spec.batching.tokens
+    for size in range(spec.batch_size // 2, 0, -1):
+        times = spec.batch_size // size
+        if spec.batch_size % size == 0 and (tokens is None or tokens % times == 0):
+            cut = {} if tokens is None else {"train.batching.tokens": tokens // times}
+            return {"train.batch_size": size, "train.accumulate": spec.accumulate * times, **cut}
+    fix = "Lower train.batching.tokens: it can't be halved, as the batch size can, to whole tokens."
+    raise MachineError(told, fix=fix)
+
+
+def _changed(run: Run, plan: Plan, changes: dict[str, int], told: str) -> Plan:
+    """The plan with the changes, written into the run."""
+    size, accumulate = changes["train.batch_size"], changes["train.accumulate"]
+    instead = f"micro-batches of {size} instead of {plan.recipe.train.batch_size}"
+    text = f"{told}; {instead}, {accumulate} to an update: the same update"
+    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
+    recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
+    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
+    run.note(fitted=fitted, allowed_changes={**run.about.get("allowed_changes", {}), **changes})
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
+    return replace(again, fitted=text)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
