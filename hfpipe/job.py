@@ -90,6 +90,8 @@ class Job:
     predictions: dict[int, Predictions] = field(default_factory=dict)
     resumption: Resumption | None = None
     """From where training goes on; None at the beginning. An engine of your own starts from `job.start` too."""
+    stops_early: bool = False
+    """Set while the record of an evaluation is emitted, when `evaluate.patience` is over: the engine returns."""
     scaler: Any = None
     """Of fp16 gradients, set by the engine."""
     trace: Trace = field(default_factory=Trace)

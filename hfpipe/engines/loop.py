@@ -83,10 +83,12 @@ def train(job: Job, emit: Emit) -> None:
             last_step = step == job.num_steps
             if isinstance(every, int) and (step % every == 0 or last_step):
                 emit(evaluate(job, step))
-            if last_step:
+            if last_step or job.stops_early:
                 break
         if every == "epoch":
             emit(evaluate(job, step))
+        if job.stops_early:
+            break
 
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     accelerator.free_memory()

@@ -196,9 +196,10 @@ class Records(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Record an evaluation."""
+        """Record an evaluation, and stop where that was one too many without a better figure."""
         assert self.trainer.measured is not None
         self.trainer.emit(self.trainer.measured)
+        control.should_training_stop |= self.trainer.job.stops_early
 
 
 def training_arguments(job: Job, folder: str) -> TrainingArguments:

@@ -89,6 +89,7 @@ def train_once(
 
     def emit(record: dict[str, Any]) -> None:
         recorder(record)
+        job.stops_early = recorder.stops_early
         if record["type"] == "evaluation":
             job.forget({record["step"], (recorder.best or record)["step"]})
 
@@ -125,13 +126,15 @@ def train_once(
     display.start(job.num_steps)
     recorder.started = time.perf_counter()  # what a tracker takes to start is no training
     try:
-        if step < job.num_steps:
+        if step < job.num_steps and not recorder.stops_early:
             with _memory_told(job), deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
                 train(job, emit)
     finally:
         display.close()
-    if recorder.saved_step == job.num_steps:
+    if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:
         stops.now()  # the rest is quickly done again
+    if recorder.stops_early:
+        emit({"type": "notice", "text": recorder.told_early})
     seconds = recorder.training_seconds
     last, final = from_main(recorder.last_step, recorder.final_evaluation)
     if last is None:
@@ -196,6 +199,7 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
             "pid": os.getpid(),
             "ended": None,
             "error": None,
+            "stopped_early": None,
         }
         if plan.changes:
             run.write_text("recipe.yaml", to_yaml(plan.recipe))
