@@ -61,7 +61,7 @@ def train_once(
 
     recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
     stops.now()
-    job = prepare(recipe, say=display.say, **parts)
+    job = prepare(recipe, say=display.say, cuts=resuming.cuts_of(plan), **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
     given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
     notices = resuming.put_back(job, plan, given)
@@ -74,6 +74,7 @@ def train_once(
         recipe,
         num_steps=job.num_steps,
         steps_per_epoch=job.steps_per_epoch,
+        shift=job.shift,
         evaluates=job.evaluation_data is not None,
         greater_is_better=is_greater_better(recipe),
         save=resuming.saver(job),
@@ -187,13 +188,15 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         if taken:
             with open(run.path / "log.txt", "a", encoding="utf-8") as log:
                 log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
-        about = run.about
-        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": plan.changes}
+        about, processes = run.about, (plan.progress.get("processes"), PartialState().num_processes)
+        other = {"processes": processes} if plan.checkpoint and processes[0] != processes[1] else {}
+        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": {**plan.changes, **other}}
+        allowed = {**plan.changes, **(other if plan.may_differ("processes") else {})}
         fields = {
             "resumed": [*about.get("resumed", []), entry],
             "allowed_changes": {
                 **about.get("allowed_changes", {}),
-                **{path: change[1] for path, change in plan.changes.items()},
+                **{path: change[1] for path, change in allowed.items()},
             },
             "engine": plan.recipe.engine,
             "pid": os.getpid(),
@@ -208,6 +211,7 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         device=str(job.device),
         threads=torch.get_num_threads(),
         processes=PartialState().num_processes,
+        updates=[cut.as_json() for cut in job.cuts],
         precision=asdict(job.precision),
         identity=job.identity,
         fresh=job.fresh,

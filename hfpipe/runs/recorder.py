@@ -35,6 +35,7 @@ class Recorder:
         recipe: says when to save, and what best means.
         num_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
+        shift: what is added to a step before it is divided into epochs.
         evaluates: whether the engine measures an evaluation split.
         greater_is_better: the direction of `recipe.evaluate.best`.
         save: writes weights, tokenizer and state into a folder.
@@ -63,12 +64,14 @@ class Recorder:
         about: Mapping[str, Any] | None = None,
         required: tuple[str, ...] = (),
         needed: int = 0,
+        shift: int = 0,
         stops: Stops | None = None,
         agree: Agree | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.recipe, self.save, self.show, self.writes = run, recipe, save, show, writes
-        self.num_steps, self.steps_per_epoch, self.evaluates = num_steps, steps_per_epoch, evaluates
+        self.num_steps, self.steps_per_epoch, self.shift = num_steps, steps_per_epoch, shift
+        self.evaluates = evaluates
         self.sign = 1 if greater_is_better else -1
         self.about, self.required, self.needed = dict(about or {}), required, needed
         self.stops, self.agree = stops, agree
@@ -193,11 +196,14 @@ class Recorder:
         every = self.recipe.evaluate.every
         if not self.evaluates or every == "never":
             return False
-        return step == self.num_steps or step % (self.steps_per_epoch if every == "epoch" else int(every)) == 0
+        return step == self.num_steps or (self._ends_epoch(step) if every == "epoch" else step % int(every) == 0)
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + self.shift) % self.steps_per_epoch == 0
 
     def _save_due(self, step: int) -> bool:
         spec = self.recipe.checkpoints
-        at_end = step % self.steps_per_epoch == 0 or step == self.num_steps or self.stops_early
+        at_end = self._ends_epoch(step) or step == self.num_steps or self.stops_early
         by_epoch = spec.every == "epoch" and at_end
         return by_epoch or (spec.every_steps is not None and step % spec.every_steps == 0)
 
