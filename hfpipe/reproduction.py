@@ -17,7 +17,7 @@ from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.difference import difference
 
-_SAME_UPDATE = ("train.batch_size", "train.accumulate", "processes")
+_SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
 _INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
 _ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
 _FIGURES = ("loss", "grad_norm", "lr", "num_items")

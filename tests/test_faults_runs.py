@@ -795,6 +795,21 @@ def test_fault_27_memory_is_made_to_fit(
         assert run.about["resumed"][0]["step"] == 4
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fault_27_memory_is_made_to_fit_by_tokens(start: Start, engine: str, narrow: Callable[[Narrow], None]) -> None:
+    """Where tokens are counted, those of a micro-batch are halved; the updates keep their rows."""
+    by_tokens = "train.batching={by: tokens, tokens: 128, bucket: true}"
+    whole = start(by_tokens, engine=engine, name="whole")
+    narrow(Narrow(6))
+    run = start(by_tokens, "train.fit_memory=true", engine=engine)
+    assert run.recipe.train.batching.tokens < 128
+    assert run.recipe.train.batching.tokens * run.recipe.train.accumulate == 128
+    assert run.about["fitted"][-1]["tokens"] == run.recipe.train.batching.tokens
+    items = [[record["num_items"] for record in one.records if record["type"] == "step"] for one in (whole, run)]
+    assert items[0] == items[1]
+    assert len(run.about["updates"]) == 1
+
+
 def test_fault_27_nothing_smaller(start: Start, narrow: Callable[[Narrow], None]) -> None:
     """When a single input does not fit, that is the message."""
     narrow(Narrow(0))

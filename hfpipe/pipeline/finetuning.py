@@ -221,21 +221,23 @@ def _smaller(run: Run, plan: Plan, told: str) -> Plan:
     from hfpipe.resuming import smaller
 
     spec = plan.recipe.train
-    if spec.batch_size == 1:
+    by_tokens = spec.batching.tokens is not None
+    whole = spec.batching.tokens or spec.batch_size
+    if whole == 1:
         raise MachineError(
             told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
         )
-    size = smaller(spec.batch_size)
-    accumulate = spec.accumulate * spec.batch_size // size
-    changes = [f"train.batch_size={size}", f"train.accumulate={accumulate}"]
-    text = f"{told}; micro-batches of {size} instead of {spec.batch_size}, {accumulate} to an update: the same update"
+    size = smaller(whole)
+    accumulate = spec.accumulate * whole // size
+    changes = {f"train.{'batching.tokens' if by_tokens else 'batch_size'}": size, "train.accumulate": accumulate}
+    what = f"{size} tokens" if by_tokens else f"{size}"
+    text = f"{told}; micro-batches of {what} instead of {whole}, {accumulate} to an update: the same update"
     run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
-    recipe = with_overrides(plan.recipe, changes)
-    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
-    before = run.about.get("allowed_changes", {})
+    recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
+    entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": told}
     run.note(
-        fitted=fitted,
-        allowed_changes={**before, "train.batch_size": size, "train.accumulate": accumulate},
+        fitted=[*run.about.get("fitted", []), entry],
+        allowed_changes={**run.about.get("allowed_changes", {}), **changes},
     )
     run.write_text("recipe.yaml", to_yaml(recipe))
     gc.collect()

@@ -395,8 +395,8 @@ class Train(Section):
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, to save memory."""
     fit_memory: bool = False
-    """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
-    beginning. The update is the same; the run says so."""
+    """Out of memory: halve `batch_size` (or `batching.tokens`), raise `accumulate` as much, and go on from the newest
+    checkpoint, or from the beginning. The update is the same; the run says so."""
     tolerate_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
     scaler looks for its scale do not count."""
