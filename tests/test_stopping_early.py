@@ -163,6 +163,16 @@ def test_less_patience_stops_where_it_is(start: Start, tmp_path: Path) -> None:
     assert run.about["stopped_early"]["why"] == "stopped after step 18: no better loss in 2 evaluations"
 
 
+def test_another_figure_is_waited_for_anew(start: Start, tmp_path: Path) -> None:
+    """Evaluations that did not improve the figure that was the best are none that the new one was waited for in."""
+    with pytest.raises(Killed):
+        start("evaluate.patience=null", display=DiesWhen(lambda one: one["type"] == "step" and one["step"] == 19))
+    changes = ["evaluate.best=accuracy", "evaluate.patience=2"]
+    run = hfpipe.finetune(resume=tmp_path / "runs" / "one", overrides=changes, allow_change=["evaluate"])
+    assert run.about["resumed"][0]["step"] == 18
+    assert last_step(run) >= 24
+
+
 def test_a_death_after_the_last_step_is_made_good(start: Start, tmp_path: Path) -> None:
     """Killed when it had stopped and was not finished, the run is finished without another step."""
     with pytest.raises(Killed):

@@ -68,6 +68,7 @@ def train_once(
     scale = check_scale(job) if is_due(job) and not step else None
     weights, needed = resuming.bytes_of(job)
     several = PartialState().num_processes > 1
+    waited = {"unimproved": 0} if "evaluate.best" in plan.changes else {}  # for another figure than is waited for now
 
     recorder = Recorder(
         run,
@@ -85,7 +86,7 @@ def train_once(
         needed=needed,
         stops=stops,
         agree=resuming.agree if several else None,
-        progress=plan.progress,
+        progress={**plan.progress, **waited},
     )
 
     def emit(record: dict[str, Any]) -> None:
