@@ -122,7 +122,7 @@ def finetune(
     )
     if os.environ.get("RANK", "0") != "0":  # one process speaks for all
         return
-    summary = run.read_json("metrics.json")
+    summary, early = run.read_json("metrics.json"), run.about.get("stopped_early")
     if as_json:
         _print_json(
             {
@@ -134,6 +134,7 @@ def finetune(
                 "split": summary["split"],
                 "examples": summary["examples"],
                 "steps": summary["steps"],
+                "stopped_early": early,
                 "examples_per_second": summary["examples_per_second"],
             }
         )
@@ -145,8 +146,9 @@ def finetune(
         print(f"{display.figures(metrics)}  on {split}")
     share = summary.get("padding_share")
     padding = "" if share is None else f", {share:.1%} padding"
+    of = f" of {early['of']:,}" if early else ""
     print(
-        f"{summary['steps']:,} steps in {display.duration(summary['seconds'])}, "
+        f"{summary['steps']:,}{of} steps in {display.duration(summary['seconds'])}, "
         f"{summary['examples_per_second']:.1f} examples/s (training only){padding}"
     )
 

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from hfpipe.parts import calibration, kernels, losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.buckets import padding_multiple, padding_share
 from hfpipe.parts.compiling import compile_in_place
+from hfpipe.parts.cuts import Cut, begun_of, cut_of
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
@@ -89,10 +90,16 @@ class Job:
     audit: Audit
     padded_to: int | None = None
     """Batches are as long as the next multiple of this, None as their longest row."""
+    cuts: tuple[Cut, ...] = ()
+    """How rows became updates so far, and do now."""
+    shift: int = 0
+    """What is added to a step for its place in the order; not 0 where updates have changed their size."""
     notices: list[str] = field(default_factory=list)
     predictions: dict[int, Predictions] = field(default_factory=dict)
     resumption: Resumption | None = None
     """From where training goes on; None at the beginning. An engine of your own starts from `job.start` too."""
+    stops_early: bool = False
+    """Set while the record of an evaluation is emitted, when `evaluate.patience` is over: the engine returns."""
     scaler: Any = None
     """Of fp16 gradients, set by the engine."""
     trace: Trace = field(default_factory=Trace)
@@ -103,13 +110,21 @@ class Job:
         """Steps that were taken before, by the process that this one goes on from."""
         return self.resumption.step if self.resumption else 0
 
+    def place(self, step: int) -> tuple[int, int]:
+        """Where it goes on after so many steps: the epoch, from 0, and how many of its updates come before."""
+        return divmod(step + self.shift, self.steps_per_epoch)
+
+    def epochs_by(self, step: int) -> float:
+        """How many epochs are trained by this step."""
+        return (step + self.shift) / self.steps_per_epoch
+
     def rows_of(self, step: int) -> list[int]:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
         if isinstance(self.loader, StreamLoader):
             return []
-        epoch, within = divmod(step - 1, self.steps_per_epoch)
+        epoch, within = self.place(step - 1)
         rows: list[int] = self.loader.order.updates(epoch)[within].tolist()
-        return rows
+        return [row for row in rows if row >= 0]
 
     @property
     def compute_metrics(self) -> Callable[[Any], dict[str, float | None]] | None:
@@ -127,19 +142,21 @@ class Job:
         if isinstance(self.loader, StreamLoader):
             spec = self.recipe.train
             return int(step * spec.batch_size * spec.accumulate * PartialState().num_processes)
-        epochs, within = divmod(step, self.steps_per_epoch)
-        begun = self.loader.order.updates(epochs)[:within] if within else []
-        return epochs * len(self.train_data) + sum(map(len, begun))
+        epoch, within = self.place(step)
+        left = self.loader.order.updates(epoch)[within:] if within else []
+        return (epoch + bool(within)) * len(self.train_data) - sum(int((rows >= 0).sum()) for rows in left)
 
     def padding_share(self) -> float | None:
-        """The share of padding among the tokens of the first epoch's micro-batches, 0 to 1; of a stream it is not known."""
+        """The share of padding among the tokens of an epoch's micro-batches, 0 to 1; of a stream it is not known."""
         if isinstance(self.loader, StreamLoader):
             return None
-        return padding_share(self.loader.micro_batches(0), tasks.lengths(self.train_data), self.padded_to)
+        begun = self.loader.order.begun
+        whole = 0 if begun is None else begun.epoch + 1  # the first epoch that has these updates from its beginning
+        return padding_share(self.loader.micro_batches(whole), tasks.lengths(self.train_data), self.padded_to)
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
         """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
-        epoch = step / self.steps_per_epoch
+        epoch = self.epochs_by(step)
         return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
 
 
@@ -157,7 +174,7 @@ def measure(job: Job, step: int) -> dict[str, Any]:
     metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     score = compute_metrics(job.task, job.metrics, job.evaluation_data, job.evaluation_rows)
     metrics |= score(EvalPrediction(predictions.logits, None))
-    epoch = step / job.steps_per_epoch
+    epoch = job.epochs_by(step)
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
 
@@ -220,6 +237,7 @@ def prepare(
     recipe: Recipe,
     *,
     say: Say = lambda text: None,
+    cuts: Sequence[Cut] = (),
     dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     collate: Collate | None = None,
@@ -234,6 +252,7 @@ def prepare(
     Args:
         recipe: what to fine-tune and how.
         say: is told each stage in words.
+        cuts: how rows became updates so far and do from now on, where a run goes on; by default as the recipe says.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
         collate: makes a batch from encoded rows, in place of DataCollatorWithPadding.
@@ -278,6 +297,7 @@ def prepare(
     encoded = {split: one.data for split, one in rows.encoded.items()}
     train_data = encoded[splits.train]
     loader: TrainLoader | StreamLoader
+    shift, cuts = 0, tuple(cuts) or (cut_of(recipe, state.num_processes),)
     padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
     collate = collate or task.collator(tokenizer, padded_to)
     if isinstance(rows.source, RawStream):
@@ -293,6 +313,7 @@ def prepare(
             pin_memory=state.device.type == "cuda",
         )
     else:
+        begun, shift = begun_of(train_data, cuts)
         loader = train_loader(
             train_data,
             collate,
@@ -303,10 +324,11 @@ def prepare(
             workers=recipe.train.workers,
             rank=state.process_index,
             processes=state.num_processes,
+            begun=begun,
             pin_memory=state.device.type == "cuda",
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
-    num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
+    num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch) - shift
     if not isinstance(loader, StreamLoader) and recipe.train.batching.by == "examples":
         _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
     objective = make_objective(recipe, task, train_data, loss)
@@ -357,6 +379,8 @@ def prepare(
         },
         audit=looked_at,
         padded_to=padded_to,
+        cuts=cuts,
+        shift=shift,
         notices=notices,
     )
     _check_best(recipe, job)

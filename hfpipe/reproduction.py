@@ -17,7 +17,7 @@ from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.difference import difference
 
-_SAME_UPDATE = ("train.batch_size", "train.accumulate", "train.batching.tokens")
+_SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
 _INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
 _ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
 _FIGURES = ("loss", "grad_norm", "lr", "num_items")
@@ -110,8 +110,10 @@ def reproduce(
     folder = Path(runs_dir) if runs_dir else default_folder()
     run = target if isinstance(target, Run) else find_run(str(target), folder)
     recipe = _pinned(run)
-    # Of these `train.fit_memory` makes others, and the update is the same.
-    changed = [path for path in run.about.get("allowed_changes", {}) if path not in _SAME_UPDATE]
+    # Of these `train.fit_memory` or another machine makes others; as long as there is one way to cut, the update is the same.
+    is_one_cut = len(run.about.get("updates", [])) <= 1
+    allowed = run.about.get("allowed_changes", {})
+    changed = [path for path in allowed if not (path in _SAME_UPDATE and is_one_cut)]
     if changed and not anyway:
         raise RecipeError(
             f"run {run.id!r} went on with another recipe on its way ({', '.join(changed)}), so that no one recipe gives it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from safetensors import SafetensorError
 from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError
 from hfpipe.job import Job
 from hfpipe.parts import state
+from hfpipe.parts.batches import TrainLoader
+from hfpipe.parts.cuts import Cut, cut_of, read_cut
 from hfpipe.parts.models import save_tokenizer
+from hfpipe.recipe.schema import Batching, Recipe
 from hfpipe.runs.resumption import Plan, code, told
 
+_ANEW = "Begin a new run from the weights: model.checkpoint=RUN/checkpoints/step-..."
 _STATELESS = ("updater_sgd", "adafactor")  # they remember nothing, or next to nothing
 
 
@@ -39,7 +44,6 @@ def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
                 where=job.recipe.where(where),
                 fix="Keep numbers, texts, lists and tensors in its state.",
             ) from None
-    spec, processes = job.recipe.train, PartialState().num_processes
     return {
         "format": 1,
         "recipe": job.recipe.model_dump(mode="json"),
@@ -48,8 +52,8 @@ def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
         "given": dict(given),
         "precision": job.precision.name,
         "device": job.device.type,
-        "processes": processes,
-        "rows_per_step": spec.batch_size * spec.accumulate * processes,
+        "processes": PartialState().num_processes,
+        "cuts": [cut.as_json() for cut in job.cuts],
         "threads": torch.get_num_threads(),
     }
 
@@ -90,6 +94,58 @@ def agree(asked: int, due: bool) -> tuple[int, bool]:
     return signal or -clock, bool(save)
 
 
+def cuts_of(plan: Plan) -> tuple[Cut, ...]:
+    """How rows became updates up to the checkpoint, and how they do from there on; what differs was allowed by name.
+
+    Raises:
+        ModelError: another number of processes makes updates of other rows, and that was not allowed; or the rows come
+            from a stream, of which it is not known which ones are left.
+    """
+    recipe, progress, processes = plan.recipe, plan.progress, PartialState().num_processes
+    if plan.checkpoint is None:
+        return (cut_of(recipe, processes),)
+    cuts = _cuts_in(progress)
+    before, now = cuts[-1], cut_of(recipe, processes, plan.checkpoint.step)
+    if recipe.dataset.streaming:
+        now = replace(now, seed=before.seed)  # a stream that is shuffled anew is told below
+    if now.same_updates(before):
+        return cuts
+    if processes != progress["processes"] and not plan.may_differ("processes"):
+        raise _other_processes(before, now, progress["processes"], recipe)
+    if recipe.dataset.streaming:
+        raise ModelError(
+            f"an update of a stream had {before.size}, and would have {now.size}: which rows are left is not known",
+            where="--resume",
+            allowed=f"updates of {before.size}",
+            fix=_ANEW,
+        )
+    return (*cuts, now)
+
+
+def _cuts_in(progress: Mapping[str, Any]) -> tuple[Cut, ...]:
+    """How rows became updates up to a checkpoint; what was written before that could change has no list of it."""
+    if "cuts" in progress:
+        return tuple(read_cut(one) for one in progress["cuts"])
+    recipe, spec = progress["recipe"], progress["recipe"]["train"]
+    batches, batching = spec["accumulate"] * progress["processes"], Batching(**spec.get("batching", {}))
+    return (Cut(0, recipe["seed"], progress["rows_per_step"], batches, batching),)
+
+
+def _other_processes(before: Cut, now: Cut, processes: int, recipe: Recipe) -> ModelError:
+    """The error of other updates because of another number of processes, with what would keep them."""
+    size, over = divmod(before.rows, now.batches)
+    can_stay = size and not over and recipe.train.batching.tokens is None
+    stay = (
+        f"Keep them with train.batch_size={size} --allow-change train.batch_size" if can_stay else "Start as many again"
+    )
+    return ModelError(
+        f"an update had {before.size} on {processes} process{'' if processes == 1 else 'es'}, and would have {now.size} on "
+        f"{now.batches // recipe.train.accumulate}",
+        where="--resume",
+        fix=f"{stay}, or say --allow-change processes to go on with updates of {now.size}.",
+    )
+
+
 def put_back(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     """Put a prepared job where the plan says, after comparing data, tokenizer, checkpoint and code.
 
@@ -125,7 +181,7 @@ def put_back(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
             state.load_schedule(folder, now.schedule)
 
     def restore_random() -> None:
-        epoch, rank = step // job.steps_per_epoch, PartialState().process_index
+        (epoch, _), rank = job.place(step), PartialState().process_index
         randoms = [] if plan.reset_optimizer else state.read_json(folder / "random.json")
         if rank < len(randoms):
             state.restore_random(randoms[rank])
@@ -229,41 +285,51 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
         differ("code", RecipeError, f"the code of {name}", version, now["code"].get(name))
     differ("given", RecipeError, "what was passed as an object", progress["given"], now["given"])
     differ("train.precision", RecipeError, "the precision", progress["precision"], now["precision"])
+    is_cut_anew = len(job.cuts) > len(_cuts_in(progress))
     for what in ("device", "threads", "processes"):
         if progress[what] != now[what]:
-            notices.append(
-                f"{what}: {progress[what]} before, {now[what]} now; the same updates, not the same last bits"
-            )
+            same = "" if what == "processes" and is_cut_anew else "; the same updates, not the same last bits"
+            notices.append(f"{what}: {progress[what]} before, {now[what]} now{same}")
     for path, (first, second) in plan.changes.items():
         notices.append(f"{path} changed from {first} to {second}, as allowed")
-    if "seed" in plan.changes:
+    if is_cut_anew:
+        notices.append(_told_cut(job))
+    elif "seed" in plan.changes:
         notices.append(
             "with another seed the rest of this epoch follows another order: some rows come twice or not at all"
         )
     return notices
 
 
+def _told_cut(job: Job) -> str:
+    """What changed in the updates, and what becomes of the epoch that was begun."""
+    assert isinstance(job.loader, TrainLoader)
+    (*_, before, now), begun = job.cuts, job.loader.order.begun
+    assert begun is not None
+    size = f"have {now.size} each, where they had {before.size}" if now.size != before.size else "are put together anew"
+    left = len(begun.left)
+    whole = left == len(job.train_data)
+    return f"from step {now.after + 1:,} on updates {size}" + (
+        "" if whole else f"; of the epoch that was begun {left:,} rows are left, and are trained on that way"
+    )
+
+
 def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
     """Refuse what has no place in the order of the rows.
 
     Raises:
-        ModelError: an update has other rows now, or an epoch other steps.
+        ModelError: an epoch had other steps.
         RecipeError: the run would end before the checkpoint.
     """
-    each = job.recipe.train.batch_size * job.recipe.train.accumulate * PartialState().num_processes
-    batching = job.recipe.train.batching.model_dump(mode="json")
-    before = progress["recipe"]["train"].get("batching", batching)
-    if (
-        each != progress["rows_per_step"]
-        or before != batching
-        or (job.steps_per_epoch != progress["steps_per_epoch"] and job.num_steps > step)
-    ):
+    before, steps = _cuts_in(progress), job.steps_per_epoch
+    if len(job.cuts) > len(before):
+        steps = len(before[-1].order(job.train_data).updates(0))
+    if steps != progress["steps_per_epoch"] and job.num_steps > step:
         raise ModelError(
-            f"step {step:,} has no place in another order: an update had {progress['rows_per_step']} rows and an epoch "
-            f"{progress['steps_per_epoch']:,} steps, and now {each} and {job.steps_per_epoch:,}",
+            f"step {step:,} has no place in another order: an epoch had {progress['steps_per_epoch']:,} updates of "
+            f"{before[-1].size}, and now it would have {steps:,}",
             where="--resume",
-            allowed="train.batching and batch_size * accumulate * processes as before",
-            fix="Begin a new run from the weights: model.checkpoint=RUN/checkpoints/step-...",
+            fix=_ANEW,
         )
     if job.num_steps < step:
         raise RecipeError(

@@ -535,6 +535,20 @@ def test_fault_13_other_data(
     assert hfpipe.finetune(resume=stopped, allow_change=["dataset"]).status == "finished"
 
 
+def test_fault_13_data_of_another_length(
+    stopped: hfpipe.Run, pairs_folder: Path, tmp_path: Path, pairs: dict[str, Any], data_folder: Any
+) -> None:
+    """Data that make another number of updates are exit 4 even where other data are allowed: the step has no place there."""
+    folder = tmp_path / "pairs"
+    data_folder(folder, {**pairs, "train": pairs["train"][:-5]})
+    options = {"overrides": [f"dataset.path={folder}"], "allow_change": ["dataset"]}
+    message = told(ModelError, 4, lambda: hfpipe.finetune(resume=stopped, **options))
+    assert "step 4 has no place in another order: an epoch had 6 updates of 8 rows, and now it would have 5" in message
+    options["overrides"].append("train.batch_size=16")
+    options["allow_change"].append("train.batch_size")
+    assert told(ModelError, 4, lambda: hfpipe.finetune(resume=stopped, **options)) == message
+
+
 def test_fault_13_other_code(stopped: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of a library that computes is exit 2, unless it is allowed."""
     monkeypatch.setattr("hfpipe.resuming.code", lambda: {"hfpipe": "x", "torch": "0.1"})
@@ -544,18 +558,13 @@ def test_fault_13_other_code(stopped: hfpipe.Run, monkeypatch: pytest.MonkeyPatc
 
 
 def test_fault_14_another_cut_of_the_same_update(stopped: hfpipe.Run) -> None:
-    """Half the micro-batch and twice the accumulation is the same order, and goes on; another update is exit 4."""
+    """Half the micro-batch and twice the accumulation is the same order, and goes on; test_other_updates.py has others."""
     allowed = ["train.batch_size", "train.accumulate"]
-    message = told(
-        ModelError,
-        4,
-        lambda: hfpipe.finetune(resume=stopped, overrides=["train.batch_size=16"], allow_change=allowed),
-    )
-    assert "an update had 8 rows and an epoch 6 steps, and now 16 and 3" in message
     halved = ["train.batch_size=4", "train.accumulate=2"]
     run = hfpipe.finetune(resume=stopped, overrides=halved, allow_change=allowed)
     items = [record["num_items"] for record in run.records if record["type"] == "step"]
     assert items == [8, 8, 8, 8, 8, 4] * 2
+    assert len(run.about["updates"]) == 1
 
 
 def test_fault_14_other_workers(stopped: hfpipe.Run, whole: Any) -> None:
@@ -832,6 +841,21 @@ def test_fault_27_memory_is_made_to_fit(
         assert ending(run)[0] == ending(smaller)[0]
     else:  # from the checkpoint of step 4
         assert run.about["resumed"][0]["step"] == 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fault_27_memory_is_made_to_fit_by_tokens(start: Start, engine: str, narrow: Callable[[Narrow], None]) -> None:
+    """Where tokens are counted, those of a micro-batch are halved; the updates keep their rows."""
+    by_tokens = "train.batching={by: tokens, tokens: 128, bucket: true}"
+    whole = start(by_tokens, engine=engine, name="whole")
+    narrow(Narrow(6))
+    run = start(by_tokens, "train.fit_memory=true", engine=engine)
+    assert run.recipe.train.batching.tokens < 128
+    assert run.recipe.train.batching.tokens * run.recipe.train.accumulate == 128
+    assert run.about["fitted"][-1]["tokens"] == run.recipe.train.batching.tokens
+    items = [[record["num_items"] for record in one.records if record["type"] == "step"] for one in (whole, run)]
+    assert items[0] == items[1]
+    assert len(run.about["updates"]) == 1
 
 
 def test_fault_27_nothing_smaller(start: Start, narrow: Callable[[Narrow], None]) -> None:

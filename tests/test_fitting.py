@@ -148,20 +148,22 @@ def test_tokens_decide_how_many_rows_are_tried(recipe_fields: dict[str, Any]) ->
 
 
 def test_micro_batches_of_tokens_are_cut_with_their_update_kept() -> None:
-    """Where a micro-batch is cut by tokens, these are halved too; where they can't be, that is said."""
+    """Where a micro-batch is cut by tokens, these are halved; where nothing near the half divides them, that is said."""
     from hfpipe.errors import MachineError
     from hfpipe.pipeline.fitting import smaller
     from hfpipe.recipe.schema import Batching, Train
 
-    def found(tokens: int, batch_size: int) -> dict[str, int]:
-        spec = Train(batch_size=batch_size, accumulate=3, batching=Batching(by="tokens", tokens=tokens))
+    def found(tokens: int) -> dict[str, int]:
+        spec = Train(batch_size=1, accumulate=3, batching=Batching(by="tokens", tokens=tokens))
         return smaller(spec, "out of memory")
 
-    assert found(1000, 6) == {"train.batch_size": 3, "train.accumulate": 6, "train.batching.tokens": 500}
-    assert found(999, 6) == {"train.batch_size": 2, "train.accumulate": 9, "train.batching.tokens": 333}
+    assert found(1000) == {"train.batching.tokens": 500, "train.accumulate": 6}
+    assert found(999) == {"train.batching.tokens": 333, "train.accumulate": 9}
     with pytest.raises(MachineError, match=r"Lower train\.batching\.tokens"):
-        found(997, 6)
+        found(997)
     assert smaller(Train(batch_size=9), "") == {"train.batch_size": 3, "train.accumulate": 3}
+    with pytest.raises(MachineError, match="micro-batch of one"):
+        smaller(Train(batch_size=1), "")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,14 @@ CASES = {
         ],
     ),
 }
+EARLY = [
+    *COMMON,
+    "optimizer.name=sgd",
+    "train.epochs=6",
+    "evaluate.every=5",
+    "evaluate.best=accuracy",
+    "evaluate.patience=2",
+]
 ENGINES = ("trainer", "loop")
 SIZES = (17, 19, 1)  # rows of an evaluation split that two processes can't share evenly
 
@@ -54,6 +62,8 @@ def work(folder: Path) -> None:
             accumulate = micro_batches // processes
             recipe = load_recipe(fields, [*overrides, f"train.accumulate={accumulate}", f"engine={engine}"])
             finetune(recipe, runs_dir=runs, name=f"{name}-{engine}")
+        early = load_recipe(fields, [*EARLY, f"train.accumulate={2 // processes}", f"engine={engine}"])
+        finetune(early, runs_dir=runs, name=f"early-{engine}")
     for size in SIZES:
         splits = f"dataset.splits={{train: 'train[:8]', evaluation: 'train[:{size}]'}}"
         job = prepare(load_recipe(fields, [*COMMON, splits, "evaluate.batch_size=4"]))
@@ -150,6 +160,20 @@ def test_a_run_on_two_processes_checks_its_scale(launched: tuple[Path, dict[int,
     assert check["ok"]
     assert check["processes"] == 2
     assert check["ratio"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_processes_stop_early_together(launched: tuple[Path, dict[int, str]], engine: str) -> None:
+    """Both processes stop where one alone does, inside an epoch, with the best weights within 1e-6."""
+    from safetensors.torch import load_file
+
+    one, two = (run_of(launched[0], processes, f"early-{engine}") for processes in (1, 2))
+    assert one.about["stopped_early"] == two.about["stopped_early"]
+    assert one.about["stopped_early"]["step"] % 4 != 0
+    steps = [[record["step"] for record in run.records if record["type"] == "step"] for run in (one, two)]
+    assert steps[0] == steps[1] == list(range(1, one.about["stopped_early"]["step"] + 1))
+    weights = [load_file(run.path / "model" / "model.safetensors") for run in (one, two)]
+    assert max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0]) < 1e-6
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,6 +16,7 @@ from hfpipe.display import Silent
 ENGINES = ("trainer", "loop")
 GREEDY = "schedule={name: greedy, patience: 0, min_lr: 1e-5}"
 PLATEAU = "schedule={name: reduce_lr_on_plateau, patience: 0, threshold: 0.5}"
+WAITING = ("evaluate.patience=2", "train.epochs=6")
 
 # What is trained, and after which step the process dies: 44 rows in micro-batches of 8 make 6, the last one ragged, so
 # with accumulation 2 an epoch has 3 steps and with 4 it has 2, the last window a partial one.
@@ -34,6 +35,11 @@ SETTINGS: dict[str, tuple[list[str], int]] = {
     "kernels": (["train.kernels=fast", "evaluate.every=2", "checkpoints.every_steps=2"], 5),
     "buckets": (["train.batching.bucket=true", "train.accumulate=2", "checkpoints.every_steps=1"], 4),
     "tokens": (["train.batching={by: tokens, bucket: true}", "train.accumulate=2", "checkpoints.every_steps=2"], 5),
+    "patience": (
+        [*WAITING, "optimizer.lr=0.03", "evaluate.best=loss", "evaluate.every=4", "checkpoints.every_steps=7"],
+        15,
+    ),
+    "patience-plateau": ([*WAITING, PLATEAU, "checkpoints.every_steps=5"], 17),
     "sum": (["loss.reduction=sum", "optimizer={name: updater_momentum, lr: 0.001}", "checkpoints.every_steps=3"], 4),
 }
 
@@ -107,6 +113,7 @@ def assert_same(resumed: hfpipe.Run, whole: hfpipe.Run) -> None:
         assert mine == theirs
     assert digest(resumed) == digest(whole)
     assert resumed.metrics == whole.metrics
+    assert resumed.about["stopped_early"] == whole.about["stopped_early"]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -114,6 +121,7 @@ def test_a_resumed_run_ends_as_the_whole_one(start: Start, setting: str, tmp_pat
     """Each engine goes on from a checkpoint of the other, and of itself, to the weights and records of the whole run."""
     overrides, dies_at = SETTINGS[setting]
     whole = start(*overrides, engine="loop", name="whole")
+    assert bool(whole.about["stopped_early"]) == ("patience" in setting)
     pairs = {"trainer": ENGINES, "loop": ("trainer",)}
     if setting == "workers":  # whose processes take seconds to start
         pairs = {"trainer": ("loop",), "loop": ("trainer",)}

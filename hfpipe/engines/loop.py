@@ -42,10 +42,10 @@ def train(job: Job, emit: Emit) -> None:
     if job.resumption:
         job.resumption.restore(job)
 
-    for epoch in range(step // job.steps_per_epoch, math.ceil(job.num_steps / job.steps_per_epoch)):
+    for epoch in range(job.place(step)[0], math.ceil(job.epochs_by(job.num_steps))):
         seed_epoch(recipe.seed, epoch)
         model.train()
-        within = step % job.steps_per_epoch  # not 0 where training goes on in the middle of an epoch
+        _, within = job.place(step)  # not 0 where training goes on in the middle of an epoch
         job.loader.set_epoch(epoch, within * recipe.train.accumulate)
         if job.resumption and within:
             job.resumption.restore_random()
@@ -82,10 +82,12 @@ def train(job: Job, emit: Emit) -> None:
             last_step = step == job.num_steps
             if isinstance(every, int) and (step % every == 0 or last_step):
                 emit(evaluate(job, step))
-            if last_step:
+            if last_step or job.stops_early:
                 break
         if every == "epoch":
             emit(evaluate(job, step))
+        if job.stops_early:
+            break
 
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     accelerator.free_memory()

@@ -76,17 +76,17 @@ class ItemTrainer(Trainer):
             return self.grad_norm
 
         self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
-        self.random_is_due = job.start % job.steps_per_epoch != 0
+        self.random_is_due = job.place(job.start)[1] != 0
         job.scaler = self.accelerator.scaler
 
     def place_of(self, folder: str) -> str:
         """Write down for Trainer at which step it goes on; what was there then, it is handed in `_load_...` below."""
         state = TrainerState(
-            global_step=self.job.start,
-            epoch=self.job.start / self.job.steps_per_epoch,
+            global_step=self.job.start + self.job.shift,
+            epoch=self.job.epochs_by(self.job.start),
             train_batch_size=self.args.train_batch_size,
         )
-        state.compute_steps(self.args, self.job.num_steps)
+        state.compute_steps(self.args, self.args.max_steps)
         state.save_to_json(f"{folder}/trainer_state.json")
         return folder
 
@@ -103,6 +103,11 @@ class ItemTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The generators are put back before the first batch, in `get_batch_samples`; an epoch that begins is seeded."""
+
+    @property
+    def step(self) -> int:
+        """The steps that were taken; Trainer, which finds its epoch by them, counts their places in the order."""
+        return int(self.state.global_step - self.job.shift)
 
     def get_train_dataloader(self) -> Any:
         """The job's own loader, whose order depends on seed and epoch alone."""
@@ -126,7 +131,7 @@ class ItemTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trainer's own, which then calls `micro_batch_loss`; what the model is given is kept for it."""
         self.batch = inputs
-        begin(self.job, self.state.global_step + 1, inputs)
+        begin(self.job, self.step + 1, inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -140,7 +145,7 @@ class ItemTrainer(Trainer):
         self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
-        self.measured = record = evaluate(self.job, self.state.global_step)
+        self.measured = record = evaluate(self.job, self.step)
         # Trainer compares the figure that says what is best, and an undefined one is better than none: NaN for it.
         figures = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
@@ -171,7 +176,8 @@ class Records(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seed the epoch."""
-        seed_epoch(self.trainer.job.recipe.seed, state.global_step // self.trainer.job.steps_per_epoch)
+        epoch, _ = self.trainer.job.place(self.trainer.step)
+        seed_epoch(self.trainer.job.recipe.seed, epoch)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
@@ -179,7 +185,7 @@ class Records(TrainerCallback):
         assert update is not None
         self.figures, self.grad_norm = update.figures(self.trainer.grad_norm)
         self.lr = self.trainer.job.schedule.get_last_lr()[0]
-        if leave_out(self.trainer.job, state.global_step + 1, self.figures, self.grad_norm):
+        if leave_out(self.trainer.job, self.trainer.step + 1, self.figures, self.grad_norm):
             self.trainer.model.zero_grad()
         if getattr(self.trainer.job.optimizer, "divides_by_items", False):
             self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
@@ -189,15 +195,19 @@ class Records(TrainerCallback):
         self.trainer.job.trace.scaled_away += self.trainer.accelerator.optimizer_step_was_skipped
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record a step: after the optimizer, and before any evaluation."""
-        self.trainer.emit(self.trainer.job.step_record(state.global_step, self.figures, self.grad_norm, self.lr))
+        """Record a step, after the optimizer; say when to evaluate where Trainer, which counts places, does not know."""
+        job, step, every = self.trainer.job, self.trainer.step, self.trainer.job.recipe.evaluate.every
+        self.trainer.emit(job.step_record(step, self.figures, self.grad_norm, self.lr))
+        if job.shift and isinstance(every, int) and job.evaluation_data is not None:
+            control.should_evaluate = step % every == 0 or step == job.num_steps
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Record an evaluation."""
+        """Record an evaluation, and stop where that was one too many without a better figure."""
         assert self.trainer.measured is not None
         self.trainer.emit(self.trainer.measured)
+        control.should_training_stop |= self.trainer.job.stops_early
 
 
 def training_arguments(job: Job, folder: str) -> TrainingArguments:
@@ -209,7 +219,7 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
-        max_steps=job.num_steps,
+        max_steps=job.num_steps + job.shift,
         per_device_train_batch_size=recipe.train.batch_size,
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         gradient_accumulation_steps=recipe.train.accumulate,

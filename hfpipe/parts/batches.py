@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -20,9 +20,20 @@ Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
 
 
+class Begun(NamedTuple):
+    """An epoch that was begun with other updates than it goes on with."""
+
+    epoch: int
+    """From 0."""
+    left: Rows
+    """The rows that were not trained on yet."""
+
+
 @dataclass(frozen=True)
 class Order:
     """Which rows make each update of an epoch: a function of the epoch alone.
+
+    A blank, written -1 - row, has the inputs of a row and counts for nothing.
 
     Attributes:
         rows: how many there are.
@@ -31,6 +42,7 @@ class Order:
         lengths: tokens of each row, `[rows]`, where they decide what is put together.
         tokens: of an update, padding included, where it is cut by those and not by `size`.
         bucket: put rows of similar length together.
+        begun: the epoch that was begun with other updates, where there is one.
     """
 
     rows: int
@@ -39,13 +51,38 @@ class Order:
     lengths: Rows | None = None
     tokens: int | None = None
     bucket: bool = False
+    begun: Begun | None = None
 
     def updates(self, epoch: int) -> list[Rows]:
-        """The row numbers of each update; there are as many updates in every epoch."""
+        """The row numbers of each update; there are as many updates in every epoch.
+
+        Those of an epoch that was begun with other updates are blank as far as it was trained on. By examples each has as
+        many rows as in a whole epoch, blanks among them, so that it has as many micro-batches.
+        """
+        updates = self._cut(epoch, None)
+        if self.begun is None or epoch != self.begun.epoch:
+            return updates
+        left = self._cut(epoch, self.begun.left)
+        before = len(updates) - len(left)
+        if self.tokens is None:
+            left = [_filled(rows, len(whole)) for rows, whole in zip(left, updates[before:], strict=True)]
+        return [*(-1 - rows for rows in updates[:before]), *left]
+
+    def _cut(self, epoch: int, left: Rows | None) -> list[Rows]:
         if self.tokens is not None:
             assert self.lengths is not None
-            return by_tokens(self.tokens, self.seed, epoch, self.lengths, bucket=self.bucket)
-        return by_examples(self.rows, self.size, self.seed, epoch, self.lengths if self.bucket else None)
+            return by_tokens(self.tokens, self.seed, epoch, self.lengths, bucket=self.bucket, left=left)
+        return by_examples(self.rows, self.size, self.seed, epoch, self.lengths if self.bucket else None, left)
+
+
+def _filled(rows: Rows, size: int) -> Rows:
+    """The rows, and behind them as many blanks as are missing."""
+    return np.concatenate([rows, np.repeat(_blank(rows), size - len(rows))])
+
+
+def _blank(rows: Rows) -> Rows:
+    """The first of these rows as a blank, `[1]`."""
+    return np.minimum(rows[:1], -1 - rows[:1])
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -53,8 +90,7 @@ class EpochBatches(Sampler[list[int]]):
 
     An update is cut into `accumulate` micro-steps, and each of those is shared out among the processes, so that the rows
     of an update depend on neither. When a micro-step has fewer rows than there are processes, those left over get one
-    row as a blank, written -1 - row: all processes must run the same number of forward passes, and a blank counts for
-    nothing.
+    row as a blank: all processes must run the same number of forward passes.
     """
 
     def __init__(self, order: Order, *, accumulate: int = 1, rank: int = 0, processes: int = 1) -> None:
@@ -70,7 +106,7 @@ class EpochBatches(Sampler[list[int]]):
         """The micro-batches of an epoch."""
         for rows in self._micro_steps(epoch):
             share = np.array_split(rows, self.processes)[self.rank]
-            yield share.tolist() if len(share) else [-1 - max(int(rows[0]), -1 - int(rows[0]))]
+            yield (share if len(share) else _blank(rows)).tolist()
 
     def __len__(self) -> int:
         """Micro-batches in an epoch, the ragged last one included."""
@@ -88,11 +124,11 @@ class EpochBatches(Sampler[list[int]]):
                 yield from (update[start : start + width] for start in range(0, len(update), width))
             else:  # every update has as many, though some be blank
                 parts = np.array_split(update, self.accumulate)
-                yield from (part if len(part) else -1 - update[:1] for part in parts)
+                yield from (part if len(part) else _blank(update) for part in parts)
 
 
 class Examples(Dataset[dict[str, Any]]):
-    """Encoded rows by number, without side columns; a blank (see EpochBatches) is the row with its labels ignored."""
+    """Encoded rows by number, without side columns; a blank (see Order) is the row with its labels ignored."""
 
     def __init__(self, encoded: datasets.Dataset) -> None:
         self.encoded = encoded.remove_columns([name for name in SIDE_COLUMNS if name in encoded.column_names])
@@ -174,6 +210,7 @@ def train_loader(
     workers: int = 0,
     rank: int = 0,
     processes: int = 1,
+    begun: Begun | None = None,
     pin_memory: bool = False,
 ) -> TrainLoader:
     """The loader that both engines train from.
@@ -183,7 +220,7 @@ def train_loader(
     """
     size = batch_size * accumulate * processes
     order = order_of(encoded, size, seed, batching or Batching(), batches=accumulate * processes)
-    batches = EpochBatches(order, accumulate=accumulate, rank=rank, processes=processes)
+    batches = EpochBatches(replace(order, begun=begun), accumulate=accumulate, rank=rank, processes=processes)
     return TrainLoader(
         Examples(encoded),
         batch_sampler=batches,

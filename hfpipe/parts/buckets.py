@@ -17,12 +17,18 @@ _CHUNK = 50  # updates whose rows are sorted together
 _TILE = 8
 
 
-def shuffled(rows: int, seed: int, epoch: int) -> Rows:
-    """The rows in the order of an epoch, `[rows]`: a permutation that depends on (seed, epoch) alone."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+def shuffled(rows: int, seed: int, epoch: int, left: Rows | None = None) -> Rows:
+    """The rows in the order of an epoch, `[rows]`: a permutation that depends on (seed, epoch) alone.
+
+    Where only some are left of the epoch, these in that order.
+    """
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+    return order if left is None else order[np.isin(order, left)]
 
 
-def by_examples(rows: int, size: int, seed: int, epoch: int, lengths: Rows | None) -> list[Rows]:
+def by_examples(
+    rows: int, size: int, seed: int, epoch: int, lengths: Rows | None, left: Rows | None = None
+) -> list[Rows]:
     """The updates of an epoch, `size` rows each; the last one has what is left.
 
     Args:
@@ -32,20 +38,26 @@ def by_examples(rows: int, size: int, seed: int, epoch: int, lengths: Rows | Non
         epoch: from 0.
         lengths: tokens of each row, `[rows]`, to put rows of similar length together: the shuffled rows are cut into
             chunks of 50 updates, each is sorted, and the updates are shuffled. None leaves the order as it was shuffled.
+        left: the rows that are left of an epoch whose others were trained on in updates of another size. The epoch ends
+            with an update as large as in every other one, and what does not fill an update comes first.
     """
-    order = shuffled(rows, seed, epoch)
-    whole = rows - rows % size
+    order = shuffled(rows, seed, epoch, left)
+    last = min(rows % size, len(order))
+    first = (len(order) - last) % size
+    whole = order[first : len(order) - last]
     if lengths is not None:
-        for start in range(0, whole, size * _CHUNK):
-            chunk = order[start : min(start + size * _CHUNK, whole)]
-            order[start : start + len(chunk)] = chunk[np.argsort(lengths[chunk], kind="stable")]
-    updates = list(order[:whole].reshape(-1, size))
+        for start in range(0, len(whole), size * _CHUNK):
+            chunk = whole[start : start + size * _CHUNK]
+            whole[start : start + len(chunk)] = chunk[np.argsort(lengths[chunk], kind="stable")]
+    updates = list(whole.reshape(-1, size))
     if lengths is not None:
         updates = [updates[place] for place in _places(len(updates), seed, epoch)]
-    return [*updates, order[whole:]] if whole < rows else updates
+    return [update for update in (order[:first], *updates, order[len(order) - last :]) if len(update)]
 
 
-def by_tokens(tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool) -> list[Rows]:
+def by_tokens(
+    tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool, left: Rows | None = None
+) -> list[Rows]:
     """The updates of an epoch, each with as many rows as fit into a number of tokens when padded to their longest.
 
     There are as many updates in every epoch: with `bucket` because the sorted lengths are cut, which every epoch has the
@@ -57,10 +69,11 @@ def by_tokens(tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool
         epoch: from 0.
         lengths: tokens of each row, `[rows]`.
         bucket: put rows of similar length together, those of one length at random.
+        left: the rows that are left of an epoch, as in `by_examples`; they make no more updates than all rows do.
     """
-    order = shuffled(len(lengths), seed, epoch)
     if not bucket:
-        return by_examples(len(lengths), max(1, tokens // int(lengths.max())), seed, epoch, None)
+        return by_examples(len(lengths), max(1, tokens // int(lengths.max())), seed, epoch, None, left)
+    order = shuffled(len(lengths), seed, epoch, left)
     order = order[np.argsort(-lengths[order], kind="stable")]  # the longest first: it decides how many fit beside it
     updates = cut_by_tokens(order, lengths, tokens)
     return [updates[place] for place in _places(len(updates), seed, epoch)]

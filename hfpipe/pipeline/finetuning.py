@@ -62,7 +62,7 @@ def finetune(
         display: where progress goes; by default nowhere.
         resume: a run, its id or its folder: go on from its newest whole checkpoint.
         allow_change: with `resume`, what may differ from before: paths of the recipe (`optimizer.lr`), `dataset`,
-            `tokenizer`, `model`, `code`, `given`.
+            `tokenizer`, `model`, `code`, `given`, `processes`.
         reset_optimizer: with `resume`, do without what the optimizer remembered.
         use_previous: with `resume`, take the checkpoint before the newest where that is damaged.
         max_minutes: stop before so many minutes are over, resumable.

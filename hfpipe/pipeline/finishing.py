@@ -85,7 +85,8 @@ def finish(
         )
     if job.trace.not_finite or job.trace.scaled_away:
         run.note(left_out={"not_finite": job.trace.not_finite, "scaled_away": job.trace.scaled_away})
-    run.note(rows=rows, records_missing=missing)
+    early = {"step": last["step"], "of": recorder.num_steps, "why": recorder.told_early}
+    run.note(rows=rows, records_missing=missing, stopped_early=early if recorder.stops_early else None)
     write_card(run)
     run.note(model=snapshot.digests(run.path / "model"))
 

@@ -15,6 +15,8 @@ from hfpipe.runs.resumption import Plan
 from hfpipe.runs.resumption import plan as make_plan
 from hfpipe.runs.store import Run
 
+_MANY = 8  # parts that a micro-batch of tokens is cut into at once, at most
+
 
 class MemoryTried(MachineError):
     """Memory ran out on one of the processes, and all of them know it."""
@@ -97,10 +99,6 @@ def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
     """
     from hfpipe.parts.processes import from_main, join
 
-    if plan.recipe.train.batch_size == 1:
-        raise MachineError(
-            told, fix="A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
-        )
     changes = smaller(plan.recipe.train, told)
     free_memory()
     found: Plan
@@ -109,30 +107,37 @@ def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
 
 
 def smaller(spec: Train, told: str) -> dict[str, int]:
-    """The fields of the same update in smaller micro-batches, by their paths, with the largest that are smaller.
+    """The fields of the same update in the next smaller micro-batches that divide it, by their paths.
 
     Raises:
-        MachineError: micro-batches of fewer tokens would make another update.
+        MachineError: there are none.
     """
     tokens = spec.batching.tokens
-    for size in range(spec.batch_size // 2, 0, -1):
-        times = spec.batch_size // size
-        if spec.batch_size % size == 0 and (tokens is None or tokens % times == 0):
-            cut = {} if tokens is None else {"train.batching.tokens": tokens // times}
-            return {"train.batch_size": size, "train.accumulate": spec.accumulate * times, **cut}
-    fix = "Lower train.batching.tokens: it can't be halved, as the batch size can, to whole tokens."
-    raise MachineError(told, fix=fix)
+    whole = spec.batch_size if tokens is None else tokens
+    if whole == 1:
+        fix = "A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
+        raise MachineError(told, fix=fix)
+    size = next(size for size in range(whole // 2, 0, -1) if whole % size == 0)
+    if tokens is not None and size < tokens // _MANY:
+        raise MachineError(told, fix=f"Lower train.batching.tokens: nothing near the half of {tokens} divides it.")
+    field = "batch_size" if tokens is None else "batching.tokens"
+    return {f"train.{field}": size, "train.accumulate": spec.accumulate * (whole // size)}
 
 
 def _changed(run: Run, plan: Plan, changes: dict[str, int], told: str) -> Plan:
     """The plan with the changes, written into the run."""
-    size, accumulate = changes["train.batch_size"], changes["train.accumulate"]
-    instead = f"micro-batches of {size} instead of {plan.recipe.train.batch_size}"
-    text = f"{told}; {instead}, {accumulate} to an update: the same update"
+    (field, size), (_, accumulate) = changes.items()
+    by_tokens = field.endswith("tokens")
+    before = plan.recipe.train.batching.tokens if by_tokens else plan.recipe.train.batch_size
+    what = f"{size} tokens" if by_tokens else f"{size}"
+    text = f"{told}; micro-batches of {what} instead of {before}, {accumulate} to an update: the same update"
     run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
     recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
-    fitted = [*run.about.get("fitted", []), {"batch_size": size, "accumulate": accumulate, "why": told}]
-    run.note(fitted=fitted, allowed_changes={**run.about.get("allowed_changes", {}), **changes})
+    entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": told}
+    run.note(
+        fitted=[*run.about.get("fitted", []), entry],
+        allowed_changes={**run.about.get("allowed_changes", {}), **changes},
+    )
     run.write_text("recipe.yaml", to_yaml(recipe))
     again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
     return replace(again, fitted=text)

@@ -63,7 +63,7 @@ def train_once(
 
     recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
     stops.now()
-    job = prepare(recipe, say=display.say, **parts)
+    job = prepare(recipe, say=display.say, cuts=resuming.cuts_of(plan), **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
     given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
     notices = resuming.put_back(job, plan, given)
@@ -72,12 +72,14 @@ def train_once(
         try_memory(job)
     scale = check_scale(job) if is_due(job) and not step else None
     weights, needed = resuming.bytes_of(job)
+    waited = {"unimproved": 0} if "evaluate.best" in plan.changes else {}  # for another figure than is waited for now
 
     recorder = Recorder(
         run,
         recipe,
         num_steps=job.num_steps,
         steps_per_epoch=job.steps_per_epoch,
+        shift=job.shift,
         evaluates=job.evaluation_data is not None,
         greater_is_better=is_greater_better(recipe),
         save=resuming.saver(job),
@@ -88,11 +90,12 @@ def train_once(
         needed=needed,
         stops=stops,
         agree=resuming.agree if several else None,
-        progress=plan.progress,
+        progress={**plan.progress, **waited},
     )
 
     def emit(record: dict[str, Any]) -> None:
         recorder(record)
+        job.stops_early = recorder.stops_early
         if record["type"] == "evaluation":
             job.forget({record["step"], (recorder.best or record)["step"]})
 
@@ -129,13 +132,15 @@ def train_once(
     display.start(job.num_steps)
     recorder.started = time.perf_counter()  # what a tracker takes to start is no training
     try:
-        if step < job.num_steps:
+        if step < job.num_steps and not recorder.stops_early:
             with _memory_told(job), deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
                 train(job, emit)
     finally:
         display.close()
-    if recorder.saved_step == job.num_steps:
+    if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:
         stops.now()  # the rest is quickly done again
+    if recorder.stops_early:
+        emit({"type": "notice", "text": recorder.told_early})
     seconds = recorder.training_seconds
     last, final = from_main(recorder.last_step, recorder.final_evaluation)
     if last is None:
@@ -188,18 +193,21 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         if taken:
             with open(run.path / "log.txt", "a", encoding="utf-8") as log:
                 log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
-        about = run.about
-        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": plan.changes}
+        about, processes = run.about, (plan.progress.get("processes"), PartialState().num_processes)
+        other = {"processes": processes} if plan.checkpoint and processes[0] != processes[1] else {}
+        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": {**plan.changes, **other}}
+        allowed = {**plan.changes, **(other if plan.may_differ("processes") else {})}
         fields = {
             "resumed": [*about.get("resumed", []), entry],
             "allowed_changes": {
                 **about.get("allowed_changes", {}),
-                **{path: change[1] for path, change in plan.changes.items()},
+                **{path: change[1] for path, change in allowed.items()},
             },
             "engine": plan.recipe.engine,
             "pid": os.getpid(),
             "ended": None,
             "error": None,
+            "stopped_early": None,
         }
         if plan.changes:
             run.write_text("recipe.yaml", to_yaml(plan.recipe))
@@ -208,6 +216,7 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         device=str(job.device),
         threads=torch.get_num_threads(),
         processes=PartialState().num_processes,
+        updates=[cut.as_json() for cut in job.cuts],
         precision=asdict(job.precision),
         identity=job.identity,
         fresh=job.fresh,

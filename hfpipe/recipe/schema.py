@@ -414,9 +414,9 @@ class Train(Section):
     """Compile the model with torch.compile, once for all lengths, before the first step. It takes a minute or more, and
     needs a C++ compiler on a CPU; `scripts/bench_speed.py` says whether it pays."""
     fit_memory: bool = False
-    """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
-    beginning. The update is the same; the run says so. Several processes try the largest micro-batch before the first
-    update, and agree on one that fits all of them."""
+    """Out of memory: halve `batch_size` (or `batching.tokens`), raise `accumulate` as much, and go on from the newest
+    checkpoint, or from the beginning. The update is the same; the run says so. Several processes try the largest
+    micro-batch before the first update, and agree on one that fits all of them."""
     tolerate_nonfinite: Annotated[int, Field(ge=0)] = 0
     """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
     scaler looks for its scale do not count."""
@@ -445,6 +445,12 @@ class Evaluate(Section):
     """Figure that says which checkpoint is best (`f1`, `loss`); null keeps the last one."""
     greater_is_better: bool | None = None
     """Whether a greater `best` is better; needed only for a figure that hfpipe does not know."""
+    patience: Count | None = None
+    """Stop after this many evaluations in a row that did not improve `best`; a tie or an undefined figure is no
+    improvement. null trains to the end."""
+    min_improvement: Annotated[Finite, Field(ge=0)] = 0.0
+    """Only an improvement by more than this counts for `patience`, in the unit of `best`. Which checkpoint is the best is
+    decided without it."""
     calibrate: Literal["temperature"] | None = None
     """`temperature`: divide the logits by the one number that makes the probabilities of `dataset.splits.calibration`
     most likely. No class changes places; it is kept in the model's config, so that predict uses it."""
@@ -471,6 +477,24 @@ class Evaluate(Section):
                 continue
             raise ValueError("a column, {length: [32, 64]} in rising order, or {name: ..., where: an expression}")
         return value
+
+    @model_validator(mode="after")
+    def _patience_has_what_it_waits_for(self) -> Self:
+        """Refuse a patience without figure or evaluations, and a least improvement that nothing waits for."""
+        if self.patience is None:
+            if self.min_improvement:
+                raise PydanticCustomError("idle", "`min_improvement` does nothing without `patience`")
+        elif self.best is None:
+            raise PydanticCustomError(
+                "idle", "`patience` waits for a better `best`, and none is named; say best: loss, or another figure"
+            )
+        elif self.every == "never":
+            raise PydanticCustomError(
+                "idle",
+                "`patience` counts the evaluations during training, and every: never has none; say every: epoch, or a "
+                "number of steps",
+            )
+        return self
 
 
 class Checkpoints(Section):
@@ -559,6 +583,10 @@ class Recipe(Section):
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
             )
         self._require_calibratable()
+        if self.evaluate.patience is not None and self.dataset.splits.evaluation is None:
+            raise PydanticCustomError(
+                "idle", "`evaluate.patience` counts evaluations, and `dataset.splits.evaluation` is null"
+            )
         if len(set(self.tracking)) < len(self.tracking):
             raise PydanticCustomError("idle", "`tracking` names a tracker twice")
         if self.trainer and self.engine == "loop":

@@ -68,6 +68,8 @@ OLD_NAMES: dict[str, str] = {
     "logging_dir": "nothing; logs are in the run folder",
     "save_safetensors": "nothing; safetensors is the only format",
     "evaluate_during_training": "evaluate.every",
+    "early_stopping_patience": "evaluate.patience",
+    "early_stopping_threshold": "evaluate.min_improvement",
     "per_gpu_train_batch_size": "train.batch_size",
     "per_device_train_batch_size": "train.batch_size",
     "per_device_eval_batch_size": "evaluate.batch_size",

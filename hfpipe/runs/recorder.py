@@ -35,6 +35,7 @@ class Recorder:
         recipe: says when to save, and what best means.
         num_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
+        shift: what is added to a step before it is divided into epochs.
         evaluates: whether the engine measures an evaluation split.
         greater_is_better: the direction of `recipe.evaluate.best`.
         save: writes weights, tokenizer and state into a folder.
@@ -63,12 +64,14 @@ class Recorder:
         about: Mapping[str, Any] | None = None,
         required: tuple[str, ...] = (),
         needed: int = 0,
+        shift: int = 0,
         stops: Stops | None = None,
         agree: Agree | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.recipe, self.save, self.show, self.writes = run, recipe, save, show, writes
-        self.num_steps, self.steps_per_epoch, self.evaluates = num_steps, steps_per_epoch, evaluates
+        self.num_steps, self.steps_per_epoch, self.shift = num_steps, steps_per_epoch, shift
+        self.evaluates = evaluates
         self.sign = 1 if greater_is_better else -1
         self.about, self.required, self.needed = dict(about or {}), required, needed
         self.stops, self.agree = stops, agree
@@ -76,6 +79,7 @@ class Recorder:
         self.last_step: dict[str, Any] | None = at.get("last_step")
         self.last_evaluation: dict[str, Any] | None = at.get("last_evaluation")
         self.best: dict[str, Any] | None = at.get("best")
+        self.unimproved = int(at.get("unimproved", 0))  # evaluations in a row, with the last, that did not improve it
         self.saved_step: int | None = at.get("step")
         self.seconds_before = float(at.get("seconds", 0.0))  # of training, by the processes before this one
         self.seconds_aside = 0.0  # spent evaluating and saving since the start
@@ -103,7 +107,9 @@ class Recorder:
         elif record["type"] == "evaluation":
             self.seconds_aside += record["seconds"]
             self.last_evaluation = record
-            better = self._is_better(record)
+            gain = self._gain(record)
+            better = gain > 0
+            self.unimproved = 0 if gain > self.recipe.evaluate.min_improvement else self.unimproved + 1
             if better:
                 self.best = record
             self._boundary(record["step"], record["metrics"], better=better)
@@ -113,6 +119,20 @@ class Recorder:
     def training_seconds(self) -> float:
         """Seconds of training, without evaluation and saving; those before a resumption are among them."""
         return self.seconds_before + time.perf_counter() - self.started - self.seconds_aside
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether `evaluate.patience` is over before the steps are: the engine is to return."""
+        patience, last = self.recipe.evaluate.patience, self.last_step
+        return patience is not None and self.unimproved >= patience and last is not None and not self._is_last(last)
+
+    @property
+    def told_early(self) -> str:
+        """Why the run stopped early, in words."""
+        spec, step = self.recipe.evaluate, self.last_step["step"] if self.last_step else 0
+        better = f"no {spec.best} better by more than {spec.min_improvement:g}" if spec.min_improvement else ""
+        times = f"{self.unimproved:,} evaluation{'' if self.unimproved == 1 else 's'}"
+        return f"stopped after step {step:,}: {better or f'no better {spec.best}'} in {times}"
 
     @property
     def best_folder(self) -> Path | None:
@@ -146,6 +166,12 @@ class Recorder:
                 where=self.recipe.where("engine"),
                 fix="An engine of your own begins after job.start and emits every step, or the run can't be resumed.",
             )
+        if self.stops_early:
+            raise RecipeError(
+                f"the engine made step {step} though training {self.told_early}",
+                where=self.recipe.where("engine"),
+                fix="An engine of your own returns when job.stops_early is set; evaluate.patience=null trains to the end.",
+            )
 
     def _write(self, record: dict[str, Any]) -> None:
         if not self.writes:
@@ -155,21 +181,30 @@ class Recorder:
         if trouble is not None:
             self.show({"type": "notice", "text": f"records can't be written for now ({trouble}); training goes on"})
 
-    def _is_better(self, record: dict[str, Any]) -> bool:
-        value = record["metrics"].get(self.recipe.evaluate.best)
+    def _gain(self, record: dict[str, Any]) -> float:
+        """By how much the figure of an evaluation is better than the best before it."""
+        name = self.recipe.evaluate.best
+        value = record["metrics"].get(name)
         if value is None or not math.isfinite(value):
-            return False  # a figure that is no number is never the best
-        return self.best is None or self.sign * value > self.sign * self.best["metrics"][self.recipe.evaluate.best]
+            return -math.inf  # a figure that is no number is never the best
+        return math.inf if self.best is None else float(self.sign * (value - self.best["metrics"][name]))
+
+    def _is_last(self, record: dict[str, Any]) -> bool:
+        return bool(record["step"] == self.num_steps)
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.recipe.evaluate.every
         if not self.evaluates or every == "never":
             return False
-        return step == self.num_steps or step % (self.steps_per_epoch if every == "epoch" else int(every)) == 0
+        return step == self.num_steps or (self._ends_epoch(step) if every == "epoch" else step % int(every) == 0)
+
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + self.shift) % self.steps_per_epoch == 0
 
     def _save_due(self, step: int) -> bool:
         spec = self.recipe.checkpoints
-        by_epoch = spec.every == "epoch" and (step % self.steps_per_epoch == 0 or step == self.num_steps)
+        at_end = self._ends_epoch(step) or step == self.num_steps or self.stops_early
+        by_epoch = spec.every == "epoch" and at_end
         return by_epoch or (spec.every_steps is not None and step % spec.every_steps == 0)
 
     def _boundary(self, step: int, metrics: dict[str, Any] | None, *, better: bool = False) -> None:
@@ -202,6 +237,7 @@ class Recorder:
                 "steps_per_epoch": self.steps_per_epoch,
                 "metrics": metrics,
                 "best": self.best,
+                "unimproved": self.unimproved,
                 "last_step": self.last_step,
                 "last_evaluation": self.last_evaluation,
                 "seconds": self.training_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,8 @@ def plan(
         run: the run.
         recipe: in place of the run's own.
         overrides: changes to it.
-        allow_change: paths of the recipe, or `data`, `tokenizer`, `checkpoint`, `code`, that may differ.
+        allow_change: paths of the recipe, or `dataset`, `tokenizer`, `model`, `code`, `given`, `processes`, that may
+            differ.
         reset_optimizer: do without what optimizer, schedule and generators remember.
         use_previous: where the newest checkpoint is damaged, take the one before.
 
@@ -109,13 +111,15 @@ def plan(
             where="--resume",
             fix=f"Begin a new run from its weights: model.checkpoint={run.path / 'model'}.",
         )
+    # As it was allowed once, and as nothing in a recipe says it.
+    remembered = ["processes"] if before.get("processes") == int(os.environ.get("WORLD_SIZE", "1")) else []
     return Plan(
         wanted,
         checkpoint,
         progress,
         tuple(skipped),
         changes,
-        tuple(allow_change),
+        (*allow_change, *remembered),
         reset_optimizer=reset_optimizer,
         resumes=True,
     )

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from hfpipe.engines import loop, trainer
 from hfpipe.job import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
@@ -141,6 +142,29 @@ def test_a_given_model_in_evaluation_mode_is_trained(recipe_for, train_with, dat
         given = prepare(recipe, dataset=data).model.eval()
         job, _ = train_with(recipe, engine, data, model=given)
         assert weight_difference(job, own) == 0.0
+
+
+@pytest.mark.parametrize(("every", "stop"), [("1", 3), ("2", 6), ("3", 3), ("epoch", 4)])
+def test_same_when_stopped_early(every, stop, recipe_for, data, weight_difference):
+    """Told to stop while an evaluation is emitted, both engines return at once, with the same records and weights."""
+    jobs, found = [], []
+    for engine in (trainer.train, loop.train):
+        records = []
+        job = prepare(
+            recipe_for("bert", "train.accumulate=2", f"evaluate.every={every}", "train.epochs=4"), dataset=data
+        )
+
+        def emit(record, job=job, records=records):
+            records.append({key: value for key, value in record.items() if key != "seconds"})
+            job.stops_early = record["type"] == "evaluation" and record["step"] == stop
+
+        engine(job, emit)
+        assert [record["step"] for record in records if record["type"] == "step"] == list(range(1, stop + 1))
+        assert records[-1]["type"] == "evaluation"
+        jobs.append(job)
+        found.append(records)
+    assert found[0] == found[1]
+    assert weight_difference(*jobs) == 0.0
 
 
 def test_fraction_of_an_epoch(recipe_for, train_with, data, weight_difference):

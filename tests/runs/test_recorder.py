@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hfpipe.errors import RecipeError
 from hfpipe.recipe import load_recipe
 from hfpipe.runs import Run
 from hfpipe.runs.recorder import Recorder
@@ -19,7 +20,9 @@ STEPS = 6  # of the whole run, two an epoch
 def train(tmp_path: Path) -> Callable[..., Recorder]:
     """Feeds a recorder the records of a run with these scores: `train({2: 0.5}, checkpoints={...})`."""
 
-    def run_through(scores: dict[int, float | None], *, greater: bool = True, **sections: Any) -> Recorder:
+    def run_through(
+        scores: dict[int, float | None], *, greater: bool = True, steps: int = STEPS, **sections: Any
+    ) -> Recorder:
         evaluate = {"best": "score", "greater_is_better": greater, **sections.pop("evaluate", {})}
         least = {"dataset": {"path": "./d"}, "task": {"text": "s"}, "model": {"checkpoint": "./m"}}
         recipe = load_recipe({**least, "evaluate": evaluate, **sections})
@@ -38,7 +41,7 @@ def train(tmp_path: Path) -> Callable[..., Recorder]:
             save=save,
             show=shown.append,
         )
-        for step in range(1, STEPS + 1):
+        for step in range(1, steps + 1):
             recorder({"type": "step", "step": step, "loss": 1.0})
             if step in scores:
                 recorder({"type": "evaluation", "step": step, "metrics": {"score": scores[step]}, "seconds": 0.0})
@@ -88,6 +91,57 @@ def test_the_newest_and_the_best_are_kept(
 def test_a_smaller_figure_can_be_the_best(train: Callable[..., Recorder]) -> None:
     """With greater_is_better false the least value wins."""
     assert train({2: 0.3, 4: 0.1, 6: 0.2}, greater=False).best["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "evaluate", "stops"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], {"patience": 1}, None),
+        ([0.3, 0.2, 0.1], {"patience": 2}, 3),
+        ([0.3, 0.3, 0.3], {"patience": 2}, 3),  # a tie is no improvement
+        ([0.3, None, float("nan")], {"patience": 2}, 3),  # nor is what is no number
+        ([None, None], {"patience": 2}, 2),
+        ([None, 0.1, None, 0.2, 0.1, 0.1], {"patience": 2}, None),  # at the last step there is nothing left to stop
+        ([0.3, 0.2, 0.4, 0.3, 0.2], {"patience": 2}, 5),  # an improvement begins the count anew
+        (
+            [0.1, 0.15, 0.2, 0.25],
+            {"patience": 3, "min_improvement": 0.1},
+            4,
+        ),  # each over the best before, however small
+        ([0.1, 0.3, 0.35, 0.5], {"patience": 2, "min_improvement": 0.1}, None),
+        ([0.5, 0.75, 0.6], {"patience": 1, "min_improvement": 0.25}, 2),  # exactly as much is not more
+        ([3.0, 2.0, 1.0, 0.5, 0.6], {"patience": 1, "greater_is_better": False}, 5),
+        ([0.3, 0.2, 0.1, 0.1, 0.1, 0.1], {}, None),
+    ],
+)
+def test_patience_counts_what_is_no_improvement(
+    train: Callable[..., Recorder], scores: list[float | None], evaluate: dict[str, Any], stops: int | None
+) -> None:
+    """After so many evaluations in a row that did not improve the best figure there are to be no more steps."""
+    greater = evaluate.pop("greater_is_better", True)
+    every = {"evaluate": {"every": 1, **evaluate}, "greater": greater}
+    if stops is None:
+        assert not train(dict(enumerate(scores, start=1)), **every).stops_early
+        return
+    recorder = train(dict(enumerate(scores[:stops], start=1)), steps=stops, **every)
+    assert recorder.stops_early
+    assert recorder.told_early.startswith(f"stopped after step {stops}: no ")
+    with pytest.raises(
+        RecipeError, match=f"the engine made step {stops + 1} though training stopped after step {stops}"
+    ):
+        recorder({"type": "step", "step": stops + 1, "loss": 1.0})
+    if stops > 1:
+        fewer = train(dict(enumerate(scores[: stops - 1], start=1)), steps=stops - 1, **every)
+        assert not fewer.stops_early
+
+
+def test_where_it_stops_early_is_an_end(train: Callable[..., Recorder]) -> None:
+    """The step is saved as the last one would be, also inside an epoch, and says how long nothing was better."""
+    recorder = train({1: 0.3, 2: 0.2, 3: 0.1}, steps=3, evaluate={"every": 1, "patience": 2})
+    assert kept(recorder) == [1, 2, 3]
+    folder = Run(recorder.run.path / "checkpoints" / "step-00000003")
+    assert folder.read_json("checkpoint.json")["unimproved"] == 2
+    assert recorder.best_folder == recorder.run.path / "checkpoints" / "step-00000001"
 
 
 def test_the_best_weights_and_figures_are_those_of_the_end(train: Callable[..., Recorder]) -> None:
