@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from accelerate.utils import gather_object
 
 from hfpipe.errors import NumericError
 from hfpipe.parts.batches import Collate, evaluation_loader
+from hfpipe.parts.buckets import cut_by_tokens
 from hfpipe.parts.metrics import compute_all
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.precision import Precision
@@ -46,7 +48,7 @@ def without_a_trace(model: torch.nn.Module) -> Iterator[None]:
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # in inference mode autocast would cast every weight again for every batch
             yield
     finally:
         model.train(training)
@@ -67,20 +69,24 @@ def predict(
 ) -> Predictions:
     """Run the model over every row exactly once, on all processes, and put the results in the order of the data.
 
-    Rows of similar length go together, so that little is padded; no figure depends on the batch size.
+    Rows of similar length go together, so that little is padded, and a batch has as many tokens as `batch_size` rows of
+    mean length have; no figure depends on it.
 
     Raises:
         NumericError: a logit or a loss that is not finite, naming the row.
     """
     state = PartialState()
     started = time.perf_counter()
-    order = np.argsort(-lengths(encoded), kind="stable")
-    mine = order[state.process_index :: state.num_processes].tolist()
+    tokens = lengths(encoded)
+    order = np.argsort(-tokens, kind="stable")
+    mine = order[state.process_index :: state.num_processes]
+    budget = math.ceil(batch_size * int(tokens.sum()) / max(1, len(tokens)))
+    batches = [batch.tolist() for batch in cut_by_tokens(mine, tokens, budget)]
     device = next(model.parameters()).device
     logits_of: list[Array] = []
     figures: list[Array] = []
     with without_a_trace(model), precision.autocast(device):
-        for batch in evaluation_loader(encoded, mine, collate, batch_size=batch_size):
+        for batch in evaluation_loader(encoded, batches, collate):
             batch = {name: value.to(device) for name, value in batch.items()}
             labels = batch.pop("labels", None)
             logits = outputs_of(model(**batch), batch).float()
@@ -88,7 +94,7 @@ def predict(
             if labels is not None and objective is not None:
                 losses, weights = objective.item_losses(logits, labels), objective.weights(labels)
                 figures.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
-    share = (mine, logits_of, figures)
+    share = (mine.tolist(), logits_of, figures)
     shares = gather_object([share]) if state.num_processes > 1 else [share]
     rows = np.concatenate([np.asarray(part, dtype=np.int64) for part, _, _ in shares])
     place = np.argsort(rows)

@@ -22,9 +22,10 @@ from hfpipe.audit import Audit, audit
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.evaluation import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.measurement import dataset_identity, slices_of
-from hfpipe.parts import calibration, losses, models, tasks
+from hfpipe.parts import calibration, kernels, losses, models, tasks
 from hfpipe.parts.batches import Collate, TrainLoader, train_loader
-from hfpipe.parts.buckets import padding_share
+from hfpipe.parts.buckets import padding_multiple, padding_share
+from hfpipe.parts.compiling import compile_in_place
 from hfpipe.parts.metrics import compute_all, greater_is_better, load_metric
 from hfpipe.parts.objective import Objective
 from hfpipe.parts.optimizers import build_optimizer
@@ -86,6 +87,8 @@ class Job:
     fresh: list[str]
     identity: dict[str, Any]
     audit: Audit
+    padded_to: int | None = None
+    """Batches are as long as the next multiple of this, None as their longest row."""
     notices: list[str] = field(default_factory=list)
     predictions: dict[int, Predictions] = field(default_factory=dict)
     resumption: Resumption | None = None
@@ -132,7 +135,7 @@ class Job:
         """The share of padding among the tokens of the first epoch's micro-batches, 0 to 1; of a stream it is not known."""
         if isinstance(self.loader, StreamLoader):
             return None
-        return padding_share(self.loader.micro_batches(0), tasks.lengths(self.train_data))
+        return padding_share(self.loader.micro_batches(0), tasks.lengths(self.train_data), self.padded_to)
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
         """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
@@ -267,12 +270,16 @@ def prepare(
     calibration.forget(model.config)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    kernels.install(model, recipe.train.kernels, state.device)
+    if recipe.train.compile:
+        compile_in_place(model, state.device, recipe.where("train.compile"))
 
     splits = recipe.dataset.splits
     encoded = {split: one.data for split, one in rows.encoded.items()}
     train_data = encoded[splits.train]
     loader: TrainLoader | StreamLoader
-    collate = collate or task.collator(tokenizer)
+    padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
+    collate = collate or task.collator(tokenizer, padded_to)
     if isinstance(rows.source, RawStream):
         loader = StreamLoader(
             rows.source.stream(splits.train, recipe.where("dataset.splits.train")),
@@ -349,6 +356,7 @@ def prepare(
             "recipe": {"digest": _digest(to_yaml(recipe))},
         },
         audit=looked_at,
+        padded_to=padded_to,
         notices=notices,
     )
     _check_best(recipe, job)

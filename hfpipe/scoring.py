@@ -11,7 +11,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.evaluation import Predictions, predict
 from hfpipe.job import load_metrics, make_objective, try_metrics
 from hfpipe.measurement import Measured, dataset_identity, describe, fit
-from hfpipe.parts import models, tasks
+from hfpipe.parts import kernels, models, tasks
 from hfpipe.parts.calibration import NONE, calibration_of
 from hfpipe.parts.data import RawData, open_data
 from hfpipe.parts.precision import choose
@@ -125,6 +125,7 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The trained model, on its device, and its tokenizer."""
     model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    kernels.install(model, recipe.train.kernels, join().device)
     return model.to(join().device), tokenizer
 
 

@@ -1,11 +1,15 @@
 """Training and evaluating MRPC with hfpipe, with transformers' run_glue defaults, and with the best-configured Trainer.
 
-    python scripts/bench_speed.py [--rounds N] [--rows N] [--threads N] [--json FILE]
+    python scripts/bench_speed.py [--rounds N] [--rows N] [--threads N] [--levers] [--profile] [--json FILE]
 
-Every round trains one epoch over the same rows and evaluates the validation split in each of four ways, in turn, in one
-process; what is compared is the time of the call that trains, and of the call that evaluates. Printed are the medians of
-examples per second and of the ratios within a round, and the share of the bf16 matmul peak measured in that round, counting
-6 (training) or 2 (evaluating) operations for each weight of the encoder and each token that is no padding.
+Every round trains one epoch over the same rows and evaluates the validation split in each way, in turn, in one process; what
+is compared is the time of the call that trains, and of the call that evaluates. Printed are the medians of examples per
+second and of the ratios within a round, and the share of the bf16 matmul peak measured in that round, counting 6 (training)
+or 2 (evaluating) operations for each weight of the encoder and each token that is no padding.
+
+With `--levers` the ways are what hfpipe does for speed, one by one, and what is compared with is hfpipe without any of it.
+A compiled model is trained twice, and the second time is the one that counts; what the first took longer is printed too.
+`--profile` prints instead where the time of hfpipe's fastest way goes, by kind of operation.
 
 It needs MRPC and all-MiniLM-L6-v2 in the Hugging Face cache.
 """
@@ -36,7 +40,41 @@ from hfpipe.recipe import load_recipe
 from hfpipe.runs.snapshot import machine, versions
 
 BATCH = 32
-WAYS = ("run_glue defaults", "best stock Trainer", "hfpipe trainer", "hfpipe loop")
+FASTEST = ("train.batching.bucket=true", "train.kernels=fast")
+PLAIN = "fp32, as the rows come"
+Way = tuple[Any, tuple[str, ...]]  # an engine, and changes of the recipe
+PEERS: dict[str, Way | None] = {
+    "run_glue defaults": None,
+    "best stock Trainer": None,
+    "hfpipe trainer": (trainer.train, FASTEST),
+    "hfpipe loop": (loop.train, FASTEST),
+}
+LEVERS: dict[str, Way | None] = {
+    PLAIN: (loop.train, ("train.precision=fp32",)),
+    "precision: bf16": (loop.train, ("train.precision=bf16",)),
+    "batching.bucket": (loop.train, ("train.precision=fp32", "train.batching.bucket=true")),
+    "kernels: fast": (loop.train, ("train.precision=fp32", "train.kernels=fast")),
+    "bf16, bucket": (loop.train, ("train.precision=bf16", "train.batching.bucket=true")),
+    "bf16, bucket, compile": (loop.train, ("train.precision=bf16", "train.batching.bucket=true", "train.compile=true")),
+    "bf16, bucket, fast": (loop.train, ("train.precision=bf16", *FASTEST)),
+    "bf16, by tokens, fast": (
+        loop.train,
+        ("train.precision=bf16", "train.kernels=fast", "train.batching={by: tokens, bucket: true}"),
+    ),
+}
+KINDS = {
+    "matrix products of the layers": ("aten::mm", "aten::addmm"),
+    "attention: products": ("aten::bmm", "aten::baddbmm"),
+    "attention: softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
+    "casts and copies": ("aten::copy_",),
+    "zeros, of the gradient of the embeddings": ("aten::fill_", "aten::zero_"),
+    "optimizer and clipping": ("aten::_fused_adamw_", "aten::linalg_vector_norm"),
+    "gelu": ("aten::gelu", "aten::gelu_backward"),
+    "layer norm": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
+    "random bits and masks of dropout": ("aten::ge", "aten::bernoulli_", "aten::div_", "aten::random_"),
+    "sums and products": ("aten::mul", "aten::mul_", "aten::add", "aten::add_", "aten::sum"),
+    "batches": ("enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__",),
+}
 
 
 def job_of(rows: int, *overrides: str) -> Job:
@@ -44,6 +82,7 @@ def job_of(rows: int, *overrides: str) -> Job:
     changes = [
         "train.epochs=1",
         f"train.batch_size={BATCH}",
+        f"evaluate.batch_size={BATCH}",
         f"dataset.splits.train=train[:{rows}]",
         "evaluate.every=never",
     ]
@@ -75,28 +114,62 @@ def stock(job: Job, folder: str, *, best: bool) -> transformers.Trainer:
     return bare_trainer(job, arguments, train_dataset=train, eval_dataset=test, data_collator=collate)
 
 
-def seconds_of(way: str, rows: int) -> tuple[float, float, Job]:
-    """Seconds of training and of evaluating, and the job."""
-    job = job_of(rows, *(["train.batching.bucket=true"] if way.startswith("hfpipe") else []))
+def seconds_of(name: str, way: Way | None, rows: int) -> tuple[float, float, float, Job]:
+    """Seconds of training and of evaluating, what compiling took before, and the job."""
+    if way is not None:
+        engine, overrides = way
+        job = job_of(rows, *overrides)
+        before = 0.0
+        if job.recipe.train.compile:
+            before = seconds(lambda: engine(job, ignore)) + evaluated(job)
+        trained = seconds(lambda: engine(job, ignore))
+        measured = evaluated(job)
+        return trained, measured, max(0.0, before - trained - measured), job
+    job = job_of(rows)
     with tempfile.TemporaryDirectory() as folder:
-        if way.startswith("hfpipe"):
-            engine = trainer.train if way == "hfpipe trainer" else loop.train
-            start = time.perf_counter()
-            engine(job, lambda record: None)
-            trained = time.perf_counter() - start
-            size = job.recipe.evaluate.batch_size
-            found = predict(
-                job.model, job.task, job.evaluation_data, job.collate, batch_size=size, precision=job.precision,
-                objective=job.objective,
-            )  # fmt: skip
-            return trained, found.seconds, job
-        bare = stock(job, folder, best=way == "best stock Trainer")
-        start = time.perf_counter()
-        bare.train()
-        trained = time.perf_counter() - start
-        start = time.perf_counter()
-        bare.evaluate()
-        return trained, time.perf_counter() - start, job
+        bare = stock(job, folder, best=name == "best stock Trainer")
+        return seconds(bare.train), seconds(bare.evaluate), 0.0, job
+
+
+def seconds(call: Any) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def ignore(record: dict[str, Any]) -> None:
+    """Leave a record of an engine where it is."""
+
+
+def evaluated(job: Job) -> float:
+    """Seconds of evaluating."""
+    return predict(
+        job.model,
+        job.task,
+        job.evaluation_data,
+        job.collate,
+        batch_size=job.recipe.evaluate.batch_size,
+        precision=job.precision,
+        objective=job.objective,
+    ).seconds
+
+
+def profile(rows: int) -> None:
+    """Print where the time of the fastest way goes."""
+    job = job_of(rows, *FASTEST)
+    for what, call in (("training", lambda: loop.train(job, ignore)), ("evaluating", lambda: evaluated(job))):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+            took = seconds(call)
+        spent = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
+        print(f"\n| {what}: {len(job.train_data) if what == 'training' else len(job.evaluation_data)} rows | share of "
+              f"{took:.1f} s |\n| --- | --- |")  # fmt: skip
+        rest = took
+        for kind, names in KINDS.items():
+            part = sum(spent.get(name, 0.0) for name in names)
+            rest -= part
+            print(f"| {kind} | {part / took:.1%} |")
+        print(f"| everything else | {max(rest, 0.0) / took:.1%} |")
 
 
 def peak() -> float:
@@ -122,46 +195,61 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--levers", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder, chatter.into(Path(folder) / "log.txt"):
+        loop.train(job_of(64, *FASTEST), ignore)  # warm the caches
+        if options.profile:
+            profile(options.rows)
+        else:
+            compare(LEVERS if options.levers else PEERS, options)
+    versions_told = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print(f"\n{machine()['processor']}, {machine()['cores']} cores, {options.threads} threads; {versions_told}")
+
+
+def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
+    """Measure all ways in every round, and print the table."""
+    names = list(ways)
+    others = names[:1] if options.levers else names[:2]
     found: dict[str, dict[str, list[float]]] = {
-        way: {"train": [], "evaluate": [], "share": [], "evaluate share": []} for way in WAYS
+        name: {"train": [], "evaluate": [], "train share": [], "evaluate share": [], "before": []} for name in names
     }
     peaks = []
-    with tempfile.TemporaryDirectory() as folder, chatter.into(Path(folder) / "log.txt"):
-        seconds_of("hfpipe loop", 64)  # warm the caches
-        for round_ in range(options.rounds):
-            peaks.append(peak())
-            for way in WAYS[round_ % 4 :] + WAYS[: round_ % 4]:  # no one is always first
-                trained, evaluated, job = seconds_of(way, options.rows)
-                operations = encoder_weights(job.model)
-                tokens, test = int(lengths(job.train_data).sum()), int(lengths(job.evaluation_data).sum())
-                found[way]["train"].append(len(job.train_data) / trained)
-                found[way]["evaluate"].append(len(job.evaluation_data) / evaluated)
-                found[way]["share"].append(6 * operations * tokens / trained / peaks[-1])
-                found[way]["evaluate share"].append(2 * operations * test / evaluated / peaks[-1])
+    for round_ in range(options.rounds):
+        peaks.append(peak())
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # no one is always first
+            trained, measured, before, job = seconds_of(name, ways[name], options.rows)
+            operations = encoder_weights(job.model)
+            tokens, test = int(lengths(job.train_data).sum()), int(lengths(job.evaluation_data).sum())
+            found[name]["train"].append(len(job.train_data) / trained)
+            found[name]["evaluate"].append(len(job.evaluation_data) / measured)
+            found[name]["train share"].append(6 * operations * tokens / trained / peaks[-1])
+            found[name]["evaluate share"].append(2 * operations * test / measured / peaks[-1])
+            found[name]["before"].append(before)
+    median = statistics.median
     print(f"{options.rounds} rounds of {options.rows} rows, batch {BATCH}, {options.threads} threads; bf16 matmul peak "
-          f"{statistics.median(peaks) / 1e9:.0f} GFLOP/s ({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f})\n")  # fmt: skip
-    print("| | training examples/s | to run_glue | to best stock | share of peak | evaluation examples/s | to run_glue | "
-          "to best stock | share of peak |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
-    for way in WAYS:
+          f"{median(peaks) / 1e9:.0f} GFLOP/s ({min(peaks) / 1e9:.0f} to {max(peaks) / 1e9:.0f})\n")  # fmt: skip
+    head = [cell for what in ("training", "evaluation")
+            for cell in (f"{what} examples/s", *(f"to {other}" for other in others), "share of peak")]  # fmt: skip
+    print(f"| | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
+    for name in names:
         cells = []
-        for what, share in (("train", "share"), ("evaluate", "evaluate share")):
-            cells.append(f"{statistics.median(found[way][what]):.1f}")
-            for other in WAYS[:2]:
-                ratios = [own / theirs for own, theirs in zip(found[way][what], found[other][what], strict=True)]
-                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-            cells.append(f"{statistics.median(found[way][share]):.0%}")
-        print(f"| {way} | {' | '.join(cells)} |")
-    print(
-        f"\n{machine()['processor']}, {machine()['cores']} cores; "
-        + ", ".join(f"{k} {v}" for k, v in versions().items())
-    )
+        for what in ("train", "evaluate"):
+            cells.append(f"{median(found[name][what]):.1f}")
+            for other in others:
+                ratios = [own / theirs for own, theirs in zip(found[name][what], found[other][what], strict=True)]
+                cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            cells.append(f"{median(found[name][f'{what} share']):.0%}")
+        print(f"| {name} | {' | '.join(cells)} |")
+    for name in names:
+        if any(found[name]["before"]):
+            print(f"\n{name}: compiling took {median(found[name]['before']):.0f} s before")
     if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine(), "versions": versions(), "peaks": peaks, "results": found}, indent=1)
-        )
+        content = {"machine": machine(), "versions": versions(), "peaks": peaks, "results": found}
+        options.json.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -276,3 +276,10 @@ def test_help_and_version(hfpipe_command: Callable[..., Any]) -> None:
     assert {"finetune", "evaluate", "recipes", "runs"} <= set(done.out.split())
     assert hfpipe_command().code == 2
     assert hfpipe_command("runs", "list", "--help").code == 0
+
+
+def test_it_is_a_module_too() -> None:
+    """`python -m hfpipe` is the same command, where no script is on the path."""
+    done = subprocess.run([sys.executable, "-m", "hfpipe", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "finetune" in done.stdout

@@ -31,6 +31,7 @@ SETTINGS: dict[str, tuple[list[str], int]] = {
     "plateau": ([PLATEAU, "evaluate.every=2", "checkpoints.every_steps=4", "optimizer={name: sgd, momentum: 0.9}"], 7),
     "greedy": ([GREEDY, "evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=rmsprop"], 7),
     "cosine": (["schedule={name: cosine, warmup: 3}", "checkpoints.every_steps=2", "optimizer.name=adafactor"], 3),
+    "kernels": (["train.kernels=fast", "evaluate.every=2", "checkpoints.every_steps=2"], 5),
     "buckets": (["train.batching.bucket=true", "train.accumulate=2", "checkpoints.every_steps=1"], 4),
     "tokens": (["train.batching={by: tokens, bucket: true}", "train.accumulate=2", "checkpoints.every_steps=2"], 5),
     "sum": (["loss.reduction=sum", "optimizer={name: updater_momentum, lr: 0.001}", "checkpoints.every_steps=3"], 4),

@@ -65,8 +65,7 @@ def train(job: Job, emit: Emit) -> None:
                     accelerator.backward(objective.backward_value(losses, tally, accelerator.num_processes))
 
             threshold = clip_threshold(recipe.train.max_grad_norm, objective.reduction, tally.divisor)
-            grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), threshold))
-            figures = update.figures()
+            figures, grad_norm = update.figures(accelerator.clip_grad_norm_(model.parameters(), threshold))
             if leave_out(job, step + 1, figures, grad_norm):
                 model.zero_grad()
             if getattr(job.optimizer, "divides_by_items", False):

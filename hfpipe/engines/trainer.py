@@ -55,7 +55,7 @@ class ItemTrainer(Trainer):
         self.update: Update | None = None
         self.batch: dict[str, torch.Tensor] = {}
         self.measured: dict[str, Any] | None = None
-        self.grad_norm = math.nan
+        self.grad_norm: torch.Tensor | float = math.nan
         super().__init__(
             model=job.model,
             args=args,
@@ -72,9 +72,8 @@ class ItemTrainer(Trainer):
         clip = self.accelerator.clip_grad_norm_
 
         def remembering_clip(*args: Any, **kwargs: Any) -> Any:
-            norm = clip(*args, **kwargs)
-            self.grad_norm = float(norm)
-            return norm
+            self.grad_norm = clip(*args, **kwargs)
+            return self.grad_norm
 
         self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
         self.random_is_due = job.start % job.steps_per_epoch != 0
@@ -168,6 +167,7 @@ class Records(TrainerCallback):
     def __init__(self, trainer: ItemTrainer) -> None:
         self.trainer = trainer
         self.figures: dict[str, Any] = {}
+        self.grad_norm = self.lr = math.nan
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seed the epoch."""
@@ -177,8 +177,9 @@ class Records(TrainerCallback):
         """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
         update = self.trainer.update
         assert update is not None
-        self.figures = update.figures()
-        if leave_out(self.trainer.job, state.global_step + 1, self.figures, self.trainer.grad_norm):
+        self.figures, self.grad_norm = update.figures(self.trainer.grad_norm)
+        self.lr = self.trainer.job.schedule.get_last_lr()[0]
+        if leave_out(self.trainer.job, state.global_step + 1, self.figures, self.grad_norm):
             self.trainer.model.zero_grad()
         if getattr(self.trainer.job.optimizer, "divides_by_items", False):
             self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
@@ -187,11 +188,9 @@ class Records(TrainerCallback):
         """Count what the fp16 scaler left out."""
         self.trainer.job.trace.scaled_away += self.trainer.accelerator.optimizer_step_was_skipped
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Record a step; Trainer logs every one, after the optimizer and before any evaluation."""
-        if logs and "grad_norm" in logs and "loss" in logs:
-            grad_norm, lr = float(logs["grad_norm"]), logs["learning_rate"]
-            self.trainer.emit(self.trainer.job.step_record(state.global_step, self.figures, grad_norm, lr))
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Record a step: after the optimizer, and before any evaluation."""
+        self.trainer.emit(self.trainer.job.step_record(state.global_step, self.figures, self.grad_norm, self.lr))
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
@@ -223,9 +222,8 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         eval_steps=every if isinstance(every, int) else None,
         metric_for_best_model=recipe.evaluate.best or "loss",
         save_strategy="no",  # hfpipe saves, without a pickle
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would show a loss that is not finite as 0
+        logging_strategy="no",  # `Records` does it, without asking the device for every figure by itself
+        logging_nan_inf_filter=False,  # it would wait for the device to look at every loss
         disable_tqdm=True,
         remove_unused_columns=False,  # nothing unused is left after tokenizing
     )

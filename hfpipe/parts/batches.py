@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -195,9 +195,6 @@ def train_loader(
     )
 
 
-def evaluation_loader(
-    encoded: datasets.Dataset, rows: Sequence[int], collate: Collate, *, batch_size: int
-) -> DataLoader[Any]:
+def evaluation_loader(encoded: datasets.Dataset, batches: Iterable[list[int]], collate: Collate) -> DataLoader[Any]:
     """Batches of the given rows in the given order."""
-    batches = [list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
     return DataLoader(Examples(encoded), batch_sampler=batches, collate_fn=collate, generator=torch.Generator())

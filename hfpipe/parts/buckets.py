@@ -14,6 +14,7 @@ import numpy as np
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 _CHUNK = 50  # updates whose rows are sorted together
+_TILE = 8
 
 
 def shuffled(rows: int, seed: int, epoch: int) -> Rows:
@@ -61,12 +62,24 @@ def by_tokens(tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool
     if not bucket:
         return by_examples(len(lengths), max(1, tokens // int(lengths.max())), seed, epoch, None)
     order = order[np.argsort(-lengths[order], kind="stable")]  # the longest first: it decides how many fit beside it
-    updates, start = [], 0
+    updates = cut_by_tokens(order, lengths, tokens)
+    return [updates[place] for place in _places(len(updates), seed, epoch)]
+
+
+def cut_by_tokens(order: Rows, lengths: Rows, tokens: int) -> list[Rows]:
+    """Cut rows into batches that, padded to their first row, have no more than so many tokens, and at least one row.
+
+    Args:
+        order: row numbers, the longest first.
+        lengths: tokens of each row, by its number.
+        tokens: of a batch, padding included.
+    """
+    batches, start = [], 0
     while start < len(order):
         size = max(1, tokens // max(1, int(lengths[order[start]])))
-        updates.append(order[start : start + size])
+        batches.append(order[start : start + size])
         start += size
-    return [updates[place] for place in _places(len(updates), seed, epoch)]
+    return batches
 
 
 def _places(count: int, seed: int, epoch: int) -> Rows:
@@ -74,12 +87,25 @@ def _places(count: int, seed: int, epoch: int) -> Rows:
     return np.random.Generator(np.random.PCG64([seed, epoch, 1])).permutation(count)
 
 
-def padding_share(batches: Iterable[Sequence[int]], lengths: Rows) -> float:
-    """The share of padding among the tokens of batches that are padded to their longest row, 0 to 1."""
+def padding_share(batches: Iterable[Sequence[int]], lengths: Rows, multiple: int | None = None) -> float:
+    """The share of padding among the tokens of batches, each padded to its longest row or the next multiple, 0 to 1."""
     padded = full = 0
     for batch in batches:
         rows = np.asarray(batch)
         own = lengths[np.where(rows < 0, -1 - rows, rows)]
-        padded += len(own) * int(own.max())
+        longest = int(own.max())
+        padded += len(own) * (longest if multiple is None else -(-longest // multiple) * multiple)
         full += int(own.sum())
     return 1 - full / padded if padded else 0.0
+
+
+def padding_multiple(device: str, longest: int, bound: int | None) -> int | None:
+    """The multiple of a length that batches are padded to: 8 on a GPU, whose matrix units take no less; else None.
+
+    Args:
+        device: type of it.
+        longest: to which inputs are cut, in tokens.
+        bound: the most tokens that the model takes, None without such a bound; no padding goes beyond it.
+    """
+    fits = bound is None or -(-longest // _TILE) * _TILE <= bound
+    return _TILE if device == "cuda" and fits else None

@@ -104,23 +104,36 @@ class Update:
         """Remember the losses of one micro-batch."""
         self.losses.append(losses.detach())
 
-    def figures(self) -> dict[str, Any]:
-        """The loss part of a step record: the mean over all processes, and the raw reduced value."""
+    def figures(self, grad_norm: torch.Tensor | float) -> tuple[dict[str, Any], float]:
+        """The loss part of a step record, and the norm of the gradient: the one time in a step that the device is waited for.
+
+        Args:
+            grad_norm: of the whole update, on its device.
+
+        Returns:
+            The mean over all processes and the raw reduced value, with what they were divided by; and the norm.
+        """
         total = torch.stack([part.sum(dtype=torch.float64) for part in self.losses]).sum()
         state = PartialState()
         if state.num_processes > 1:
             total = reduce(total, "sum")
-        summed = float(total)
+        summed, norm = torch.stack([total, torch.as_tensor(grad_norm).to(total)]).tolist()
         loss = mean_loss(summed, self.tally.divisor)
         if self.objective.reduction == "none":
             reduced: Any = self._vector(state)
         else:
             reduced = loss if self.objective.reduction == "mean" else summed
-        return {"loss": loss, "reduced_loss": reduced, "num_items": self.tally.num_items, "divisor": self.tally.divisor}
+        figures = {
+            "loss": loss,
+            "reduced_loss": reduced,
+            "num_items": self.tally.num_items,
+            "divisor": self.tally.divisor,
+        }
+        return figures, norm
 
     def _vector(self, state: PartialState) -> list[float]:
         """Every position's loss, in the order that one process would have had them; 0 where the label is ignored."""
-        mine = [[float(value) for value in part] for part in self.losses]
+        mine = [part.tolist() for part in self.losses]
         shares = gather_object([mine]) if state.num_processes > 1 else [mine]
         return [value for parts in zip(*shares, strict=True) for part in parts for value in part]
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation import predict
-from hfpipe.parts import models, tasks
+from hfpipe.parts import kernels, models, tasks
 from hfpipe.parts.calibration import calibration_of
 from hfpipe.parts.formats.windows import Window
 from hfpipe.parts.precision import Precision, choose
@@ -118,6 +118,7 @@ def load_labeller(recipe: Recipe, say: Say) -> Labeller:
     task = tasks.head_task(recipe.task, models.head_names(checkpoint))
     task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
     model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    kernels.install(model, recipe.train.kernels, state.device)
     model.to(state.device)
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512

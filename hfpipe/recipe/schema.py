@@ -407,6 +407,12 @@ class Train(Section):
     a CPU the numbers repeat anyway, for one number of threads."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, to save memory."""
+    kernels: Literal["torch", "fast"] = "torch"
+    """fast: on a CPU, attention of up to 512 tokens and dropout are computed by hfpipe, the same functions with other
+    rounding and other random masks; on a GPU nothing is changed."""
+    compile: bool = False
+    """Compile the model with torch.compile, once for all lengths, before the first step. It takes a minute or more, and
+    needs a C++ compiler on a CPU; `scripts/bench_speed.py` says whether it pays."""
     fit_memory: bool = False
     """Out of memory: halve `batch_size`, raise `accumulate` as much, and go on from the newest checkpoint, or from the
     beginning. The update is the same; the run says so. Several processes try the largest micro-batch before the first
@@ -415,6 +421,13 @@ class Train(Section):
     """Steps whose loss or gradient is not finite that are left out before the run is stopped. Steps in which the fp16
     scaler looks for its scale do not count."""
 
+    @model_validator(mode="after")
+    def _one_way_to_compute(self) -> Self:
+        """Refuse to compile what is written to do without a compiler."""
+        if self.compile and self.kernels == "fast":
+            raise PydanticCustomError("idle", "`compile` and `kernels: fast` exclude each other; take one of the two")
+        return self
+
 
 class Evaluate(Section):
     """The measuring during training."""
@@ -422,7 +435,8 @@ class Evaluate(Section):
     every: Literal["epoch", "never"] | Count = "epoch"
     """`epoch`, a number of steps, or `never` (then only once, at the end)."""
     batch_size: Count = 64
-    """Examples in an evaluation batch, on each process. It changes no figure."""
+    """Examples of mean length in an evaluation batch, on each process: there are more of short ones in a batch, and fewer
+    of long ones. It changes no figure."""
     metrics: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
     """Metrics by name (`accuracy`, `f1`, `glue/mrpc`), with arguments as `{name: f1, average: macro}`; `module:attribute`;
     or `evaluate:NAME` for one from the Hub. By default accuracy; mse for regression, multi_label for several classes an

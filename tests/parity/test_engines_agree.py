@@ -76,6 +76,20 @@ def test_same_with_rows_of_similar_length(batching, accumulate, recipe_for, trai
     assert len({record["num_items"] for record in steps}) > 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_same_with_fast_kernels(family, precision, recipe_for, train_with, data, weight_difference):
+    """hfpipe's own dropout and attention are those of both engines: they differ by exactly 0, and are not torch's."""
+    overrides = [f"train.precision={precision}", "train.accumulate=2", "evaluate.every=3", "train.workers=2"]
+    recipe = recipe_for(family, *overrides, "train.kernels=fast")
+    by_trainer, trainer_records = train_with(recipe, "trainer", data)
+    by_loop, loop_records = train_with(recipe, "loop", data)
+    assert trainer_records == loop_records
+    assert weight_difference(by_trainer, by_loop) == 0.0
+    with_torch, _ = train_with(recipe_for(family, *overrides), "loop", data)
+    assert weight_difference(by_loop, with_torch) > 1e-4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_same_in_bf16(family, recipe_for, train_with, data, weight_difference):
     """Autocast to bfloat16 rounds the same in both engines, and is no fp32 under another name."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfpipe.parts.buckets import by_examples, by_tokens, padding_share, shuffled
+from hfpipe.parts.buckets import by_examples, by_tokens, cut_by_tokens, padding_multiple, padding_share, shuffled
 
 
 def lengths_of(rows: int, seed: int = 0) -> np.ndarray:
@@ -89,3 +89,26 @@ def test_padding_share_by_hand() -> None:
     """Two batches of lengths 2, 4 and 3: 6 of 8 tokens, and all 3."""
     assert padding_share([[0, 1], [2]], np.array([2, 4, 3])) == pytest.approx(1 - 9 / 11)
     assert padding_share([], np.array([2])) == 0
+    assert padding_share([[0, 1], [2]], np.array([2, 4, 3]), 8) == pytest.approx(1 - 9 / 24)
+
+
+def test_batches_of_so_many_tokens() -> None:
+    """Every row comes once and in order, no batch is padded to more tokens, and none could have taken one row more."""
+    lengths = np.array([9, 2, 7, 7, 30, 1, 2, 5])
+    order = np.argsort(-lengths, kind="stable")
+    batches = cut_by_tokens(order, lengths, 16)
+    assert np.concatenate(batches).tolist() == order.tolist()
+    assert [batch.tolist() for batch in batches] == [[4], [0], [2, 3], [7, 1, 6], [5]]
+    assert cut_by_tokens(order[:0], lengths, 16) == []
+
+
+def test_padding_to_a_multiple_is_for_gpus() -> None:
+    """8 where the padded length is still one that the model takes; as long as the longest row elsewhere."""
+    assert padding_multiple("cpu", 128, 512) is None
+    assert (
+        padding_multiple("cuda", 128, 512)
+        == padding_multiple("cuda", 100, 104)
+        == padding_multiple("cuda", 9, None)
+        == 8
+    )
+    assert padding_multiple("cuda", 130, 130) is None

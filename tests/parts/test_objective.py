@@ -104,7 +104,8 @@ def test_the_figures_of_a_step(reduction: str) -> None:
     update = Update(target, tally, [])
     for part in (slice(0, 4), slice(4, 7)):
         update.add(target.item_losses(LOGITS[part], LABELS[part]))
-    figures = update.figures()
+    figures, norm = update.figures(torch.tensor(0.5))
+    assert norm == 0.5
     mean = float(F.cross_entropy(LOGITS.double(), LABELS))
     assert figures["loss"] == pytest.approx(mean, rel=1e-6)
     assert figures["num_items"] == 6

@@ -84,8 +84,8 @@ class Task(Protocol):
     ) -> dict[str, Any]:
         """A batch of raw rows as what the model reads, `labels`, and any of SIDE_COLUMNS."""
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Makes a batch of encoded rows."""
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
+        """Makes a batch of encoded rows, padded to the longest of them, or to the next multiple of a length."""
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of the logits of a batch: an array for each encoded row, none of it padding."""

@@ -107,9 +107,9 @@ class ChoiceTask:
             encoded["labels"] = [int(label) for label in batch[self.label]]
         return encoded
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest choice of a batch, `[batch, choices, length]`."""
-        return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer))
+        return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple))
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, choices]`: a row of `[choices]` each."""

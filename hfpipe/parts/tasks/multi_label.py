@@ -98,9 +98,9 @@ class MultiLabelTask:
             encoded["labels"] = hot.tolist()
         return encoded
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer)
+        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, classes]`: a row of `[classes]` each."""

@@ -170,11 +170,11 @@ class QuestionTask:
                 fix="Lower task.stride, raise model.max_length, or drop the row.",
             )
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest window of a batch, on the right whatever the tokenizer's side: labels count tokens."""
         tokenizer = copy.copy(tokenizer)
         tokenizer.padding_side = "right"
-        return DataCollatorWithPadding(tokenizer)
+        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, 2, length]`: `[2, own length]` for each window."""

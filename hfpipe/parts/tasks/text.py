@@ -89,9 +89,9 @@ class TextTask:
             encoded["labels"] = [float(value) for value in batch[self.label]]
         return encoded
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer)
+        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, num_labels]`: a row of `[num_labels]` each."""

@@ -127,9 +127,9 @@ class TokenTask:
             numbers.append(np.array(counted, np.int32))
         return {**encoded, "labels": labels, "words": numbers}
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest row of a batch, the labels with IGNORED."""
-        return DataCollatorForTokenClassification(tokenizer)
+        return DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=multiple)
 
     def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, length, classes]`: those of scored positions, `[scored, classes]`."""
