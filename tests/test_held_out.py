@@ -11,7 +11,7 @@ import hfpipe
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.job import prepare
 from hfpipe.pipeline import predict
-from hfpipe.recipe import load_recipe
+from hfpipe.recipe import load_recipe, with_overrides
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,10 @@ def test_the_held_out_rows_are_measured(run) -> None:
 
 
 def test_a_split_that_is_not_there_suggests_to_hold_out(run) -> None:
-    """Asked for a split that the data lack, the error says how to make one."""
-    with pytest.raises(DataError, match=r"has no split 'validation'; allowed: train, held_out\. .*hold_out=0\.1"):
+    """Where a recipe evaluates on a split that the data lack, the error says how to make one; --split names what there is."""
+    with pytest.raises(DataError, match=r"has no split 'validation'; allowed: train\. .*hold_out=0\.1"):
+        prepare(with_overrides(run.recipe, ["dataset.splits={train: train}"]))
+    with pytest.raises(DataError, match=r"has no split 'validation'; allowed: train, held_out$"):
         hfpipe.evaluate(run, split="validation")
 
 
