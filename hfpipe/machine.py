@@ -62,7 +62,9 @@ def faults_told(after_stop: str = "Every finished step is in the run's records.j
 def _left_alone(error: Exception) -> bool:
     """Whether a process that this one exchanges with closed its connection; gloo has no class of its own for it."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return "DistError" in kinds or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+    told = str(error)
+    by_gloo = "gloo/transport" in told or "caused pair closure" in told
+    return "DistError" in kinds or (isinstance(error, RuntimeError) and by_gloo)
 
 
 def _alone(error: Exception) -> MachineError:

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from hfpipe.errors import MachineError
+from hfpipe.machine import faults_told
+
 ROOT = Path(__file__).parent.parent
 LIMIT = 30.0  # seconds; it takes two
 
@@ -125,3 +128,18 @@ def test_a_wait_that_is_no_time(
         done = hfpipe_command("finetune", "quickstart", "train.max_steps=1")
         assert done.code == 2
         assert f"HFPIPE_WAIT_MINUTES: {said!r}; allowed: a number of minutes above 0" in done.err
+
+
+@pytest.mark.parametrize(
+    ("told", "what"),
+    [
+        ("[/x/gloo/transport/tcp/pair.cc:1] Connection closed by peer", "is gone (Connection closed by peer)"),
+        ("[/x/gloo/transport/tcp/unbound_buffer.cc:7] Timed out waiting 9ms for recv", "does not answer"),
+        ("Application timeout caused pair closure", "does not answer (Application timeout caused pair closure)"),
+    ],
+)
+def test_fault_26_whatever_gloo_says(told: str, what: str) -> None:
+    """Each sentence that gloo has for a process that is gone or hangs is a fault of the machine, and no fault of hfpipe."""
+    with pytest.raises(MachineError) as caught, faults_told():
+        raise RuntimeError(told)
+    assert what in caught.value.what
