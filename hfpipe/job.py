@@ -289,7 +289,8 @@ def prepare(
     calibration.forget(model.config)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    kernels.install(model, recipe.train.kernels, state.device)
+    if told := kernels.install(model, recipe.train.kernels, state.device):
+        notices.append(told)
     if recipe.train.compile:
         compile_in_place(model, state.device, recipe.where("train.compile"))
 

@@ -123,7 +123,7 @@ def test_a_wait_that_is_no_time(
 ) -> None:
     """What is no number of minutes is refused before anything waits."""
     monkeypatch.chdir(tmp_path)
-    for said in ("", "soon", "0", "-1", "inf", "nan"):
+    for said in ("", "soon", "0", "-1", "inf", "nan", "1e300"):
         monkeypatch.setenv("HFPIPE_WAIT_MINUTES", said)
         done = hfpipe_command("finetune", "quickstart", "train.max_steps=1")
         assert done.code == 2

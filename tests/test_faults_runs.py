@@ -818,6 +818,9 @@ def test_fault_27_out_of_memory_is_told(start: Start, engine: str, narrow: Calla
     assert "out of memory in step 4, in a micro-batch of 8 inputs of up to" in message
     assert "tokens" in message
     assert "Halve train.batch_size and double train.accumulate" in message
+    by_tokens = "train.batching={by: tokens, tokens: 160}"
+    message = told(MachineError, 5, lambda: start(by_tokens, engine=engine, name="by-tokens"))
+    assert "Halve train.batching.tokens and double train.accumulate" in message
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -394,6 +394,25 @@ def test_fault_70_a_compressed_file_that_is_cut(tmp_path: Path, suffix: str) -> 
         open_data(reading("jsonl", files=str(file)))
 
 
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_fault_70_streams_behind_each_other(tmp_path: Path, suffix: str) -> None:
+    """All of them are read; a damaged one behind the first is told, where Python's own readers take it for no data."""
+    file = tmp_path / f"rows.jsonl.{suffix}"
+    first, second = COMPRESSED[suffix](ROWS), COMPRESSED[suffix](ROWS)
+    file.write_bytes(first + (b"\0" * 4 if suffix == "xz" else b"") + second)
+    assert len(open_data(reading("jsonl", files=str(file))).splits["train"]) == 8000
+    file.write_bytes(first + bytes([second[0] ^ 1]) + second[1:])
+    with pytest.raises(DataError, match=r"the \w+ data are damaged or cut short"):
+        open_data(reading("jsonl", files=str(file)))
+
+
+def test_fault_70_a_text_that_begins_like_bzip2(tmp_path: Path) -> None:
+    """Three letters do not make a csv of names a compressed file."""
+    file = tmp_path / "rows.csv"
+    file.write_text("BZhang,text,label\na,b,no\nc,d,yes\n")
+    assert open_data(reading("csv", files=str(file))).splits["train"].column_names == ["BZhang", "text", "label"]
+
+
 def test_fault_72_no_secret_and_no_home_is_written_down(
     train: Callable[..., hfpipe.Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path
 ) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hfpipe.recipe import load_recipe
@@ -136,15 +137,27 @@ def test_a_trial_leaves_no_trace(recipe_fields: dict[str, Any]) -> None:
 
 
 def test_tokens_decide_how_many_rows_are_tried(recipe_fields: dict[str, Any]) -> None:
-    """Where micro-batches are cut by tokens, as many of the longest rows are tried as these have room for."""
+    """Where micro-batches are cut by tokens, no micro-batch of any epoch is larger than the one that is tried."""
     from hfpipe.job import prepare
+    from hfpipe.parts.batches import EpochBatches
     from hfpipe.parts.tasks import lengths
     from hfpipe.pipeline.fitting import widest
 
-    job = prepare(load_recipe(recipe_fields, ["train.batching={by: tokens, tokens: 50}"]))
-    longest = int(lengths(job.train_data).max())
-    assert 50 // 3 < longest <= 50 // 2
-    assert len(widest(job)) == 2
+    for bucket in ("true", "false"):
+        for tokens in (50, 64, 81):
+            for accumulate, processes in ((1, 1), (2, 1), (3, 1), (2, 2)):
+                spec = f"train.batching={{by: tokens, tokens: {tokens}, bucket: {bucket}}}"
+                job = prepare(load_recipe(recipe_fields, [spec, f"train.accumulate={accumulate}"]))
+                found, order = lengths(job.train_data), job.loader.order
+                job.loader.batches.processes = processes
+                padded = max(
+                    len(rows) * found[np.where(np.array(rows) < 0, -1 - np.array(rows), rows)].max()
+                    for epoch in range(3)
+                    for rank in range(processes)
+                    for rows in EpochBatches(order, accumulate=accumulate, rank=rank, processes=processes).shares(epoch)
+                )
+                tried = widest(job)
+                assert padded <= len(tried) * found[tried].max() <= 2 * padded
 
 
 def test_micro_batches_of_tokens_are_cut_with_their_update_kept() -> None:

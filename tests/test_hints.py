@@ -118,6 +118,7 @@ def test_an_override_that_only_a_training_reads(
 def test_an_override_that_is_read(run: hfpipe.Run, hfpipe_command: Callable[..., Any]) -> None:
     """What decides the figures or the memory is taken; of the two batch sizes the right one is named."""
     assert hfpipe_command("evaluate", run.path, "evaluate.batch_size=2", "train.precision=fp32", "seed=3").code == 0
+    assert hfpipe_command("evaluate", run.path, "train.kernels=fast").code == 0
     assert (
         "evaluate.batch_size is the one that is read here"
         in hfpipe_command("evaluate", run.path, "train.batch_size=2").err

@@ -141,6 +141,16 @@ def test_the_best_weights_are_those_of_the_end(train: Callable[..., hfpipe.Run],
     assert run.read_json("trainer_state.json")["best_global_step"] == best
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_best_weights_are_measured_as_they_were_trained(train: Callable[..., hfpipe.Run], engine: str) -> None:
+    """With kernels of its own, what a run says of a further split after going back to its best is what evaluate says."""
+    overrides = ["train.epochs=4", "optimizer.lr=0.05", "evaluate.best=loss", "checkpoints.keep_last=1"]
+    run = train(*overrides, "train.kernels=fast", "train.precision=bf16", "dataset.splits.also=train", engine=engine)
+    summary = run.read_json("metrics.json")
+    assert summary["evaluated_step"] < summary["steps"]
+    assert summary["also"]["train"] == hfpipe.evaluate(run, split="train").metrics
+
+
 def test_a_smaller_run_ends_where_it_says(train: Callable[..., hfpipe.Run]) -> None:
     """Fractions of an epoch, max_steps and evaluation by steps stop and measure where they should."""
     run = train("train.epochs=1.5", "evaluate.every=4", "checkpoints.every=never", "checkpoints.keep_best=false")

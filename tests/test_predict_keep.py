@@ -7,9 +7,11 @@ import datetime
 import json
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -160,3 +162,13 @@ def test_an_output_without_rows_has_the_kept_columns(run: hfpipe.Run, tmp_path: 
     (tmp_path / "rows.csv").write_text("id,sentence1,sentence2\n")
     pipeline.predict_file(run, tmp_path / "rows.csv", tmp_path / "out.csv", keep=["id"])
     assert (tmp_path / "out.csv").read_text() == "id,label,score,probability_other,probability_same\n"
+
+
+def test_types_that_json_does_not_have(run: hfpipe.Run) -> None:
+    """Numbers of numpy stay numbers, dates and decimals become their text; what has no word in JSON is told with its row."""
+    row = {"sentence1": "bak", "sentence2": "bal"}
+    values = {"number": np.int64(5), "share": np.float32("nan"), "many": np.array([1, 2]), "cost": Decimal("1.5")}
+    (told,) = run.predict([{**row, **values, "day": datetime.date(2026, 1, 2)}], keep=[*values, "day"])
+    assert [told[name] for name in (*values, "day")] == [5, None, [1, 2], "1.5", "2026-01-02"]
+    with pytest.raises(DataError, match="'raw' is bytes, which JSON has no word for"):
+        run.predict([{**row, "raw": b"xy"}], keep=["raw"])

@@ -29,8 +29,8 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input with a share `p` of its elements set to 0 and the others divided by 1 - p; any shape."""
-        if not self.training or self.p in (0.0, 1.0):
-            return super().forward(input)
+        if not self.training or not self.p:
+            return input
         return input * kept(input.shape, self.p, input.dtype)
 
 
@@ -40,6 +40,8 @@ def kept(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
     count = math.prod(shape)
     bits = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16))[:count].view(shape)
     dropped = round(p * _RANGE)
+    if dropped == _RANGE:
+        return torch.zeros(shape, dtype=dtype)
     return (bits >= dropped - _RANGE // 2).to(dtype).mul_(_RANGE / (_RANGE - dropped))
 
 
@@ -79,29 +81,39 @@ def attention(
     if attention_mask is None:
         attention_mask = torch.zeros(1)
     elif attention_mask.dtype == torch.bool:
-        attention_mask = torch.where(attention_mask, 0.0, torch.finfo(torch.float32).min)
+        attention_mask = torch.where(attention_mask, 0.0, -math.inf)
+    lowest = torch.finfo(torch.float32).min  # and no less: a row without any key would be no number
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.add(attention_mask.float(), torch.matmul(query, key.transpose(2, 3)), alpha=scale)
+    scores = torch.add(attention_mask.float().clamp(min=lowest), torch.matmul(query, key.transpose(2, 3)), alpha=scale)
     chances = torch.softmax(scores, dim=-1).to(value.dtype)
     if dropout:
         chances = chances * kept(chances.shape, dropout, chances.dtype)
     return torch.matmul(chances, value).transpose(1, 2).contiguous(), None
 
 
-def install(model: PreTrainedModel, which: str, device: torch.device) -> None:
+def install(model: PreTrainedModel, which: str, device: torch.device) -> str:
     """Make a model compute with these kernels, if they are asked for and it is on a CPU; its weights stay as they are.
 
     Args:
         model: changed in place: its attention where it goes through transformers' interface, and every nn.Dropout.
         which: `train.kernels` of a recipe.
         device: where it is going to compute.
+
+    Returns:
+        What was asked for and is not done, in words; else nothing.
     """
-    if which != "fast" or device.type != "cpu":
-        return
+    if which != "fast":
+        return ""
+    if device.type != "cpu":
+        return f"train.kernels: fast is for a CPU, and changes nothing on {device.type}"
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    if model.config._attn_implementation == "sdpa":  # an architecture with an attention of its own keeps that
+    if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
             model.set_submodule(name, Dropout(module.p).train(module.training))
+    own = model.config._attn_implementation != ATTENTION
+    return (
+        f"train.kernels: fast changes dropout alone: {type(model).__name__} has an attention of its own" if own else ""
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from datetime import timedelta
 from typing import Any
@@ -15,6 +14,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.machine import faults_told
 
 WAIT = "HFPIPE_WAIT_MINUTES"
+_WEEK = 7 * 24 * 60
 _MINUTES = 30.0  # gloo's own limit; NCCL's is 10, and while one process tokenizes the others wait
 
 
@@ -53,13 +53,13 @@ def longest_wait() -> timedelta:
     """How long a process waits for another one: half an hour, or `HFPIPE_WAIT_MINUTES`.
 
     Raises:
-        RecipeError: that is no number above 0.
+        RecipeError: that is no number above 0, or more than a week.
     """
     said = os.environ.get(WAIT, str(_MINUTES))
     try:
         minutes = float(said)
     except ValueError:
         minutes = 0.0
-    if not 0 < minutes < math.inf:
-        raise RecipeError(f"{said!r}", where=WAIT, allowed="a number of minutes above 0")
+    if not 0 < minutes <= _WEEK:
+        raise RecipeError(f"{said!r}", where=WAIT, allowed=f"a number of minutes above 0, at most {_WEEK:,} (a week)")
     return timedelta(minutes=minutes)

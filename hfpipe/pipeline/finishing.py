@@ -127,14 +127,15 @@ def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def reload_best(model: Any, folder: Path) -> Any:
-    """The model with the weights of the best checkpoint; raises ModelError where that is gone or damaged."""
-    if folder.is_dir() and (what := damage(folder)) is not None:
-        raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
-    try:
-        return type(model).from_pretrained(folder)
-    except OSError as error:
+def reload_best(model: Any, folder: Path) -> None:
+    """Put the weights of the best checkpoint into the model; raises ModelError where that is gone or damaged."""
+    from hfpipe.resuming import load_weights
+
+    if not folder.is_dir():
         raise ModelError(
             f"the best checkpoint is gone from {folder}",
             fix="The last weights are not passed off as the best; train again.",
-        ) from error
+        )
+    if (what := damage(folder)) is not None:
+        raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
+    load_weights(model, folder)

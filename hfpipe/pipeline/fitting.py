@@ -58,17 +58,24 @@ def try_memory(job: Any) -> None:
 
 
 def widest(job: Any) -> list[int]:
-    """The encoded training rows that would be the largest micro-batch of all: the longest ones together."""
+    """The encoded training rows that could be the largest micro-batch of all, in tokens with padding."""
     import numpy as np
 
     from hfpipe.parts.tasks import lengths
 
-    spec, found = job.recipe.train, lengths(job.train_data)
-    size = spec.batch_size
-    if spec.batching.by == "tokens":
-        tokens = spec.batching.tokens or size * float(found.mean())
-        size = max(1, int(tokens / found.max()))
-    rows: list[int] = np.argsort(-found, kind="stable")[:size].tolist()
+    found, order = lengths(job.train_data), job.loader.order
+    by_length = np.argsort(-found, kind="stable")
+    if order.tokens is None:
+        rows: list[int] = by_length[: job.recipe.train.batch_size].tolist()
+        return rows
+
+    def inputs(longest: int) -> int:  # of a micro-batch, as EpochBatches shares out an update
+        each = -(-max(1, order.tokens // longest) // job.loader.batches.accumulate)
+        return int(-(-each // job.loader.batches.processes))
+
+    lengths_found = np.unique(found) if order.bucket else found.max(keepdims=True)
+    longest = max(map(int, lengths_found), key=lambda length: length * inputs(length))
+    rows = by_length[found[by_length] <= longest][: inputs(longest)].tolist()
     return rows
 
 

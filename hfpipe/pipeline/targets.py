@@ -71,7 +71,7 @@ def require_effect(overrides: Sequence[str]) -> None:
     """
     for change in overrides:
         path = change.partition("=")[0].strip()
-        if path.partition(".")[0] in _OF_A_TRAINING and path not in ("train", "train.precision"):
+        if path.partition(".")[0] in _OF_A_TRAINING and path not in ("train", "train.precision", "train.kernels"):
             instead = (
                 "evaluate.batch_size is the one that is read here." if path == "train.batch_size" else "Leave it out."
             )

@@ -151,7 +151,7 @@ def train_once(
         emit(final)
     best, at = from_main(str(recorder.best_folder or ""), final and final["step"])
     if best:
-        job.model = reload_best(job.model, Path(best))
+        reload_best(job.model, Path(best))
     job.model.to(job.device)
     predicted: dict[str, Any] = {
         split: predict_split(job, job.others[split][0]) for split in job.others
@@ -237,13 +237,15 @@ def _memory_told(job: Any) -> Iterator[None]:
             raise
         if job.trace.measures:
             raise MachineError(
-                f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs",
+                f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs of mean length",
                 fix="Lower evaluate.batch_size, which changes no figure, or shorten model.max_length.",
             ) from error
         rows, *rest = job.trace.shape or (job.recipe.train.batch_size,)
         length = f" of up to {rest[-1]} tokens" if rest else ""
+        by_tokens = job.recipe.train.batching.tokens is not None
+        fix = error.fix.replace("train.batch_size", "train.batching.tokens") if by_tokens else error.fix
         raise MachineError(
-            f"out of memory in step {job.trace.step}, in a micro-batch of {rows} inputs{length}", fix=error.fix
+            f"out of memory in step {job.trace.step}, in a micro-batch of {rows} inputs{length}", fix=fix
         ) from error
 
 

@@ -370,7 +370,8 @@ class Batching(Section):
     """`examples`: `batch_size` of them in a micro-batch; `tokens`: as many as fit into a number of tokens, padding
     included, so that batches of short texts have more of them."""
     tokens: Count | None = None
-    """Tokens in a micro-batch, on each process; null takes `batch_size` times the mean length of the training rows."""
+    """Tokens of an update for each of its micro-batches on each process; its rows are shared out among those evenly. null
+    takes `batch_size` times the mean length of the training rows."""
     bucket: bool = False
     """Put rows of similar length together, which leaves little padding: 50 updates of shuffled rows are sorted at a time
     (by tokens all rows), and the updates shuffled again."""

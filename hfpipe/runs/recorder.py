@@ -130,9 +130,9 @@ class Recorder:
     def told_early(self) -> str:
         """Why the run stopped early, in words."""
         spec, step = self.recipe.evaluate, self.last_step["step"] if self.last_step else 0
-        better = f"no {spec.best} better by more than {spec.min_improvement:g}" if spec.min_improvement else ""
+        more = f"no {spec.best} better by more than {spec.min_improvement:g}"
         times = f"{self.unimproved:,} evaluation{'' if self.unimproved == 1 else 's'}"
-        return f"stopped after step {step:,}: {better or f'no better {spec.best}'} in {times}"
+        return f"stopped after step {step:,}: {more if spec.min_improvement else f'no better {spec.best}'} in {times}"
 
     @property
     def best_folder(self) -> Path | None:
@@ -187,7 +187,10 @@ class Recorder:
         value = record["metrics"].get(name)
         if value is None or not math.isfinite(value):
             return -math.inf  # a figure that is no number is never the best
-        return math.inf if self.best is None else float(self.sign * (value - self.best["metrics"][name]))
+        before = (
+            self.best["metrics"].get(name) if self.best else None
+        )  # none, where another figure was followed till now
+        return math.inf if before is None or not math.isfinite(before) else float(self.sign * (value - before))
 
     def _is_last(self, record: dict[str, Any]) -> bool:
         return bool(record["step"] == self.num_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ def train(tmp_path: Path) -> Callable[..., Recorder]:
         return recorder
 
     return run_through
+
+
+def test_another_figure_is_followed_from_here_on(train: Callable[..., Recorder]) -> None:
+    """Where the best so far lacks the figure that is followed now, or had no number for it, the next number is the best."""
+    for before in ({"other": 0.9}, {"score": None}):
+        recorder = train({2: 0.5}, steps=2)
+        recorder.best = {"step": 1, "metrics": before}
+        recorder({"type": "step", "step": 3, "loss": 1.0})
+        recorder({"type": "evaluation", "step": 3, "metrics": {"score": 0.1}, "seconds": 0.0})
+        assert recorder.best["step"] == 3
+        shutil.rmtree(recorder.run.path)
 
 
 def kept(recorder: Recorder) -> list[int]:

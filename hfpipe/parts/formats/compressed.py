@@ -18,6 +18,8 @@ import pyarrow as pa
 from hfpipe.errors import DataError, RefusedError
 
 RATIO = 100  # csv and JSON lines shrink to a tenth, logs that repeat themselves to a fiftieth; a bomb to a thousandth
+_BZIP2_BLOCK = slice(4, 10)
+_BZIP2_BLOCKS = (bytes.fromhex("314159265359"), bytes.fromhex("177245385090"))  # a first block, and the end of no data
 FLOOR = 64 << 20  # bytes that a file of any size may unpack to
 
 
@@ -37,10 +39,49 @@ class Kind(NamedTuple):
     open: Callable[[str], Any]
 
 
+class _Streams(io.RawIOBase):
+    """Compressed streams one after the other; Python's own readers take a damaged one behind the first for no data at all."""
+
+    def __init__(self, make: Callable[[], Any], path: str) -> None:
+        self._make, self._stream = make, make()
+        self._source, self._held = open(path, "rb"), b""  # noqa: SIM115 - closed by `close`
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._stream.eof:
+                # Nothing but zeros, with which xz may fill up, stands between streams or behind the last.
+                self._held = (self._stream.unused_data or self._held).lstrip(b"\0") or self._source.read(1 << 16)
+                if not self._held:
+                    return 0
+                if not self._held.strip(b"\0"):
+                    continue
+                self._stream, self._held = self._make(), self._held.lstrip(b"\0")
+            elif self._stream.needs_input and not self._held:
+                self._held = self._source.read(1 << 16)
+                if not self._held:
+                    raise EOFError("the end of the data is missing")
+            found = self._stream.decompress(self._held, max_length=len(buffer))
+            self._held = b""
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+def _streams(make: Callable[[], Any], path: str) -> io.BufferedReader:
+    return io.BufferedReader(_Streams(make, path), buffer_size=1 << 16)
+
+
 KINDS = (
     Kind("gzip", ".gz", b"\x1f\x8b", gzip.open),
-    Kind("bzip2", ".bz2", b"BZh", bz2.open),
-    Kind("xz", ".xz", b"\xfd7zXZ\x00", lzma.open),
+    Kind("bzip2", ".bz2", b"BZh", partial(_streams, bz2.BZ2Decompressor)),
+    Kind("xz", ".xz", b"\xfd7zXZ\x00", partial(_streams, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ))),
     Kind("Zstandard", ".zst", b"\x28\xb5\x2f\xfd", partial(pa.CompressedInputStream, compression="zstd")),
     Kind("LZ4", ".lz4", b"\x04\x22\x4d\x18", partial(pa.CompressedInputStream, compression="lz4")),
 )
@@ -57,8 +98,11 @@ def bare(name: str) -> str:
 def kind_of(path: str) -> Kind | None:
     """How a file is compressed, by its first bytes; None for one that is not."""
     with open(path, "rb") as file:
-        begins = file.read(max(len(kind.begins) for kind in KINDS))
-    return next((kind for kind in KINDS if begins.startswith(kind.begins)), None)
+        begins = file.read(_BZIP2_BLOCK.stop)
+    kind = next((kind for kind in KINDS if begins.startswith(kind.begins)), None)
+    if kind is not None and kind.name == "bzip2" and begins[_BZIP2_BLOCK] not in _BZIP2_BLOCKS:
+        return None  # a text of somebody called BZhang, say
+    return kind
 
 
 def opened(path: str, into: Path | None = None) -> io.BufferedReader:

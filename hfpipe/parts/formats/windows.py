@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import io
 import json
 import sys
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -211,15 +214,37 @@ def _window(
 ) -> Window:
     """Checked rows in Arrow; what is passed on may be null."""
     values = {name: held[name] for name in names}
-    kept = json.loads(json.dumps(finite({name: held[name] for name in keep}), default=str))  # a date becomes its text
-    for name, column in kept.items():
-        files.as_arrow(column, name, place, places)
+    kept = {name: _as_json(name, held[name], places, place) for name in keep}
     for name, column in values.items():
         if None in column:
             row = next(row for row, value in enumerate(column) if value is None)
             raise DataError(f"{name!r} is empty (null)", where=place(places[row]), fix="Fill or drop the row.")
     arrays = [files.as_arrow(column, name, place, places) for name, column in values.items()]
     return Window(first, pa.table(arrays, names=list(values)), values, places, place, kept)
+
+
+def _as_json(name: str, column: Sequence[Any], places: Sequence[int], place: Places) -> list[Any]:
+    """A column as JSON has it: dates, times and decimals as their text, what is no number as null."""
+    for row, value in enumerate(column):
+        try:
+            json.dumps(value, default=_told)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{name!r} is {type(value).__name__}, which JSON has no word for",
+                where=place(places[row]),
+                fix="Leave it out of --keep.",
+            ) from None
+    kept: list[Any] = json.loads(json.dumps(finite(list(column)), default=_told))
+    files.as_arrow(kept, name, place, places)
+    return kept
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return finite(value.tolist())
+    if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
+        return str(value)
+    raise TypeError
 
 
 def _of_line(title: str) -> Places:
