@@ -90,7 +90,6 @@ def train(job: Job, emit: Emit) -> None:
             break
 
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    accelerator.free_memory()
 
 
 def windows(loader: Any, accumulate: int) -> Iterator[list[Any]]:

@@ -70,7 +70,8 @@ def widest(job: Any) -> list[int]:
         return rows
 
     def inputs(longest: int) -> int:  # of a micro-batch, as EpochBatches shares out an update
-        each = -(-max(1, order.tokens // longest) // job.loader.batches.accumulate)
+        update = min(max(1, order.tokens // longest), int((found <= longest).sum()))
+        each = -(-update // job.loader.batches.accumulate)
         return int(-(-each // job.loader.batches.processes))
 
     lengths_found = np.unique(found) if order.bucket else found.max(keepdims=True)

@@ -297,7 +297,7 @@ def test_an_error_of_an_override_names_the_override(override: str, told: str) ->
     [
         ("evaluation_strategy: epoch", "evaluate.every"),
         ("warmup_ratio: 0.1", "schedule.warmup"),
-        ("train: {group_by_length: true}", "orders the examples by seed"),
+        ("train: {group_by_length: true}", "train.batching.bucket"),
         ("model_name_or_path: x", "model.checkpoint"),
         ("train: {num_train_epochs: 3}", "train.epochs"),
         ("trainer: {no_cuda: true}", "trainer.use_cpu"),
