@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import hashlib
 import json
 import math
 import os
@@ -20,6 +19,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stopped import Killed, digest
+from stopped import records as recorded
 
 import hfpipe
 from hfpipe.display import Silent
@@ -39,10 +40,6 @@ from hfpipe.runs.lock import locked
 
 ENGINES = ("trainer", "loop")
 OFTEN = ["checkpoints.every_steps=2", "checkpoints.every=never", "evaluate.every=never"]  # 12 steps, 6 an epoch
-
-
-class Killed(BaseException):
-    """Stands for a process that dies."""
 
 
 class At(Silent):
@@ -104,9 +101,7 @@ def told(kind: type[HfpipeError], code: int, call: Callable[[], object]) -> str:
 def ending(run: hfpipe.Run) -> tuple[str, list[dict[str, Any]]]:
     """What a run ended with: a hash of its weights, and its records without timings and resumptions."""
     assert run.status == "finished"
-    weights = hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
-    kept = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
-    return weights, [one for one in kept if "resumed" not in one]
+    return digest(run), recorded(run)
 
 
 def steps_of(run: hfpipe.Run) -> list[int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import Killed
 
 ROOT = Path(__file__).parent.parent
 ENGINES = ("trainer", "loop")
@@ -26,10 +27,6 @@ ENGINES = ("trainer", "loop")
 STOP = 6
 COMMON = ["checkpoints.every=never", "checkpoints.keep_best=false", "optimizer={name: sgd, lr: 0.05, momentum: 0.9}"]
 ROWS = 8  # of an update, over all processes
-
-
-class Killed(BaseException):
-    """Stands for a process that dies."""
 
 
 def begin(folder: Path) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import Dying, Killed, digest, records
 
 import hfpipe
-from hfpipe.display import Silent
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.parts.batches import Examples
 from hfpipe.parts.buckets import shuffled
@@ -33,22 +32,6 @@ CHANGES = {
     "tokens": (["train.batching={by: tokens, tokens: 60, bucket: true}"], None),
     "accumulated-tokens": (["train.batching={by: tokens, tokens: 40}", "train.accumulate=2"], None),
 }
-
-
-class Killed(BaseException):
-    """Stands for a process that dies."""
-
-
-class Dying(Silent):
-    """Dies when a step is recorded."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Die in the middle of what follows from the step."""
-        if record["type"] == "step" and record["step"] == self.step:
-            raise Killed
 
 
 @pytest.fixture(autouse=True)
@@ -97,17 +80,6 @@ Stopped = Callable[..., hfpipe.Run]
 def stopped(template: hfpipe.Run, tmp_path: Path) -> Stopped:
     """Makes copies of that run."""
     return lambda name="one": hfpipe.Run(Path(shutil.copytree(template.path, tmp_path / "runs" / name)))
-
-
-def digest(run: hfpipe.Run) -> str:
-    """SHA-256 of the weights that a run ended with."""
-    return hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def records(run: hfpipe.Run) -> list[dict[str, Any]]:
-    """What a run recorded, without timings and without what is said of resumptions."""
-    kept = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
-    return [one for one in kept if "resumed" not in one]
 
 
 def items(run: hfpipe.Run) -> list[int]:

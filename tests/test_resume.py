@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import Dying, Killed, digest, records
 
 import hfpipe
 from hfpipe.display import Silent
@@ -44,22 +44,6 @@ SETTINGS: dict[str, tuple[list[str], int]] = {
 }
 
 
-class Killed(BaseException):
-    """Stands for a process that dies."""
-
-
-class Dying(Silent):
-    """Dies when a step is recorded."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Die in the middle of what follows from the step."""
-        if record["type"] == "step" and record["step"] == self.step:
-            raise Killed
-
-
 class Listening(Silent):
     """Keeps what is said."""
 
@@ -93,17 +77,6 @@ def start(recipe_fields: dict[str, Any], tmp_path: Path) -> Start:
         return hfpipe.Run(options["runs_dir"] / name)
 
     return finetune
-
-
-def digest(run: hfpipe.Run) -> str:
-    """SHA-256 of the weights that a run ended with."""
-    return hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def records(run: hfpipe.Run) -> list[dict[str, Any]]:
-    """What a run recorded, without timings and without what is said of resumptions."""
-    kept = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
-    return [one for one in kept if "resumed" not in one]
 
 
 def assert_same(resumed: hfpipe.Run, whole: hfpipe.Run) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import DiesWhen, Killed, digest, records
 
 import hfpipe
-from hfpipe.display import Silent
 from hfpipe.engines import loop
 from hfpipe.errors import RecipeError
 from hfpipe.runs import checkpoints
@@ -18,22 +18,6 @@ from hfpipe.runs import checkpoints
 ENGINES = ("trainer", "loop")
 # 6 steps an epoch; the loss is best after step 8, and not better after 12 and 16, in the middle of the third epoch.
 EARLY = ["optimizer.lr=0.03", "train.epochs=6", "evaluate.every=4", "evaluate.best=loss", "evaluate.patience=2"]
-
-
-class Killed(BaseException):
-    """Stands for a process that dies."""
-
-
-class DiesWhen(Silent):
-    """Dies when a record is one that is waited for."""
-
-    def __init__(self, found: Callable[[Mapping[str, Any]], bool]) -> None:
-        self.found = found
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Die in the middle of what follows from it."""
-        if self.found(record):
-            raise Killed
 
 
 @pytest.fixture(autouse=True)
@@ -54,17 +38,6 @@ def start(recipe_fields: dict[str, Any], tmp_path: Path) -> Start:
         return hfpipe.finetune(recipe_fields, overrides=[*EARLY, *overrides], name=name, **options)
 
     return finetune
-
-
-def digest(run: hfpipe.Run) -> str:
-    """SHA-256 of the weights that a run ended with."""
-    return hashlib.sha256((run.path / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def records(run: hfpipe.Run, *kinds: str) -> list[dict[str, Any]]:
-    """What a run recorded, without timings."""
-    found = [{key: value for key, value in one.items() if key != "seconds"} for one in run.records]
-    return [one for one in found if not kinds or one["type"] in kinds]
 
 
 def last_step(run: hfpipe.Run) -> int:
