@@ -1,6 +1,6 @@
 """Training and evaluating MRPC with hfpipe, with transformers' run_glue defaults, and with the best-configured Trainer.
 
-    python scripts/bench_speed.py [--rounds N] [--rows N] [--threads N] [--levers] [--profile] [--json FILE]
+    python scripts/bench_speed.py [--rounds N] [--rows N] [--threads N] [--levers | --compile | --profile] [--json FILE]
 
 Every round trains one epoch over the same rows and evaluates the validation split in each way, in turn, in one process; what
 is compared is the time of the call that trains, and of the call that evaluates. Printed are the medians of examples per
@@ -8,8 +8,9 @@ second and of the ratios within a round, and the share of the bf16 matmul peak m
 or 2 (evaluating) operations for each weight of the encoder and each token that is no padding.
 
 With `--levers` the ways are what hfpipe does for speed, one by one, and what is compared with is hfpipe without any of it.
-A compiled model is trained twice, and the second time is the one that counts; what the first took longer is printed too.
-`--profile` prints instead where the time of hfpipe's fastest way goes, by kind of operation.
+`--compile` compares a compiled model with one that is not, by the second half of the steps and a second evaluation; what
+was spent before them is printed too.
+`--profile` prints instead where the time goes, by kind of operation, with torch's kernels and with hfpipe's own.
 
 It needs MRPC and all-MiniLM-L6-v2 in the Hugging Face cache.
 """
@@ -17,6 +18,7 @@ It needs MRPC and all-MiniLM-L6-v2 in the Hugging Face cache.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -58,7 +60,6 @@ LEVERS: dict[str, Way | None] = {
     "batching.bucket": (loop.train, ("train.precision=fp32", "train.batching.bucket=true")),
     "kernels: fast": (loop.train, ("train.precision=fp32", "train.kernels=fast")),
     "bf16, bucket": (loop.train, ("train.precision=bf16", "train.batching.bucket=true")),
-    "bf16, bucket, compile": (loop.train, ("train.precision=bf16", "train.batching.bucket=true", "train.compile=true")),
     "bf16, bucket, fast": (loop.train, ("train.precision=bf16", *FASTEST)),
     "bf16, by tokens, fast": (
         loop.train,
@@ -66,17 +67,28 @@ LEVERS: dict[str, Way | None] = {
     ),
 }
 BITS = "bits"
+COMPILED: dict[str, Way | None] = {
+    "bf16, bucket": (loop.train, ("train.precision=bf16", "train.batching.bucket=true")),
+    "bf16, bucket, compile": (loop.train, ("train.precision=bf16", "train.batching.bucket=true", "train.compile=true")),
+}
 KINDS = {
     "matrix products of the layers": ("aten::mm", "aten::addmm"),
     "attention: products": ("aten::bmm", "aten::baddbmm"),
-    "attention: softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
+    "attention: softmax": (
+        "aten::_softmax",
+        "aten::_softmax_backward_data",
+        "aten::all",
+        "aten::where",
+        "aten::isneginf",
+    ),
+    "attention: fused": ("aten::_scaled_dot_product_flash_attention_for_cpu",),
     "casts and copies": ("aten::copy_",),
     "zeros, of the gradient of the embeddings": ("aten::fill_", "aten::zero_"),
     "optimizer and clipping": ("aten::_fused_adamw_", "aten::linalg_vector_norm"),
     "gelu": ("aten::gelu", "aten::gelu_backward"),
     "layer norm": ("aten::native_layer_norm", "aten::native_layer_norm_backward"),
-    "dropout: random bits": (BITS,),
-    "dropout: masks": ("aten::ge",),
+    "dropout: random numbers": (BITS, "aten::bernoulli_"),
+    "dropout: masks": ("aten::ge", "aten::div_"),
     "sums and products": ("aten::mul", "aten::mul_", "aten::add", "aten::add_", "aten::sum"),
     "batches": ("enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__",),
 }
@@ -119,17 +131,20 @@ def stock(job: Job, folder: str, *, best: bool) -> transformers.Trainer:
     return bare_trainer(job, arguments, train_dataset=train, eval_dataset=test, data_collator=collate)
 
 
-def seconds_of(name: str, way: Way | None, rows: int) -> tuple[float, float, float, Job]:
-    """Seconds of training and of evaluating, what compiling took before, and the job."""
+def seconds_of(name: str, way: Way | None, rows: int, *, warm: bool) -> tuple[float, float, float, Job]:
+    """Seconds of training and of evaluating, and the job; warm: by the second half of the steps, and what was before them."""
     if way is not None:
         engine, overrides = way
         job = job_of(rows, *overrides)
-        before = 0.0
-        if job.recipe.train.compile:
-            before = seconds(lambda: engine(job, ignore)) + evaluated(job)
-        trained = seconds(lambda: engine(job, ignore))
+        if not warm:
+            return seconds(lambda: engine(job, ignore)), evaluated(job), 0.0, job
+        stamps: list[float] = []
+        whole = seconds(lambda: engine(job, lambda record: stamps.append(time.perf_counter())))
+        first, middle, last = 0, len(stamps) // 2, len(stamps) - 1
+        trained = (stamps[last] - stamps[middle]) * (last - first) / (last - middle)
+        begun = evaluated(job)
         measured = evaluated(job)
-        return trained, measured, max(0.0, before - trained - measured), job
+        return trained, measured, max(0.0, whole - trained) + max(0.0, begun - measured), job
     job = job_of(rows)
     with tempfile.TemporaryDirectory() as folder:
         bare = stock(job, folder, best=name == "best stock Trainer")
@@ -161,8 +176,7 @@ def evaluated(job: Job) -> float:
 
 
 def profile(rows: int) -> None:
-    """Print where the time of the fastest way goes."""
-    job = job_of(rows, *FASTEST)
+    """Print where the time goes, with torch's kernels and with hfpipe's own."""
     drawn = np.random.SFC64.random_raw
 
     class Told(np.random.SFC64):
@@ -173,18 +187,25 @@ def profile(rows: int) -> None:
                 return drawn(self, *args)
 
     kernels.np = SimpleNamespace(random=SimpleNamespace(SFC64=Told), int16=np.int16)
-    for what, call in (("training", lambda: loop.train(job, ignore)), ("evaluating", lambda: evaluated(job))):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-            took = seconds(call)
-        spent = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
-        print(f"\n| {what}: {len(job.train_data) if what == 'training' else len(job.evaluation_data)} rows | share of "
-              f"{took:.1f} s |\n| --- | --- |")  # fmt: skip
-        rest = took
-        for kind, names in KINDS.items():
-            part = sum(spent.get(name, 0.0) for name in names)
-            rest -= part
-            print(f"| {kind} | {part / took:.1%} |")
-        print(f"| everything else | {max(rest, 0.0) / took:.1%} |")
+    heads, columns = [], []
+    for kind in ("torch", "fast"):
+        settings = ("train.batching.bucket=true", f"train.kernels={kind}")
+        loop.train(job_of(64, *settings), ignore)  # what happens once
+        job = job_of(rows, *settings)
+        for what, call in (
+            ("training", functools.partial(loop.train, job, ignore)),
+            ("evaluating", functools.partial(evaluated, job)),
+        ):
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+                took = seconds(call)
+            spent = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
+            parts = [sum(spent.get(name, 0.0) for name in names) for names in KINDS.values()]
+            heads.append(f"{what}, {kind} kernels: share of {took:.1f} s")
+            columns.append([f"{part / took:.1%}" for part in (*parts, max(0.0, took - sum(parts)))])
+    print(f"{rows} rows trained on, {len(job.evaluation_data)} evaluated; batch {BATCH}, bf16, bucket\n")
+    print(f"| | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}")
+    for name, cells in zip((*KINDS, "everything else"), zip(*columns, strict=True), strict=True):
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def peak() -> float:
@@ -211,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--levers", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -220,7 +242,7 @@ def main() -> None:
         if options.profile:
             profile(options.rows)
         else:
-            compare(LEVERS if options.levers else PEERS, options)
+            compare(COMPILED if options.compile else LEVERS if options.levers else PEERS, options)
     versions_told = ", ".join(f"{name} {version}" for name, version in versions().items())
     print(f"\n{machine()['processor']}, {machine()['cores']} cores, {options.threads} threads; {versions_told}")
 
@@ -228,7 +250,7 @@ def main() -> None:
 def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
     """Measure all ways in every round, and print the table."""
     names = list(ways)
-    others = names[:1] if options.levers else names[:2]
+    others = names[:2] if ways is PEERS else names[:1]
     found: dict[str, dict[str, list[float]]] = {
         name: {"train": [], "evaluate": [], "train share": [], "evaluate share": [], "before": []} for name in names
     }
@@ -236,7 +258,7 @@ def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
     for round_ in range(options.rounds):
         peaks.append(peak())
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # no one is always first
-            trained, measured, before, job = seconds_of(name, ways[name], options.rows)
+            trained, measured, before, job = seconds_of(name, ways[name], options.rows, warm=options.compile)
             operations = encoder_weights(job.model)
             tokens, test = int(lengths(job.train_data).sum()), int(lengths(job.evaluation_data).sum())
             found[name]["train"].append(len(job.train_data) / trained)
@@ -261,7 +283,7 @@ def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
     for name in names:
         if any(found[name]["before"]):
-            print(f"\n{name}: compiling took {median(found[name]['before']):.0f} s before")
+            print(f"\n{name}: {median(found[name]['before']):.0f} s before")
     if options.json:
         content = {"machine": machine(), "versions": versions(), "peaks": peaks, "results": found}
         options.json.write_text(json.dumps(content, indent=1))

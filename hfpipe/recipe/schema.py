@@ -412,8 +412,8 @@ class Train(Section):
     """fast: on a CPU, attention of up to 512 tokens and dropout are computed by hfpipe, the same functions with other
     rounding and other random masks; on a GPU nothing is changed."""
     compile: bool = False
-    """Compile the model with torch.compile, once for all lengths, before the first step. It takes a minute or more, and
-    needs a C++ compiler on a CPU; `scripts/bench_speed.py` says whether it pays."""
+    """Compile the model with torch.compile, once for all lengths, before the first step. It takes up to some minutes, and
+    needs a C++ compiler on a CPU; `scripts/bench_speed.py --compile` says whether it pays."""
     fit_memory: bool = False
     """Out of memory: halve `batch_size` (or `batching.tokens`), raise `accumulate` as much, and go on from the newest
     checkpoint, or from the beginning. The update is the same; the run says so. Several processes try the largest
