@@ -299,8 +299,10 @@ def prepare(
     train_data = encoded[splits.train]
     loader: TrainLoader | StreamLoader
     shift, cuts = 0, tuple(cuts) or (cut_of(recipe, state.num_processes),)
-    padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
-    collate = collate or task.collator(tokenizer, padded_to)
+    padded_to = None
+    if collate is None:
+        padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
+        collate = task.collator(tokenizer, padded_to)
     if isinstance(rows.source, RawStream):
         loader = StreamLoader(
             rows.source.stream(splits.train, recipe.where("dataset.splits.train")),

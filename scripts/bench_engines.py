@@ -83,6 +83,14 @@ def timed(recipe_name: str, steps: int, how: str) -> float:
     return steps * job.recipe.train.batch_size * job.recipe.train.accumulate / seconds
 
 
+def finish(results: Any, path: Path | None) -> None:
+    """Print what was measured on, and write the results down if they are wanted."""
+    found = ", ".join(f"{name} {version}" for name, version in versions().items())
+    print(f"\n{machine()['processor']}, {machine()['cores']} cores; {found}")
+    if path:
+        path.write_text(json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -113,14 +121,7 @@ def main() -> None:
                 rate, ratio = statistics.median(rates[how]), statistics.median(ratios)
                 print(f"{how:<16} {rate:>10.1f} {ratio:>13.3f}  ({min(ratios):.3f} to {max(ratios):.3f})")
                 results[recipe][how] = {"examples_per_second": rate, "ratio": ratio, "ratios": ratios}
-    print(
-        f"\n{machine()['processor']}, {machine()['cores']} cores; "
-        + ", ".join(f"{k} {v}" for k, v in versions().items())
-    )
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=1)
-        )
+    finish(results, options.json)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import tempfile
@@ -30,7 +29,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from bench_engines import bare_trainer
+from bench_engines import bare_trainer, finish
 
 from hfpipe import chatter, resuming
 from hfpipe.engines import loop
@@ -39,7 +38,6 @@ from hfpipe.job import is_greater_better, prepare
 from hfpipe.recipe import load_recipe
 from hfpipe.runs.checkpoints import STATE_FILES, list_checkpoints
 from hfpipe.runs.recorder import Recorder
-from hfpipe.runs.snapshot import machine, versions
 from hfpipe.runs.store import Run
 from hfpipe.stops import Stops
 
@@ -176,14 +174,7 @@ def main() -> None:
                 f"\n{recipe}, a run of {run['seconds']:.0f} s with a save a minute: {run['steps']} steps, "
                 f"{run['seconds_saving']:.2f} s saving, {run['share']:.2%}"
             )
-    print(
-        f"\n{machine()['processor']}, {machine()['cores']} cores; "
-        + ", ".join(f"{k} {v}" for k, v in versions().items())
-    )
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine(), "versions": versions(), "results": results}, indent=1)
-        )
+    finish(results, options.json)
 
 
 if __name__ == "__main__":

@@ -19,21 +19,19 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import numpy as np
 import torch
 import transformers
-from bench_engines import bare_trainer
+from bench_engines import bare_trainer, finish
+from bench_gpu import matmul_peak
 
 from hfpipe import chatter
 from hfpipe.engines import loop, trainer
@@ -42,7 +40,6 @@ from hfpipe.job import Job, prepare
 from hfpipe.parts import kernels
 from hfpipe.parts.tasks import lengths
 from hfpipe.recipe import load_recipe
-from hfpipe.runs.snapshot import machine, versions
 
 BATCH = 32
 FASTEST = ("train.batching.bucket=true", "train.kernels=fast")
@@ -175,18 +172,15 @@ def evaluated(job: Job) -> float:
     ).seconds
 
 
-def profile(rows: int) -> None:
+def profile(rows: int) -> dict[str, list[str]]:
     """Print where the time goes, with torch's kernels and with hfpipe's own."""
-    drawn = np.random.SFC64.random_raw
+    drawn = kernels.kept
 
-    class Told(np.random.SFC64):
-        """Random bits that the profiler sees."""
+    def seen(*given: Any) -> torch.Tensor:  # by the profiler, which knows nothing of numpy
+        with torch.profiler.record_function(BITS):
+            return drawn(*given)
 
-        def random_raw(self, *args: Any) -> Any:
-            with torch.profiler.record_function(BITS):
-                return drawn(self, *args)
-
-    kernels.np = SimpleNamespace(random=SimpleNamespace(SFC64=Told), int16=np.int16)
+    kernels.kept = seen
     heads, columns = [], []
     for kind in ("torch", "fast"):
         settings = ("train.batching.bucket=true", f"train.kernels={kind}")
@@ -206,18 +200,7 @@ def profile(rows: int) -> None:
     print(f"| | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}")
     for name, cells in zip((*KINDS, "everything else"), zip(*columns, strict=True), strict=True):
         print(f"| {name} | {' | '.join(cells)} |")
-
-
-def peak() -> float:
-    """Operations per second of a bf16 matmul, the best of ten."""
-    size = 2048
-    left, right = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
-    best = 0.0
-    for _ in range(10):
-        start = time.perf_counter()
-        left @ right
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
+    return dict(zip(heads, columns, strict=True))
 
 
 def encoder_weights(model: Any) -> int:
@@ -240,14 +223,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chatter.into(Path(folder) / "log.txt"):
         loop.train(job_of(64, *FASTEST), ignore)  # warm the caches
         if options.profile:
-            profile(options.rows)
+            results = profile(options.rows)
         else:
-            compare(COMPILED if options.compile else LEVERS if options.levers else PEERS, options)
-    versions_told = ", ".join(f"{name} {version}" for name, version in versions().items())
-    print(f"\n{machine()['processor']}, {machine()['cores']} cores, {options.threads} threads; {versions_told}")
+            results = compare(COMPILED if options.compile else LEVERS if options.levers else PEERS, options)
+    finish(results, options.json)
 
 
-def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
+def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> dict[str, Any]:
     """Measure all ways in every round, and print the table."""
     names = list(ways)
     others = names[:2] if ways is PEERS else names[:1]
@@ -256,7 +238,7 @@ def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
     }
     peaks = []
     for round_ in range(options.rounds):
-        peaks.append(peak())
+        peaks.append(matmul_peak(torch.device("cpu"), 2048))
         for name in names[round_ % len(names) :] + names[: round_ % len(names)]:  # no one is always first
             trained, measured, before, job = seconds_of(name, ways[name], options.rows, warm=options.compile)
             operations = encoder_weights(job.model)
@@ -284,9 +266,7 @@ def compare(ways: dict[str, Way | None], options: argparse.Namespace) -> None:
     for name in names:
         if any(found[name]["before"]):
             print(f"\n{name}: {median(found[name]['before']):.0f} s before")
-    if options.json:
-        content = {"machine": machine(), "versions": versions(), "peaks": peaks, "results": found}
-        options.json.write_text(json.dumps(content, indent=1))
+    return {"peaks": peaks, "ways": found}
 
 
 if __name__ == "__main__":

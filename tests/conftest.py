@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -133,18 +135,68 @@ def data_folder() -> Callable[[Path, Mapping[str, list[dict[str, Any]]]], None]:
     return write_data_folder
 
 
-@pytest.fixture
-def recipe_fields(pairs_folder: Path, tiny_checkpoint: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def tiny_fields(pairs_folder: Path, tiny_checkpoint: Path) -> Callable[..., dict[str, Any]]:
+    """The fields of a recipe on pairs, with the sections that are given."""
+
+    def fields(**sections: Any) -> dict[str, Any]:
+        return {
+            "name": "tiny",
+            "dataset": {"path": str(pairs_folder)},
+            "task": {"text": ["sentence1", "sentence2"]},
+            "model": {"checkpoint": str(tiny_checkpoint)},
+            "optimizer": {"lr": 1e-3},
+            **sections,
+        }
+
+    return fields
+
+
+@pytest.fixture(scope="session")
+def two_epochs(tiny_fields: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """The fields of a recipe that trains in a second: 6 steps an epoch, 2 epochs, the last batch ragged."""
-    return {
-        "name": "tiny",
-        "dataset": {"path": str(pairs_folder)},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "optimizer": {"lr": 1e-3},
-        "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
-        "evaluate": {"metrics": ["accuracy", "f1"], "best": "accuracy"},
-    }
+
+    def fields(best: str = "accuracy") -> dict[str, Any]:
+        train = {"epochs": 2, "batch_size": 8, "precision": "fp32"}
+        return tiny_fields(train=train, evaluate={"metrics": ["accuracy", "f1"], "best": best})
+
+    return fields
+
+
+@pytest.fixture
+def recipe_fields(two_epochs: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """The same, as nearly all tests take them."""
+    return two_epochs()
+
+
+@pytest.fixture(scope="module")
+def pairs_run(tiny_fields: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of one step, whose classes are called other and same."""
+    import hfpipe
+
+    fields = tiny_fields(train={"max_steps": 1, "precision": "fp32"}, evaluate={"every": "never"}, engine="loop")
+    return hfpipe.finetune(fields, runs_dir=tmp_path_factory.mktemp("runs"), name="pairs")
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's figures take longer than these runs, and say nothing of them."""
+    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """A script of scripts/ as a module."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent.parent / "scripts" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its dataclasses look their own module up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

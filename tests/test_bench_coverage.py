@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +15,9 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "bench_coverage.py"
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("bench_coverage", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("bench_coverage")
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "matthews_correlation", "pearson", "mse"])

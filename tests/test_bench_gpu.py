@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,15 +17,9 @@ SCRIPT = ROOT / "scripts" / "bench_gpu.py"
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("bench_gpu", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their own module up
-    spec.loader.exec_module(module)
-    return module
+    return script("bench_gpu")
 
 
 @pytest.mark.parametrize("lengths", ["mrpc", "512"])

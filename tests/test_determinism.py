@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,14 +20,9 @@ TOLERANCE = 1e-4  # relative: CPUs sum in different orders, and 16 steps make a 
 
 
 @pytest.fixture(scope="module")
-def golden() -> ModuleType:
+def golden(script: Callable[[str], ModuleType]) -> ModuleType:
     """scripts/golden.py as a module."""
-    spec = importlib.util.spec_from_file_location("golden", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("golden")
 
 
 @pytest.mark.skipif(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,12 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def table() -> ModuleType:
+def table(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("fault_table", ROOT / "scripts" / "fault_table.py")
-    module = sys.modules["fault_table"] = importlib.util.module_from_spec(spec)  # its dataclass asks for its module
-    spec.loader.exec_module(module)
-    return module
+    return script("fault_table")
 
 
 def test_every_fault_has_a_row_and_a_test(table: ModuleType) -> None:

@@ -64,10 +64,7 @@ def die() -> None:
     raise Killed
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report's figures take longer than these runs, and say nothing of them."""
-    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 Start = Callable[..., hfpipe.Run]
@@ -350,17 +347,9 @@ def test_fault_06_a_file_that_was_never_written(start: Start, monkeypatch: pytes
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, pairs_folder: Path, tiny_checkpoint: Path) -> tuple[Path, Any]:
+def template(tmp_path_factory: pytest.TempPathFactory, two_epochs: Callable[..., dict[str, Any]]) -> tuple[Path, Any]:
     """A run that died after step 5, with checkpoints of steps 2 and 4, and the ending of the run that did not."""
-    fields = {
-        "name": "tiny",
-        "dataset": {"path": str(pairs_folder)},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "optimizer": {"lr": 1e-3},
-        "train": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
-        "evaluate": {"metrics": ["accuracy", "f1"], "best": "accuracy"},
-    }
+    fields = two_epochs()
     options: dict[str, Any] = {"overrides": OFTEN, "engine": "loop", "runs_dir": tmp_path_factory.mktemp("template")}
     with pytest.raises(Killed):
         hfpipe.finetune(fields, name="one", display=At(5, die), **options)

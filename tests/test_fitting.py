@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,10 @@ def work(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory, pairs_folder: Path, tiny_checkpoint: Path) -> Path:
+def launched(tmp_path_factory: pytest.TempPathFactory, tiny_fields: Callable[..., dict[str, Any]]) -> Path:
     """The folder with the runs of two processes."""
     folder = tmp_path_factory.mktemp("fitting")
-    fields = {
-        "dataset": {"path": str(pairs_folder)},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "optimizer": {"lr": 1e-3},
-        "train": {"precision": "fp32", "max_steps": 4},
-        "evaluate": {"every": "never"},
-    }
+    fields = tiny_fields(train={"precision": "fp32", "max_steps": 4}, evaluate={"every": "never"})
     (folder / "fields.json").write_text(json.dumps(fields), encoding="utf-8")
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

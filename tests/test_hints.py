@@ -17,18 +17,10 @@ from hfpipe.recipe import load_recipe
 from hfpipe.runs.groups import Group
 
 
-@pytest.fixture(scope="module")
-def run(pairs_folder: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> hfpipe.Run:
-    """A run whose classes are called other and same."""
-    fields = {
-        "dataset": {"path": str(pairs_folder)},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "train": {"max_steps": 1, "precision": "fp32"},
-        "evaluate": {"every": "never"},
-        "engine": "loop",
-    }
-    return hfpipe.finetune(fields, runs_dir=tmp_path_factory.mktemp("runs"), name="pairs")
+@pytest.fixture
+def run(pairs_run: hfpipe.Run) -> hfpipe.Run:
+    """A run on pairs."""
+    return pairs_run
 
 
 def csv_recipe(tmp_path: Path, labels: list[str]) -> dict[str, Any]:

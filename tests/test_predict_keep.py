@@ -26,18 +26,10 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def run(pairs_folder: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> hfpipe.Run:
+@pytest.fixture
+def run(pairs_run: hfpipe.Run) -> hfpipe.Run:
     """A run on pairs."""
-    fields = {
-        "dataset": {"path": str(pairs_folder), "splits": {"train": "train", "evaluation": None}},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "train": {"max_steps": 1, "precision": "fp32"},
-        "evaluate": {"every": "never"},
-        "engine": "loop",
-    }
-    return hfpipe.finetune(fields, runs_dir=tmp_path_factory.mktemp("runs"), name="pairs")
+    return pairs_run
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:

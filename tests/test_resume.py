@@ -58,10 +58,7 @@ class Listening(Silent):
 Start = Callable[..., hfpipe.Run]
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report's figures take longer than these runs, and say nothing of them."""
-    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture

@@ -20,10 +20,7 @@ ENGINES = ("trainer", "loop")
 EARLY = ["optimizer.lr=0.03", "train.epochs=6", "evaluate.every=4", "evaluate.best=loss", "evaluate.patience=2"]
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report's figures take longer than these runs; one test here writes a report of its own."""
-    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 Start = Callable[..., hfpipe.Run]

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,16 +53,10 @@ def stop_at_step_2(records: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory, pairs_folder: Path, tiny_checkpoint: Path) -> Path:
+def launched(tmp_path_factory: pytest.TempPathFactory, tiny_fields: Callable[..., dict[str, Any]]) -> Path:
     """The folder with the runs of two processes."""
     folder = tmp_path_factory.mktemp("stopping")
-    fields = {
-        "dataset": {"path": str(pairs_folder)},
-        "task": {"text": ["sentence1", "sentence2"]},
-        "model": {"checkpoint": str(tiny_checkpoint)},
-        "optimizer": {"lr": 1e-3},
-        "train": {"precision": "fp32", "epochs": 3},
-    }
+    fields = tiny_fields(train={"precision": "fp32", "epochs": 3})
     (folder / "fields.json").write_text(json.dumps(fields), encoding="utf-8")
     environment = {
         **os.environ,

@@ -187,9 +187,8 @@ class Recorder:
         value = record["metrics"].get(name)
         if value is None or not math.isfinite(value):
             return -math.inf  # a figure that is no number is never the best
-        before = (
-            self.best["metrics"].get(name) if self.best else None
-        )  # none, where another figure was followed till now
+        # The best until now has no such figure where another one was followed.
+        before = self.best["metrics"].get(name) if self.best else None
         return math.inf if before is None or not math.isfinite(before) else float(self.sign * (value - before))
 
     def _is_last(self, record: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import RecipeError
-from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs import checkpoints, snapshot
 from hfpipe.runs.store import Run
 
@@ -89,8 +89,8 @@ def plan(
     ignored = checkpoints.STATE_FILES if reset_optimizer else ()
     checkpoint, skipped = checkpoints.newest(run.path, use_previous=use_previous, ignored=ignored)
     progress = checkpoint.progress if checkpoint else {}
-    trained = progress.get("recipe") or own.model_dump(mode="json")
-    changes = differences(trained, wanted.model_dump(mode="json"))
+    trained = load_recipe(progress["recipe"]) if progress else own  # a field that came later has its default
+    changes = differences(trained.model_dump(mode="json"), wanted.model_dump(mode="json"))
     before = run.about.get("allowed_changes", {})
     refused = {
         path: change

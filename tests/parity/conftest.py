@@ -162,6 +162,23 @@ def weight_difference() -> Callable[[Job, Job], float]:
     return difference
 
 
+@pytest.fixture
+def agreed(
+    train_with: Callable[..., tuple[Job, list[dict[str, Any]]]],
+    data: dict[str, datasets.Dataset],
+    weight_difference: Callable[[Job, Job], float],
+) -> Callable[[Recipe], tuple[Job, list[dict[str, Any]]]]:
+    """Train a recipe with both engines, whose records and weights must differ by exactly 0: the loop's job and records."""
+
+    def train(recipe: Recipe) -> tuple[Job, list[dict[str, Any]]]:
+        (by_trainer, of_trainer), (by_loop, of_loop) = (train_with(recipe, engine, data) for engine in ENGINES)
+        assert of_trainer == of_loop
+        assert weight_difference(by_trainer, by_loop) == 0.0
+        return by_loop, of_loop
+
+    return train
+
+
 @pytest.fixture(scope="session")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for what a test writes."""
