@@ -16,30 +16,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hfpipe.comparison.compare import compare
     from hfpipe.errors import HfpipeError
-    from hfpipe.job import Job, prepare
-    from hfpipe.pipeline import Evaluation, evaluate, finetune, predict, predict_file
+    from hfpipe.evaluation.evaluate import Evaluation, evaluate
+    from hfpipe.evaluation.prediction.predict import predict, predict_file
+    from hfpipe.experiments.compare.compare import compare
+    from hfpipe.experiments.seeds import finetune_seeds
     from hfpipe.recipe import Recipe, load_recipe
     from hfpipe.runs import Run
     from hfpipe.runs.groups import Group
-    from hfpipe.seeds import finetune_seeds
+    from hfpipe.training.finetune import finetune
+    from hfpipe.training.job import Job
+    from hfpipe.training.prepare import prepare
 
 _PLACES = {
-    "Evaluation": "hfpipe.pipeline",
+    "Evaluation": "hfpipe.evaluation.evaluate",
     "Group": "hfpipe.runs.groups",
     "HfpipeError": "hfpipe.errors",
-    "Job": "hfpipe.job",
+    "Job": "hfpipe.training.job",
     "Recipe": "hfpipe.recipe",
     "Run": "hfpipe.runs",
-    "compare": "hfpipe.comparison.compare",
-    "evaluate": "hfpipe.pipeline",
-    "finetune": "hfpipe.pipeline",
-    "finetune_seeds": "hfpipe.seeds",
+    "compare": "hfpipe.experiments.compare.compare",
+    "evaluate": "hfpipe.evaluation.evaluate",
+    "finetune": "hfpipe.training.finetune",
+    "finetune_seeds": "hfpipe.experiments.seeds",
     "load_recipe": "hfpipe.recipe",
-    "predict": "hfpipe.pipeline",
-    "predict_file": "hfpipe.pipeline",
-    "prepare": "hfpipe.job",
+    "predict": "hfpipe.evaluation.prediction.predict",
+    "predict_file": "hfpipe.evaluation.prediction.predict",
+    "prepare": "hfpipe.training.prepare",
 }
 
 __all__ = [

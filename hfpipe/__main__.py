@@ -1,6 +1,6 @@
 """`python -m hfpipe` is the command `hfpipe`."""
 
-from hfpipe.cli import main
+from hfpipe.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from hfpipe.parts import intervals
-from hfpipe.parts.intervals import bootstrap_intervals
-from hfpipe.parts.metrics import load_metric
-from hfpipe.runs.snapshot import machine, versions
+from hfpipe.evaluation.statistics import bootstrap
+from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
+from hfpipe.parts.metrics.metrics import load_metric
+from hfpipe.system.snapshot import machine, versions
 
 Array = np.ndarray[Any, Any]
 Drawn = tuple[Array, Array]
@@ -65,11 +65,11 @@ def bca(name: str, drawn: Drawn, resamples: int, seed: int) -> tuple[float, floa
         warnings.simplefilter("ignore")
         found = stats.bootstrap(
             drawn,
-            intervals._STATISTICS[name][name],
+            bootstrap._STATISTICS[name][name],
             paired=True,
             vectorized=True,
             n_resamples=resamples,
-            batch=max(1, intervals._MOST_NUMBERS // len(drawn[0])),
+            batch=max(1, bootstrap._MOST_NUMBERS // len(drawn[0])),
             method="BCa",
             rng=np.random.default_rng(seed),
         )

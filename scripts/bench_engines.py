@@ -25,12 +25,13 @@ import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from hfpipe import chatter
-from hfpipe.engines import loop, trainer
 from hfpipe.errors import HfpipeError
-from hfpipe.job import Job, prepare
 from hfpipe.recipe import load_recipe
-from hfpipe.runs.snapshot import machine, versions
+from hfpipe.system import library_logs
+from hfpipe.system.snapshot import machine, versions
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.job import Job
+from hfpipe.training.prepare import prepare
 
 
 def bare(job: Job, folder: str) -> None:
@@ -100,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     hows = ("bare Trainer", "hfpipe trainer", "hfpipe loop")
     results = {}
-    with tempfile.TemporaryDirectory() as folder, chatter.into(Path(folder) / "log.txt"):
+    with tempfile.TemporaryDirectory() as folder, library_logs.into(Path(folder) / "log.txt"):
         for recipe in options.recipe or ["quickstart", "mrpc-minilm"]:
             try:
                 timed(recipe, 2, "hfpipe loop")  # warm the caches

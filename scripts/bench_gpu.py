@@ -38,12 +38,13 @@ import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from hfpipe import chatter, embedded
-from hfpipe.embedded.paraphrases import paraphrase_stream
-from hfpipe.engines import loop, trainer
-from hfpipe.job import predict_split, prepare
 from hfpipe.recipe import load_recipe
-from hfpipe.runs.snapshot import machine, versions
+from hfpipe.system import embedded, library_logs
+from hfpipe.system.embedded.paraphrases import paraphrase_stream
+from hfpipe.system.snapshot import machine, versions
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.job import predict_split
+from hfpipe.training.prepare import prepare
 
 SHAPES = {
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
@@ -330,7 +331,7 @@ def main() -> None:
         heading.append("A try of the script with a tiny model: the figures mean nothing.")
     print("\n\n".join(heading), end="\n\n", flush=True)
     tables = []
-    with tempfile.TemporaryDirectory() as scratch, chatter.into(Path(scratch) / "log.txt"):
+    with tempfile.TemporaryDirectory() as scratch, library_logs.into(Path(scratch) / "log.txt"):
         os.environ["HF_DATASETS_CACHE"] = scratch
         for shape in options.shapes.split(","):
             checkpoint = Path(scratch) / shape

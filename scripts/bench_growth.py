@@ -31,11 +31,11 @@ from pathlib import Path
 file, warm, checkpoint, steps = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 import datasets, torch
 datasets.disable_progress_bars()
-from hfpipe.audit import audit
-from hfpipe.engines import loop
-from hfpipe.job import prepare
+from hfpipe.parts.inputs.audit import audit
+from hfpipe.training.engines import loop
+from hfpipe.training.job import prepare
 from hfpipe.recipe import load_recipe
-from hfpipe.rows import read_rows
+from hfpipe.parts.inputs.rows import read_rows
 
 def held():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
@@ -97,7 +97,7 @@ def write_rows(file: Path, rows: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from hfpipe.embedded.paraphrases import paraphrase_stream
+    from hfpipe.system.embedded.paraphrases import paraphrase_stream
 
     schema = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("label", pa.int64())])
     stream = paraphrase_stream(0, without=frozenset())
@@ -135,8 +135,8 @@ def main() -> None:
     if not Path("/proc/self/status").exists():
         sys.exit("memory is read from /proc/self/status, which only Linux has")
 
-    from hfpipe import embedded
-    from hfpipe.runs.snapshot import machine, versions
+    from hfpipe.system import embedded
+    from hfpipe.system.snapshot import machine, versions
 
     checkpoint = str(embedded.checkpoint_folder("tiny-bert"))
     sizes = [options.rows * int(times) for times in options.times.split(",")]

@@ -37,7 +37,7 @@ print(json.dumps({"seconds": seconds, "peak_mb": peak, "rows": len(encoded)}))
 """
 HFPIPE = """
 import json, resource, sys, time
-import datasets, transformers, hfpipe.rows
+import datasets, transformers, hfpipe.parts.inputs.rows
 from hfpipe.recipe import load_recipe
 file, checkpoint = sys.argv[1:3]
 datasets.disable_progress_bars()
@@ -49,7 +49,7 @@ recipe = load_recipe({
 transformers.AutoConfig.from_pretrained(checkpoint), transformers.AutoTokenizer.from_pretrained(checkpoint)
 datasets.load_dataset("parquet", data_files=f"{file}.tiny")  # the libraries import on first use
 start = time.perf_counter()
-rows = hfpipe.rows.read_rows(recipe)
+rows = hfpipe.parts.inputs.rows.read_rows(recipe)
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "peak_mb": peak, "rows": len(rows.encoded["train"].data)}))
@@ -83,9 +83,9 @@ def main() -> None:
 
     import datasets
 
-    from hfpipe import embedded
-    from hfpipe.embedded.paraphrases import paraphrase_stream
-    from hfpipe.runs.snapshot import machine, versions
+    from hfpipe.system import embedded
+    from hfpipe.system.embedded.paraphrases import paraphrase_stream
+    from hfpipe.system.snapshot import machine, versions
 
     checkpoint = str(embedded.checkpoint_folder("tiny-bert"))
     found: dict[str, list[dict[str, float]]] = {"bare map": [], "hfpipe": [], "hfpipe, second run": []}

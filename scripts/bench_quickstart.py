@@ -13,8 +13,8 @@ import time
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import hfpipe
-from hfpipe import embedded
-from hfpipe.runs.snapshot import machine
+from hfpipe.system import embedded
+from hfpipe.system.snapshot import machine
 
 
 def frozen_at_random() -> AutoModelForSequenceClassification:

@@ -31,15 +31,17 @@ import torch
 import transformers
 from bench_engines import bare_trainer, finish
 
-from hfpipe import chatter, resuming
-from hfpipe.engines import loop
 from hfpipe.errors import HfpipeError, InterruptedRun
-from hfpipe.job import is_greater_better, prepare
+from hfpipe.parts.build import is_greater_better
 from hfpipe.recipe import load_recipe
 from hfpipe.runs.checkpoints import STATE_FILES, list_checkpoints
-from hfpipe.runs.recorder import Recorder
 from hfpipe.runs.store import Run
-from hfpipe.stops import Stops
+from hfpipe.system import library_logs
+from hfpipe.system.stops import Stops
+from hfpipe.training import resume
+from hfpipe.training.engines import loop
+from hfpipe.training.prepare import prepare
+from hfpipe.training.recorder import Recorder
 
 KEEP = 2
 ROWS = ("bare Trainer", "bare Trainer and sync", "hfpipe")
@@ -49,7 +51,7 @@ def trained_by_hfpipe(recipe_name: str, folder: Path, overrides: list[str], stop
     """Train with the loop engine, and give what saves it."""
     recipe = load_recipe(recipe_name, ["evaluate.every=never", "checkpoints.every=never", *overrides])
     job = prepare(recipe)
-    _, needed = resuming.bytes_of(job)
+    _, needed = resume.bytes_of(job)
     recorder = Recorder(
         Run.create(recipe, folder),
         recipe,
@@ -57,9 +59,9 @@ def trained_by_hfpipe(recipe_name: str, folder: Path, overrides: list[str], stop
         steps_per_epoch=job.steps_per_epoch,
         evaluates=False,
         greater_is_better=is_greater_better(recipe),
-        save=resuming.saver(job),
+        save=resume.saver(job),
         show=lambda record: None,
-        about=resuming.about(job, {}),
+        about=resume.about(job, {}),
         required=("config.json", "model.safetensors", *STATE_FILES),
         needed=needed,
         stops=stops,
@@ -147,7 +149,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch, chatter.into(Path(scratch) / "log.txt"):
+    with tempfile.TemporaryDirectory() as scratch, library_logs.into(Path(scratch) / "log.txt"):
         for number, recipe in enumerate(options.recipe or ["quickstart", "mrpc-minilm"]):
             folder = Path(scratch) / str(number)
             try:

@@ -33,13 +33,14 @@ import transformers
 from bench_engines import bare_trainer, finish
 from bench_gpu import matmul_peak
 
-from hfpipe import chatter
-from hfpipe.engines import loop, trainer
-from hfpipe.evaluation import predict
-from hfpipe.job import Job, prepare
-from hfpipe.parts import kernels
+from hfpipe.evaluation.inference import predict
+from hfpipe.parts.model import kernels
 from hfpipe.parts.tasks import lengths
 from hfpipe.recipe import load_recipe
+from hfpipe.system import library_logs
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.job import Job
+from hfpipe.training.prepare import prepare
 
 BATCH = 32
 FASTEST = ("train.batching.bucket=true", "train.kernels=fast")
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder, chatter.into(Path(folder) / "log.txt"):
+    with tempfile.TemporaryDirectory() as folder, library_logs.into(Path(folder) / "log.txt"):
         loop.train(job_of(64, *FASTEST), ignore)  # warm the caches
         if options.profile:
             results = profile(options.rows)

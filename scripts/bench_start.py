@@ -83,7 +83,7 @@ asked = json.loads(sys.argv[1])
 import torch
 
 STOP
-from hfpipe.cli import main
+from hfpipe.cli.app import main
 options = ["--engine", asked["engine"], "--runs-dir", asked["folder"]]
 sys.argv = ["hfpipe", "finetune", asked["recipe"], *asked["overrides"], *options]
 main()
@@ -105,8 +105,9 @@ def asked_of(recipe_name: str, overrides: list[str], engine: str) -> dict[str, o
     """What both programs are told: hfpipe the recipe, the bare script what stands in it."""
     import torch
 
-    from hfpipe import embedded, load_recipe
-    from hfpipe.parts.precision import choose
+    from hfpipe import load_recipe
+    from hfpipe.parts.model.precision import choose
+    from hfpipe.system import embedded
 
     recipe = load_recipe(recipe_name, overrides)
     path, checkpoint = recipe.dataset.path, recipe.model.checkpoint
@@ -176,7 +177,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: allowed is 1 and more; a median wants 7 at least")
-    from hfpipe.runs.snapshot import machine, versions
+    from hfpipe.system.snapshot import machine, versions
 
     programs = {"bare script": BARE, "hfpipe finetune": HFPIPE}
     results: dict[str, dict[str, object]] = {}

@@ -75,8 +75,8 @@ FAULTS = {
     21: Fault(
         "best: a tie, or a figure without a direction",
         also=(
-            "runs/test_recorder.py::test_the_newest_and_the_best_are_kept",
-            "runs/test_recorder.py::test_a_smaller_figure_can_be_the_best",
+            "training/test_recorder.py::test_the_newest_and_the_best_are_kept",
+            "training/test_recorder.py::test_a_smaller_figure_can_be_the_best",
         ),
     ),
     22: Fault("a misspelt metric"),
@@ -93,14 +93,14 @@ FAULTS = {
     28: Fault(
         "a loss or gradient that is not finite",
         also=(
-            "test_pipeline.py::test_a_loss_that_is_no_number_stops_the_run",
-            "test_bad_input.py::test_a_loss_that_is_not_finite_is_told",
+            "training/test_pipeline.py::test_a_loss_that_is_no_number_stops_the_run",
+            "cli/test_bad_input.py::test_a_loss_that_is_not_finite_is_told",
         ),
     ),
     29: Fault("logits that are not finite in an evaluation"),
     30: Fault(
         "a learning rate of 1e18, 0, below 0 or NaN; a warm-up longer than the run",
-        also=("parts/test_schedules.py::test_what_cannot_work_is_refused",),
+        also=("parts/optim/test_schedules.py::test_what_cannot_work_is_refused",),
     ),
     31: Fault("`5e-5` in YAML"),
     32: Fault("`no`, `0123`, `1:30` and dates in YAML"),
@@ -135,16 +135,16 @@ FAULTS = {
     61: Fault(
         "evaluating 17, 19, 1 and 0 rows in two processes",
         also=(
-            "test_processes.py::test_two_processes_are_one",
+            "training/test_processes.py::test_two_processes_are_one",
             "parity/test_watching.py::test_evaluation_loss_is_the_mean_over_items",
-            "test_faults_data.py::test_fault_52_a_split_without_rows",
+            "faults/test_data.py::test_fault_52_a_split_without_rows",
         ),
     ),
     62: Fault(
         "one update cut by accumulation and processes",
         also=(
             "parity/test_batch_invariance.py::test_one_update_whatever_the_split",
-            "test_processes.py::test_two_processes_are_one",
+            "training/test_processes.py::test_two_processes_are_one",
         ),
     ),
     63: Fault(
@@ -155,11 +155,11 @@ FAULTS = {
         "a ragged last batch divided by the nominal one",
         also=(
             "parity/test_d2l_identities.py::test_nominal_division_drifts_on_the_ragged_batch",
-            "test_compare.py::test_adamw_hides_a_constant_factor_until_a_ragged_batch",
-            "test_compare.py::test_verdict_says_what_was_measured_and_predicted",
+            "experiments/test_compare.py::test_adamw_hides_a_constant_factor_until_a_ragged_batch",
+            "experiments/test_compare.py::test_verdict_says_what_was_measured_and_predicted",
         ),
     ),
-    65: Fault("pickles", also=("test_pipeline.py::test_nothing_in_a_run_is_a_pickle",)),
+    65: Fault("pickles", also=("training/test_pipeline.py::test_nothing_in_a_run_is_a_pickle",)),
     66: Fault("code that comes with a checkpoint or a recipe"),
     67: Fault("indexes and links that lead out of their folder"),
     68: Fault("run ids that are paths"),
@@ -167,7 +167,7 @@ FAULTS = {
     70: Fault("archives that unpack elsewhere or without end"),
     71: Fault(
         "offline means no connection",
-        also=("test_offline.py::test_offline_means_not_one_connection",),
+        also=("system/test_offline.py::test_offline_means_not_one_connection",),
     ),
     72: Fault("tokens in the environment, the recipe or an argument"),
     73: Fault("REST routes without a token", NOT_HERE, "hfpipe has no service"),

@@ -1,13 +1,17 @@
-"""Write what is made from the recipe's schema: docs/recipe.md and recipes/schema.json.
+"""Write what is made from the recipe's schema and from the table of rooms.
 
-python scripts/generate.py           write both
-python scripts/generate.py --check   exit 1 when one of them is stale
+That is docs/recipe.md, recipes/schema.json, ruff's list in pyproject.toml and the table of docs/architecture.md.
+
+python scripts/generate.py           write what is stale
+python scripts/generate.py --check   exit 1 when something is
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +106,39 @@ def schema_json() -> str:
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
+def rooms() -> list[dict[str, Any]]:
+    """The table of rooms, from the ground up."""
+    found: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "hfpipe"
+    ]["rooms"]
+    return found
+
+
+def between(path: Path, name: str, text: str) -> str:
+    """A file with other lines between its two marks of this name."""
+    marked = re.compile(rf"(?<=<{name}>)(?P<end>[^\n]*\n).*?(?=[^\n]*</{name}>)", re.DOTALL)
+    return marked.sub(lambda found: found["end"] + text, path.read_text(encoding="utf-8"))
+
+
+def heavy_modules() -> str:
+    """Ruff's list of modules that may import torch and the like."""
+    lines = [f'"hfpipe/{room["name"]}/{one}" = ["TID253"]\n' for room in rooms() for one in room["heavy"]]
+    return "".join(lines).replace('build/**"', 'build.py"')
+
+
+def table_of_rooms() -> str:
+    """The rooms for docs/architecture.md."""
+    rows = [f"| {room['floor']} | `{room['name']}` | {room['what']} |\n" for room in rooms()]
+    return "".join(["\n| floor | room | what is in it |\n| --- | --- | --- |\n", *rows, "\n"])
+
+
 def main() -> None:
-    made = {ROOT / "docs" / "recipe.md": reference(), ROOT / "recipes" / "schema.json": schema_json()}
+    made = {
+        ROOT / "docs" / "recipe.md": reference(),
+        ROOT / "recipes" / "schema.json": schema_json(),
+        ROOT / "pyproject.toml": between(ROOT / "pyproject.toml", "heavy", heavy_modules()),
+        ROOT / "docs" / "architecture.md": between(ROOT / "docs" / "architecture.md", "rooms", table_of_rooms()),
+    }
     stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
         for path in stale:

@@ -1,6 +1,6 @@
 """Pretrain the tiny BERT that comes with hfpipe, on text of the embedded grammar.
 
-    python scripts/pretrain_embedded.py [OUT]        by default hfpipe/embedded/tiny-bert
+    python scripts/pretrain_embedded.py [OUT]        by default hfpipe/system/embedded/tiny-bert
 
 The text is paraphrase pairs without labels, none of them from the data set that is fine-tuned on. Half of every batch
 is masked language modelling on the second sentence (half of the chosen words masked, most others replaced by a word from
@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForPreTraining, BertModel, PreTrainedTokenizerFast
 
-from hfpipe.embedded import paraphrases
+from hfpipe.system.embedded import paraphrases
 
 STEPS, BATCH, LEARNING_RATE, WARMUP = 2000, 128, 2e-3, 100
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -135,5 +135,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent.parent / "hfpipe" / "embedded" / "tiny-bert"
+    here = Path(__file__).resolve().parent.parent / "hfpipe" / "system" / "embedded" / "tiny-bert"
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else here)

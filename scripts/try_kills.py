@@ -22,7 +22,7 @@ from typing import Any
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
 
 import hfpipe
-from hfpipe import report
+from hfpipe import reports as report
 from hfpipe.runs import checkpoints
 
 STEP = 8  # the save that is killed

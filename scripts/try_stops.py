@@ -24,7 +24,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELI
 from try_kills import ending
 
 import hfpipe
-from hfpipe import report
+from hfpipe import reports as report
 from hfpipe.errors import HfpipeError
 
 OVERRIDES = (
@@ -78,7 +78,7 @@ def main() -> int:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            from hfpipe.stops import Stops
+            from hfpipe.system.stops import Stops
 
             original, code = Stops._note, 1
 

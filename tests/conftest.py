@@ -181,7 +181,7 @@ def pairs_run(tiny_fields: Callable[..., dict[str, Any]], tmp_path_factory: pyte
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's figures take longer than these runs, and say nothing of them."""
-    monkeypatch.setattr("hfpipe.report.write_report", lambda run: None)
+    monkeypatch.setattr("hfpipe.reports.write_report", lambda run: None)
 
 
 @pytest.fixture(scope="session")
@@ -206,7 +206,7 @@ def telling_apart() -> Callable[[Any, list[Any]], Any]:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from hfpipe.runs.snapshot import digests
+    from hfpipe.system.snapshot import digests
 
     def change(run: Any, rows: list[Any]) -> Any:
         weights = run.path / "model" / "model.safetensors"
@@ -239,7 +239,7 @@ class Outcome:
 @pytest.fixture
 def hfpipe_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Runs `hfpipe ARGUMENTS` in this process, through the entry point of the script."""
-    from hfpipe import cli
+    from hfpipe.cli import app as cli
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["hfpipe", *map(str, arguments)])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hfpipe
-from hfpipe.display import Silent
+from hfpipe.system.display import Silent
 
 
 class Killed(BaseException):

@@ -84,7 +84,7 @@ def test_mrpc_trains_with_both_engines_from_the_cache_alone(tmp_path: Path) -> N
 def test_real_data_are_opened_and_checked(path: str, name: str, kind: str, text: list[str], rows: int | None) -> None:
     """Each data set opens offline at a commit, its rows pass the checks, and MRPC has the 3,668 that it should."""
     from hfpipe.parts import tasks
-    from hfpipe.parts.data import open_data
+    from hfpipe.parts.data.open import open_data
     from hfpipe.recipe import load_recipe
 
     fields = {
@@ -116,7 +116,7 @@ def test_real_recipes_train_measure_and_predict(recipe: str, figures: set[str], 
     import datasets
 
     import hfpipe
-    from hfpipe.pipeline import predict
+    from hfpipe.evaluation.prediction.predict import predict
 
     # After two steps every prediction may be of one class, for which a correlation is no number and no best one.
     small = [
@@ -137,7 +137,7 @@ def test_real_recipes_train_measure_and_predict(recipe: str, figures: set[str], 
 
 def test_the_audit_of_mrpc() -> None:
     """What is known of MRPC: its sizes and classes, and no pair of the training split in the validation split."""
-    from hfpipe.pipeline import look_at_data
+    from hfpipe.parts.inputs.preview import look_at_data
 
     _, audit, longer, _ = look_at_data("recipes/mrpc-minilm.yaml")
     train, validation = audit.splits["train"], audit.splits["validation"]

@@ -25,20 +25,20 @@ class Entry:
 
 
 ENGINES: dict[str, Entry] = {
-    "trainer": Entry("hfpipe.engines.trainer:train"),
-    "loop": Entry("hfpipe.engines.loop:train"),
+    "trainer": Entry("hfpipe.training.engines.trainer:train"),
+    "loop": Entry("hfpipe.training.engines.loop:train"),
 }
 
 LOSSES: dict[str, Entry] = {
-    "cross_entropy": Entry("hfpipe.parts.losses:cross_entropy"),
-    "bce_with_logits": Entry("hfpipe.parts.losses:bce_with_logits"),
-    "mse": Entry("hfpipe.parts.losses:mse"),
-    "l1": Entry("hfpipe.parts.losses:l1"),
-    "smooth_l1": Entry("hfpipe.parts.losses:smooth_l1", ("beta",)),
-    "kl_div": Entry("hfpipe.parts.losses:kl_div"),
-    "cosine_embedding": Entry("hfpipe.parts.losses:cosine_embedding"),
-    "focal": Entry("hfpipe.parts.losses:focal", ("gamma",)),
-    "earth_mover": Entry("hfpipe.parts.losses:earth_mover"),
+    "cross_entropy": Entry("hfpipe.parts.optim.losses:cross_entropy"),
+    "bce_with_logits": Entry("hfpipe.parts.optim.losses:bce_with_logits"),
+    "mse": Entry("hfpipe.parts.optim.losses:mse"),
+    "l1": Entry("hfpipe.parts.optim.losses:l1"),
+    "smooth_l1": Entry("hfpipe.parts.optim.losses:smooth_l1", ("beta",)),
+    "kl_div": Entry("hfpipe.parts.optim.losses:kl_div"),
+    "cosine_embedding": Entry("hfpipe.parts.optim.losses:cosine_embedding"),
+    "focal": Entry("hfpipe.parts.optim.losses:focal", ("gamma",)),
+    "earth_mover": Entry("hfpipe.parts.optim.losses:earth_mover"),
 }
 
 _TORCH = ("foreach", "maximize", "capturable", "differentiable")
@@ -60,14 +60,14 @@ OPTIMIZERS: dict[str, Entry] = {
     "asgd": Entry("torch.optim:ASGD", ("lambd", "alpha", "t0", *_TORCH)),
     "rprop": Entry("torch.optim:Rprop", ("etas", "step_sizes", *_TORCH)),
     "adafactor": Entry("torch.optim:Adafactor", ("beta2_decay", "eps", "d", "foreach", "maximize")),
-    "updater_sgd": Entry("hfpipe.parts.updaters:updater_sgd"),
-    "updater_momentum": Entry("hfpipe.parts.updaters:updater_momentum", ("momentum",)),
-    "updater_nesterov": Entry("hfpipe.parts.updaters:updater_nesterov", ("momentum",)),
-    "updater_adagrad": Entry("hfpipe.parts.updaters:updater_adagrad", ("eps",)),
-    "updater_rmsprop": Entry("hfpipe.parts.updaters:updater_rmsprop", ("gamma", "eps")),
-    "updater_adadelta": Entry("hfpipe.parts.updaters:updater_adadelta", ("rho", "eps")),
-    "updater_adam": Entry("hfpipe.parts.updaters:updater_adam", ("betas", "eps")),
-    "updater_adamw": Entry("hfpipe.parts.updaters:updater_adamw", ("betas", "eps")),
+    "updater_sgd": Entry("hfpipe.parts.optim.updaters:updater_sgd"),
+    "updater_momentum": Entry("hfpipe.parts.optim.updaters:updater_momentum", ("momentum",)),
+    "updater_nesterov": Entry("hfpipe.parts.optim.updaters:updater_nesterov", ("momentum",)),
+    "updater_adagrad": Entry("hfpipe.parts.optim.updaters:updater_adagrad", ("eps",)),
+    "updater_rmsprop": Entry("hfpipe.parts.optim.updaters:updater_rmsprop", ("gamma", "eps")),
+    "updater_adadelta": Entry("hfpipe.parts.optim.updaters:updater_adadelta", ("rho", "eps")),
+    "updater_adam": Entry("hfpipe.parts.optim.updaters:updater_adam", ("betas", "eps")),
+    "updater_adamw": Entry("hfpipe.parts.optim.updaters:updater_adamw", ("betas", "eps")),
 }
 
 _ON_METRIC = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
@@ -91,7 +91,7 @@ SCHEDULES: dict[str, Entry] = {
     name: Entry("transformers:get_scheduler", arguments) for name, arguments in _SCHEDULE_ARGUMENTS.items()
 }
 
-_METRICS = "hfpipe.parts.metrics"
+_METRICS = "hfpipe.parts.metrics.metrics"
 _AVERAGED = ("average", "pos_label")
 METRICS: dict[str, Entry] = {
     "accuracy": Entry(f"{_METRICS}:Accuracy"),
@@ -102,9 +102,9 @@ METRICS: dict[str, Entry] = {
     "quadratic_kappa": Entry(f"{_METRICS}:QuadraticKappa"),
     "pearson": Entry(f"{_METRICS}:Pearson"),
     "spearmanr": Entry(f"{_METRICS}:Spearman"),
-    "multi_label": Entry("hfpipe.parts.label_scores:MultiLabel"),
-    "seqeval": Entry("hfpipe.parts.entities:Seqeval", ("scheme",)),
-    "squad": Entry("hfpipe.parts.squad:Squad"),
+    "multi_label": Entry("hfpipe.parts.metrics.multi_label:MultiLabel"),
+    "seqeval": Entry("hfpipe.parts.metrics.entities:Seqeval", ("scheme",)),
+    "squad": Entry("hfpipe.parts.metrics.squad:Squad"),
     "mse": Entry(f"{_METRICS}:MSE"),
     "mae": Entry(f"{_METRICS}:MAE"),
     "glue/cola": Entry(f"{_METRICS}:MatthewsCorrelation"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hfpipe.errors import ModelError
-from hfpipe.runs import snapshot
 from hfpipe.runs.store import Run
+from hfpipe.system import snapshot
 
 
 def model_folder(run: Run) -> Path:

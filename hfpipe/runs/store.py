@@ -21,10 +21,10 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
-from hfpipe.runs.discretion import discreet
+from hfpipe.system.redaction import discreet
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
-_PREDICT = "hfpipe.pipeline:predict"
+_PREDICT = "hfpipe.evaluation.prediction.predict:predict"
 FORMAT = 1
 """What `run.json` and the files beside it look like; a greater number in a run means that this hfpipe is too old."""
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import hfpipe
-from hfpipe.display import Silent
+from hfpipe.system.display import Silent
 
 pytestmark = pytest.mark.gpu
 

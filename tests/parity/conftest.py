@@ -14,9 +14,10 @@ import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 
-from hfpipe.engines import loop, trainer
-from hfpipe.job import Job, prepare
 from hfpipe.recipe import Recipe, load_recipe
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.job import Job
+from hfpipe.training.prepare import prepare
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from hfpipe.job import Job, prepare
+from hfpipe.training.job import Job
+from hfpipe.training.prepare import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8), (3, 3)]  # micro-batch x accumulation over 8 rows; 3x3 is 3, 3, 2

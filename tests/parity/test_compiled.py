@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from hfpipe.errors import MachineError, RecipeError
-from hfpipe.parts import compiling
+from hfpipe.parts.model import compiling
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from hfpipe.engines import loop, trainer
-from hfpipe.job import prepare
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.prepare import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
 

@@ -9,11 +9,11 @@ import datasets
 import pytest
 import torch
 
-from hfpipe import probes
-from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import prepare
-from hfpipe.parts.batches import Examples
+from hfpipe.evaluation.inference import mean_loss_of, predict
+from hfpipe.experiments import doctor_probes
+from hfpipe.parts.inputs.batches import Examples
 from hfpipe.parts.tasks import lengths, outputs_of
+from hfpipe.training.prepare import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta")
 KINDS = ("question-answering", "multiple-choice")
@@ -142,7 +142,7 @@ def test_doctor_says_what_the_stock_trainer_does_with_spans(contexts, told, reci
     task = [*TASKS["question-answering"], *no_dropout("bert"), "dataset.splits.evaluation=null"]
     rows = questions(contexts).map(lambda row: {**row, "question": "bak"})
     job = prepare(recipe_for("bert", *task), dataset={"train": rows})
-    name, ok, detail, _ = probes._stock(job, job.train_data, 2, 4)
+    name, ok, detail, _ = doctor_probes._stock(job, job.train_data, 2, 4)
     assert (name, ok) == ("stock Trainer", True)
     assert told in detail
 
@@ -151,8 +151,8 @@ def test_doctor_sees_the_inflation_of_choices(recipe_for, no_dropout):
     """A bare Trainer multiplies the gradient of multiple choice by the accumulation, and doctor says so."""
     task = [*TASKS["multiple-choice"], *no_dropout("bert"), "dataset.splits.evaluation=null"]
     job = prepare(recipe_for("bert", *task), dataset={"train": EIGHT["multiple-choice"]})
-    assert "inflated 4.000 times" in probes._stock(job, job.train_data, 2, 4)[2]
-    assert probes._tokenizer(job)[1]  # which looks through the nested tokens
+    assert "inflated 4.000 times" in doctor_probes._stock(job, job.train_data, 2, 4)[2]
+    assert doctor_probes._tokenizer(job)[1]  # which looks through the nested tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)

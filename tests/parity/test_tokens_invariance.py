@@ -12,7 +12,8 @@ import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from hfpipe.job import measure, prepare
+from hfpipe.training.job import measure
+from hfpipe.training.prepare import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
 SPLITS = [(8, 1), (4, 2), (2, 4), (3, 3)]  # micro-batch x accumulation over 8 rows; 3x3 is 3, 3, 2

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hfpipe.engines import loop, trainer
-from hfpipe.job import prepare
-from hfpipe.parts.objective import Objective
+from hfpipe.parts.optim.objective import Objective
+from hfpipe.training.engines import loop, trainer
+from hfpipe.training.prepare import prepare
 
 READS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal, torch.ops.aten.is_nonzero)
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 import hfpipe
-from hfpipe.display import Plain
-from hfpipe.evaluation import mean_loss_of, predict
-from hfpipe.job import prepare
+from hfpipe.evaluation.inference import mean_loss_of, predict
 from hfpipe.parts.tasks import lengths
+from hfpipe.system.display import Plain
+from hfpipe.training.prepare import prepare
 
 ENGINES = ("trainer", "loop")
 

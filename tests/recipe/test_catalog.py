@@ -18,7 +18,7 @@ ROWS = [(what, name) for what, table in TABLES.items() for name in table]
 def taken(what: str, name: str) -> list[str]:
     """The parameters that the object behind a row takes, beyond what hfpipe gives it itself."""
     if what == "schedule":
-        from hfpipe.parts.schedules import schedule_arguments
+        from hfpipe.parts.optim.schedules import schedule_arguments
 
         return schedule_arguments(name)[1]
     return list(inspect.signature(resolve(TABLES[what], name, what)).parameters)

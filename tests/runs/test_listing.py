@@ -16,10 +16,10 @@ import pytest
 
 from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, load_recipe
+from hfpipe.reports.terminal.runs import print_table
 from hfpipe.runs import Run, delete_run, find_run, list_runs, listing
 from hfpipe.runs.evaluations import write_evaluation
 from hfpipe.runs.store import FORMAT
-from hfpipe.runs_page import print_table
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from hfpipe.errors import MachineError, RecipeError
-from hfpipe.machine import as_machine_error
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.runs import Run, default_folder, delete_run, find_run, list_runs
 from hfpipe.runs.store import check_id, finite
+from hfpipe.system.machine import as_machine_error
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hfpipe.parts.calibration import Calibration
+from hfpipe.parts.data.columns import IGNORED, column, is_list
+from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
-from hfpipe.parts.tasks.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.text import TextTask
 from hfpipe.recipe import schema
 

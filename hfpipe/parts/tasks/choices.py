@@ -16,7 +16,7 @@ from scipy.special import softmax
 from transformers import DataCollatorForMultipleChoice, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
-from hfpipe.parts.tasks import columns
+from hfpipe.parts.data import columns
 from hfpipe.recipe import schema
 
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfpipe.errors import DataError
-from hfpipe.parts.tasks.columns import IGNORED, is_text, refuse
+from hfpipe.parts.data.columns import IGNORED, is_text, refuse
 
 Names = tuple[str, ...] | Mapping[str, str] | None
 """Classes as a recipe declares them: their names in order, the name of each value in the data, or nothing."""

@@ -17,8 +17,8 @@ import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
-from hfpipe.parts.calibration import NONE, Calibration
-from hfpipe.parts.tasks import columns
+from hfpipe.parts.data import columns
+from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.long_texts import shortened
 from hfpipe.recipe import schema

@@ -6,7 +6,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hfpipe.parts.tasks.columns import column, is_list, is_text
+from hfpipe.parts.data.columns import column, is_list, is_text
 from hfpipe.recipe import schema
 
 _MARKS = {

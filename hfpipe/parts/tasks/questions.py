@@ -21,7 +21,7 @@ from scipy.special import softmax
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, ModelError, RecipeError
-from hfpipe.parts.tasks import columns
+from hfpipe.parts.data import columns
 from hfpipe.recipe import schema
 
 Array = np.ndarray[Any, Any]

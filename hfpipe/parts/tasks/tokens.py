@@ -19,10 +19,10 @@ from scipy.special import softmax
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, ModelError
-from hfpipe.parts.entities import OUTSIDE, Label, entities, scheme_of
-from hfpipe.parts.tasks import columns
+from hfpipe.parts.data import columns
+from hfpipe.parts.data.columns import IGNORED
+from hfpipe.parts.metrics.entities import OUTSIDE, Label, entities, scheme_of
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
-from hfpipe.parts.tasks.columns import IGNORED
 from hfpipe.recipe import schema
 
 Array = np.ndarray[Any, Any]
@@ -37,7 +37,7 @@ class TokenTask:
         label: the column with a label for each word.
         classes: of the words.
         subwords: whether the `first` piece of a word carries its label, or `all` pieces.
-        scheme: how the labels mark entities, a key of `hfpipe.parts.entities.SCHEMES`.
+        scheme: how the labels mark entities, a key of `hfpipe.parts.metrics.entities.SCHEMES`.
     """
 
     text: str

@@ -1,0 +1,5 @@
+"""The commands; `main` is what the shell calls."""
+
+from hfpipe.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,143 @@
+"""Predict and score: the same code for both engines and for `hfpipe evaluate`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from hfpipe.errors import NumericError
+from hfpipe.parts.inputs.batches import Collate, evaluation_loader
+from hfpipe.parts.inputs.buckets import cut_by_tokens
+from hfpipe.parts.metrics.metrics import compute_all
+from hfpipe.parts.model.precision import Precision
+from hfpipe.parts.optim.objective import Objective
+from hfpipe.parts.tasks import Task, lengths, outputs_of
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of every encoded row, in the order of the data.
+
+    logits: for each row what its task keeps of them, `[num_labels]` for a text; losses and weights `[rows]` in float64,
+    None without labels.
+    """
+
+    logits: list[Array]
+    losses: Array | None
+    weights: Array | None
+    seconds: float
+
+
+@contextmanager
+def without_a_trace(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluate without changing what training does next: mode and random state are put back."""
+    training = model.training
+    cpu_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    model.eval()
+    try:
+        with torch.no_grad():  # in inference mode autocast would cast every weight again for every batch
+            yield
+    finally:
+        model.train(training)
+        torch.set_rng_state(cpu_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def predict(
+    model: torch.nn.Module,
+    task: Task,
+    encoded: datasets.Dataset,
+    collate: Collate,
+    *,
+    batch_size: int,
+    precision: Precision,
+    objective: Objective | None = None,
+) -> Predictions:
+    """Run the model over every row exactly once, on all processes, and put the results in the order of the data.
+
+    Rows of similar length go together, so that little is padded, and a batch has as many tokens as `batch_size` rows of
+    mean length have; no figure depends on it.
+
+    Raises:
+        NumericError: a logit or a loss that is not finite, naming the row.
+    """
+    state = PartialState()
+    started = time.perf_counter()
+    tokens = lengths(encoded)
+    order = np.argsort(-tokens, kind="stable")
+    mine = order[state.process_index :: state.num_processes]
+    budget = math.ceil(batch_size * int(tokens.sum()) / max(1, len(tokens)))
+    batches = [batch.tolist() for batch in cut_by_tokens(mine, tokens, budget)]
+    device = next(model.parameters()).device
+    logits_of: list[Array] = []
+    figures: list[Array] = []
+    with without_a_trace(model), precision.autocast(device):
+        for batch in evaluation_loader(encoded, batches, collate):
+            batch = {name: value.to(device) for name, value in batch.items()}
+            labels = batch.pop("labels", None)
+            logits = outputs_of(model(**batch), batch).float()
+            logits_of += task.kept(logits, batch if labels is None else {**batch, "labels": labels})
+            if labels is not None and objective is not None:
+                losses, weights = objective.item_losses(logits, labels), objective.weights(labels)
+                figures.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
+    share = (mine.tolist(), logits_of, figures)
+    shares = gather_object([share]) if state.num_processes > 1 else [share]
+    rows = np.concatenate([np.asarray(part, dtype=np.int64) for part, _, _ in shares])
+    place = np.argsort(rows)
+    everything = [one for _, part, _ in shares for one in part]
+    ordered = [everything[index] for index in place]
+    _require_finite(
+        "the model's logits are",
+        ordered,
+        "The weights have diverged or overflow in this precision; try train.precision=fp32 or a smaller optimizer.lr.",
+    )
+    measured = [one for _, _, part in shares for one in part]
+    totals = np.concatenate(measured, axis=1)[:, place] if measured else [None, None]
+    if objective is not None and totals[0] is not None:
+        _require_finite(
+            f"the loss {objective.name!r} is", totals[0], "The logits are finite, so look at the loss itself."
+        )
+    return Predictions(ordered, totals[0], totals[1], time.perf_counter() - started)
+
+
+def _require_finite(what: str, values: Sequence[Any], fix: str) -> None:
+    bad = [row for row, one in enumerate(values) if not np.isfinite(one).all()]
+    if bad:
+        raise NumericError(f"{what} not finite for {len(bad):,} of {len(values):,} rows, first row {bad[0]}", fix=fix)
+
+
+def _per_row(values: torch.Tensor, labels: torch.Tensor) -> Array:
+    return values.reshape(len(labels), -1).sum(dim=1, dtype=torch.float64).cpu().numpy()
+
+
+def compute_metrics(
+    task: Task, metrics: list[tuple[str, Any]], encoded: datasets.Dataset, rows: datasets.Dataset
+) -> Callable[[Any], dict[str, float | None]]:
+    """The function that Trainer calls with an EvalPrediction: metric names to numbers, None where undefined."""
+
+    def compute(prediction: Any) -> dict[str, float | None]:
+        decisions, right = task.decide(prediction.predictions, encoded, rows)
+        return compute_all(metrics, decisions, right)
+
+    return compute
+
+
+def mean_loss_of(predictions: Predictions) -> float:
+    """The loss over all items: the sum of their losses over the sum of their weights, in float64."""
+    if predictions.losses is None or predictions.weights is None:
+        raise ValueError("predictions without labels have no loss")
+    return float(predictions.losses.sum() / predictions.weights.sum())

@@ -1,0 +1,315 @@
+"""Rows that are labelled as they are read: windows of rows, each checked with the place of every row, then forgotten."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.parts.data.formats import compressed, files
+from hfpipe.parts.data.formats.objects import Shape
+from hfpipe.recipe.catalog import near
+from hfpipe.runs.store import finite
+
+STANDARD_INPUT = "-"
+FIRST_WINDOW = 8  # rows; a pipe gives its first labels after so many
+LARGEST_WINDOW = 1024
+_PARQUET_BATCH = 1024
+FORMATS = (*files.FORMATS, "parquet")
+SUFFIXES = {".txt": "text", **{f".{form}": form for form in FORMATS}}
+
+Columns = dict[str, list[Any]]
+Places = Callable[[int], str]
+Batches = Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Some rows in the order of the input.
+
+    Attributes:
+        first: the number of its first row in the input, counted from 0.
+        table: the columns that are read.
+        values: the same as Python has them.
+        kept: the columns that are passed on, as JSON has them.
+        places: where each row stands, `[rows]` of what `place` is told.
+        place: says it in words.
+    """
+
+    first: int
+    table: pa.Table
+    values: Columns
+    places: Sequence[int]
+    place: Places
+    kept: Columns = field(default_factory=dict)
+
+    def where(self, row: int) -> str:
+        """Where a row of the window stands in the input."""
+        return self.place(self.places[row])
+
+
+def window_sizes(largest: int) -> Iterator[int]:
+    """Rows in each window: few at first, then twice as many each time up to `largest`.
+
+    The sizes depend on nothing but that number, and so do the figures: which rows share a batch decides their last bit.
+    """
+    size = min(FIRST_WINDOW, largest)
+    while True:
+        yield size
+        size = min(2 * size, largest)
+
+
+def format_of(source: str, given: str | None) -> str:
+    """The format of an input, by what was said or by its ending.
+
+    Raises:
+        RecipeError: neither tells one, or parquet from standard input.
+    """
+    if given is not None and given not in FORMATS:
+        raise RecipeError(f"{given!r}{near(given, FORMATS)}", where="--input-format", allowed=", ".join(FORMATS))
+    if source == STANDARD_INPUT:
+        if given == "parquet":
+            raise RecipeError("parquet is read from its end, which a pipe does not have", where="--input-format")
+        return given or "jsonl"
+    found = given or SUFFIXES.get(Path(compressed.bare(source)).suffix.lower())
+    if found is None:
+        endings = "a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for standard input"
+        raise RecipeError(f"{source!r}", where="INPUT", allowed=endings, fix="Or say what it is: --input-format csv.")
+    return found
+
+
+def is_piped(source: str) -> bool:
+    """Whether an input can be read only once: standard input, or a pipe with a name."""
+    return source == STANDARD_INPUT or not Path(source).expanduser().is_file()
+
+
+def read_windows(
+    source: str,
+    form: str,
+    names: Sequence[str],
+    *,
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    quote: str | None = '"',
+    largest: int = LARGEST_WINDOW,
+    keep: Sequence[str] = (),
+) -> Iterator[Window]:
+    """The rows of a file or of standard input, never more than a window of them in memory.
+
+    A `json` file that is one list is the exception: its text is read as a whole.
+
+    Args:
+        source: a path, or `-`.
+        form: one of FORMATS; of `text` every line is a row with one column, the only one of `names`.
+        names: the columns to read.
+        encoding: of a text file; a byte order mark is no part of the data.
+        separator: csv and tsv: between fields; None is a comma, in tsv a tab.
+        quote: csv and tsv: around fields; None for no such character.
+        largest: rows in a window at most.
+        keep: the columns to pass on.
+
+    Raises:
+        RecipeError: no such column to pass on.
+        DataError: no file, one that can't be read, missing columns, or a row without a value; with file and row.
+    """
+    if form == "text" and len(names) != 1:
+        raise RecipeError(
+            f"a line of text is one column, and the model reads {len(names)}: {', '.join(names)}",
+            where="INPUT",
+            fix="Use jsonl or csv, with these columns.",
+        )
+    title = "standard input" if source == STANDARD_INPUT else source
+    if form == "parquet":
+        batches = _of_parquet(source, names, keep)
+        yield from _windows(batches, names, keep, _of_row(title), largest)
+        return
+    read = _of_text(source, title, form, encoding, separator or ("\t" if form == "tsv" else ","), quote, largest)
+    if form == "text":
+        read = ((lines, {names[0]: columns["text"]}) for lines, columns in read)
+    yield from _windows(_with_columns(read, names, keep, title), names, keep, _of_line(title), largest)
+
+
+def given_windows(
+    rows: Iterable[Mapping[str, Any]], names: Sequence[str], largest: int, keep: Sequence[str] = ()
+) -> Iterator[Window]:
+    """Rows that are in memory, as windows; raises as `read_windows`, with the number of the row."""
+    place = "row {} (counted from 0)".format
+    batches = (([number], {name: [value] for name, value in row.items()}) for number, row in enumerate(rows))
+    return _windows(_with_kept(batches, keep, place), names, keep, place, largest)
+
+
+def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> None:
+    """Refuse an input without some of the columns.
+
+    Raises:
+        DataError: with all that are missing and all that are there.
+    """
+    there = list(there)
+    missing = [name for name in names if name not in there]
+    if missing:
+        named = ", ".join(f"{name!r}{_meant(name, there)}" for name in missing)
+        raise DataError(
+            f"no column {named}; the columns are {', '.join(there) or 'none'}",
+            where=where,
+            fix="Rename them in the input, or say which columns hold the texts, as in `task.text=[a, b]`.",
+        )
+
+
+def require_kept(there: Iterable[str], keep: Sequence[str], where: str) -> None:
+    """Refuse to pass on a column that is not there.
+
+    Raises:
+        RecipeError: with the near names and all there are.
+    """
+    there = list(there)
+    for name in keep:
+        if name not in there:
+            raise RecipeError(
+                f"{where} has no column {name!r}{near(name, there)}", where="--keep", allowed=", ".join(there)
+            )
+
+
+def _meant(name: str, there: Sequence[str]) -> str:
+    return f" ({near(name, there).removeprefix('; ')})" if near(name, there) else ""
+
+
+def _windows(
+    batches: Batches, names: Sequence[str], keep: Sequence[str], place: Places, largest: int
+) -> Iterator[Window]:
+    """Batches of any size, cut anew."""
+    sizes = window_sizes(largest)
+    size, first = next(sizes), 0
+    wanted = dict.fromkeys((*names, *keep))
+    held: Columns = {name: [] for name in wanted}
+    places: list[int] = []
+    for numbers, columns in batches:
+        start = 0
+        while start < len(numbers):
+            end = start + size - len(places)
+            places += numbers[start:end]
+            for name in wanted:
+                held[name] += columns[name][start:end]
+            start = end
+            if len(places) == size:
+                yield _window(first, held, names, keep, places, place)
+                first, size = first + size, next(sizes)
+                held, places = {name: [] for name in wanted}, []
+    if places:
+        yield _window(first, held, names, keep, places, place)
+
+
+def _window(
+    first: int, held: Columns, names: Sequence[str], keep: Sequence[str], places: Sequence[int], place: Places
+) -> Window:
+    """Checked rows in Arrow; what is passed on may be null."""
+    values = {name: held[name] for name in names}
+    kept = {name: _as_json(name, held[name], places, place) for name in keep}
+    for name, column in values.items():
+        if None in column:
+            row = next(row for row, value in enumerate(column) if value is None)
+            raise DataError(f"{name!r} is empty (null)", where=place(places[row]), fix="Fill or drop the row.")
+    arrays = [files.as_arrow(column, name, place, places) for name, column in values.items()]
+    return Window(first, pa.table(arrays, names=list(values)), values, places, place, kept)
+
+
+def _as_json(name: str, column: Sequence[Any], places: Sequence[int], place: Places) -> list[Any]:
+    """A column as JSON has it: dates, times and decimals as their text, what is no number as null."""
+    for row, value in enumerate(column):
+        try:
+            json.dumps(value, default=_told)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{name!r} is {type(value).__name__}, which JSON has no word for",
+                where=place(places[row]),
+                fix="Leave it out of --keep.",
+            ) from None
+    kept: list[Any] = json.loads(json.dumps(finite(list(column)), default=_told))
+    files.as_arrow(kept, name, place, places)
+    return kept
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return finite(value.tolist())
+    if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
+        return str(value)
+    raise TypeError
+
+
+def _of_line(title: str) -> Places:
+    return lambda line: f"{title}:{line}"
+
+
+def _of_row(title: str) -> Places:
+    return lambda row: f"{title}, row {row} (counted from 0)"
+
+
+def _with_columns(batches: Batches, names: Sequence[str], keep: Sequence[str], title: str) -> Batches:
+    for lines, columns in batches:
+        require_columns(columns, names, title)
+        require_kept(columns, keep, title)
+        yield lines, columns
+
+
+def _with_kept(batches: Batches, keep: Sequence[str], place: Places) -> Batches:
+    for numbers, columns in batches:
+        require_kept(columns, keep, place(numbers[0]))
+        yield numbers, columns
+
+
+def _of_text(
+    source: str, title: str, form: str, encoding: str, separator: str, quote: str | None, largest: int
+) -> Batches:
+    """The rows of a text file, in batches no larger than the first window, so that a slow pipe is read as it comes."""
+    batch_size = min(FIRST_WINDOW, largest)
+    try:
+        with _opened(source) as binary:
+            if not binary.peek(1):
+                return
+            text: Any = io.TextIOWrapper(binary, encoding=files.reading(encoding), newline=files.newline_of(form))
+            if form == "json" and not text.seekable():
+                text = io.StringIO(text.read())  # it may be one list, which is read twice
+            yield from files.read_open(form, text, title, separator, quote, Shape(), batch_size)
+    except UnicodeError as error:
+        if source != STANDARD_INPUT:
+            raise files.undecodable(source, encoding) from None
+        fix = "Give UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
+        raise DataError(f"not {encoding}: {error}", where=title, fix=fix) from None
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", where=title) from None
+
+
+def _opened(source: str) -> io.BufferedReader:
+    """The bytes of the input, unpacked, which is closed when they were read."""
+    if source != STANDARD_INPUT:
+        path = Path(source).expanduser()
+        return open(path, "rb") if is_piped(source) else compressed.opened(str(path))
+    binary: BinaryIO = sys.stdin.buffer
+    return binary if isinstance(binary, io.BufferedReader) else io.BufferedReader(cast(Any, binary))
+
+
+def _of_parquet(path: str, names: Sequence[str], keep: Sequence[str]) -> Batches:
+    """The rows of a parquet file; no more than a row group of it is in memory."""
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(Path(path).expanduser()) as file:
+            require_columns(file.schema_arrow.names, names, path)
+            require_kept(file.schema_arrow.names, keep, path)
+            for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=list(dict.fromkeys((*names, *keep)))):
+                yield range(number, number + len(batch)), batch.to_pydict()
+                number += len(batch)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"no parquet file: {' '.join(str(error).split())[:300]}", where=path) from None
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", where=path) from None

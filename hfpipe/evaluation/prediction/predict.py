@@ -1,0 +1,272 @@
+"""predict: rows labelled, from a file, a pipe, or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfpipe.errors import (
+    DataError,
+    RecipeError,
+)
+from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.runs.store import Run
+from hfpipe.runs.targets import OTHER_SPLITS, quiet, reach_hub, require_effect, with_checkpoint
+from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.machine import faults_told
+
+if TYPE_CHECKING:
+    from hfpipe.evaluation.prediction.predict_rows import Labelled
+    from hfpipe.evaluation.prediction.predictor import Labeller
+
+
+def predict(
+    target: Run | str | Path,
+    source: Any,
+    *,
+    input_format: str | None = None,
+    window: int = 1024,
+    keep: Sequence[str] = (),
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> list[dict[str, Any]]:
+    """Label rows with a run or a checkpoint; they need the text columns of the recipe, and no label.
+
+    With a :class:`Run` as target the loaded model is kept as long as that object is, so that a loop loads it once.
+
+    Args:
+        target: as for :func:`evaluate`.
+        source: a csv, tsv, json, jsonl, parquet or text file by its path, or `-` for standard input; or rows in memory:
+            a list of texts, of pairs of texts, or of mappings from column to value.
+        input_format: where the ending of `source` does not say it.
+        window: rows that are labelled together at most.
+        keep: columns of the input to copy into what is said of each row.
+        recipe: names the text columns; by default the run's own. A checkpoint needs one.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress goes; by default nowhere.
+
+    Returns:
+        For each row, in order, `label`, `score` and `probabilities`, for a regression `value`, and so on by kind of task.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    if isinstance(source, str | Path):
+        chunks = predict_windows(
+            target,
+            source,
+            input_format=input_format,
+            window=window,
+            keep=keep,
+            recipe=recipe,
+            overrides=overrides,
+            runs_dir=runs_dir,
+            display=display,
+        )
+        return [row for one in chunks for row in one]
+    _require_window(window)
+    with quiet(), faults_told(after_stop=""):
+        from hfpipe.evaluation.prediction.predict_rows import label_rows
+
+        labeller = _labeller(
+            target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
+        )
+        return label_rows(labeller, source, window, keep)
+
+
+def predict_file(
+    target: Run | str | Path,
+    source: str | Path,
+    output: str | Path,
+    *,
+    output_format: str | None = None,
+    overwrite: bool = False,
+    input_format: str | None = None,
+    window: int = 1024,
+    keep: Sequence[str] = (),
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> Labelled:
+    """Label a file into a file, in constant memory; the same call goes on where an earlier one was stopped.
+
+    Args:
+        target: as for :func:`evaluate`.
+        source: as for :func:`predict`, a path or `-`.
+        output: a jsonl, csv or parquet file, which is there only when all of it is. Until then OUTPUT.partial has the rows.
+        output_format: where the ending of `output` does not say it.
+        overwrite: replace an output that is there, and discard what another command left in OUTPUT.partial.
+        input_format: where the ending of `source` does not say it.
+        window: rows that are in memory and labelled together at most.
+        keep: columns of the input to copy into the rows of the output.
+        recipe: names the text columns; by default the run's own. A checkpoint needs one.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress goes; by default nowhere.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    from hfpipe.evaluation.prediction import output_file
+
+    display, into = display or Silent(), Path(output)
+    kind = output_file.format_of(into, output_format)
+    output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
+    with quiet(), faults_told(after_stop=""):
+        from hfpipe.evaluation.prediction.predict_rows import label_into
+
+        return label_into(
+            _labeller(target, recipe, overrides, lambda: resolved, display),
+            resolved,
+            str(source),
+            form,
+            into,
+            kind,
+            overwrite=overwrite,
+            window=window,
+            say=display.say,
+            keep=keep,
+        )
+
+
+def predict_windows(
+    target: Run | str | Path,
+    source: str | Path,
+    *,
+    input_format: str | None = None,
+    window: int = 1024,
+    keep: Sequence[str] = (),
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Label a file or standard input as it is read; arguments as for :func:`predict`.
+
+    Yields:
+        The labels of some rows at a time, in the order of the input, as soon as the model has said them.
+    """
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
+    with quiet(), faults_told(after_stop=""):
+        from hfpipe.evaluation.prediction.predict_rows import labelled, windows_of
+
+        labeller = _labeller(target, recipe, overrides, lambda: resolved, display)
+        for one in windows_of(resolved, str(source), form, window, keep):
+            yield labelled(labeller, one)
+
+
+def predict_glue(
+    target: Run | str | Path,
+    folder: str | Path = "glue",
+    *,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+) -> dict[str, int]:
+    """Label the test sets of a run on a set of GLUE, and write what the GLUE server takes.
+
+    Args:
+        target: a run or its id or folder.
+        folder: where the files go, under the names that the server knows.
+        overwrite: replace files that are there.
+        overrides: `dotted.path=value` each.
+        runs_dir: where run ids are looked up.
+        display: where progress and warnings go; by default nowhere.
+
+    Returns:
+        The rows of each file, by its name.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give.
+    """
+    display = display or Silent()
+    name = str(target.path if isinstance(target, Run) else target)
+    _, resolved = with_checkpoint(target, name, None, overrides, runs_dir)
+    reach_hub(resolved, display)
+    from hfpipe.evaluation.prediction.submission import submit
+
+    with quiet(), faults_told(after_stop=""):
+        return submit(resolved, Path(folder), overwrite=overwrite, say=display.say)
+
+
+def _of_input(
+    target: Run | str | Path,
+    source: str | Path,
+    input_format: str | None,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+    window: int,
+    keep: Sequence[str],
+) -> tuple[Recipe, str]:
+    """The recipe that reads an input, and its format; what is wrong with the first rows is told before anything loads."""
+    _require_window(window)
+    from hfpipe.evaluation.prediction import chunks
+
+    form = chunks.format_of(str(source), input_format)
+    if str(source) != chunks.STANDARD_INPUT and not Path(source).expanduser().exists():
+        raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
+    resolved = _for_rows(target, form, recipe, overrides, runs_dir)
+    if not chunks.is_piped(str(source)):
+        from hfpipe.evaluation.prediction.predict_rows import windows_of
+
+        with quiet(), faults_told(after_stop=""):
+            next(windows_of(resolved, str(source), form, window, keep), None)
+    return resolved, form
+
+
+def _for_rows(
+    target: Run | str | Path,
+    form: str,
+    recipe: Recipe | str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    runs_dir: str | Path | None,
+) -> Recipe:
+    """The recipe of the target with rows of this format in place of its data."""
+    name = str(target.path if isinstance(target, Run) else target)
+    _, base = with_checkpoint(target, name, recipe, (), runs_dir)
+    data = [f"dataset.path={form}", "dataset.data_files=null", "dataset.name=null", "dataset.revision=null"]
+    data += OTHER_SPLITS
+    if base.dataset.streaming:
+        data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
+    if base.dataset.path != form:  # how its files are written says nothing of this one
+        data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
+    resolved = with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    require_effect(overrides)
+    return resolved
+
+
+def _require_window(window: int) -> None:
+    if window < 1:
+        raise RecipeError(f"{window}", where="--window", allowed="1 or more rows")
+
+
+def _labeller(
+    target: Run | str | Path,
+    recipe: object,
+    overrides: Sequence[str],
+    resolve_recipe: Callable[[], Recipe],
+    display: Display | None,
+) -> Labeller:
+    """The loaded model of the target, which a run keeps."""
+    from hfpipe.evaluation.prediction.predict_rows import kept_labeller
+    from hfpipe.evaluation.prediction.predictor import load_labeller
+    from hfpipe.system import hub
+
+    say = (display or Silent()).say
+
+    def load() -> Labeller:
+        resolved = resolve_recipe()
+        checkpoint = resolved.model.checkpoint
+        if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
+            hub.settle_offline(lambda text: say(f"{NOTE}{text}"))
+        return load_labeller(resolved, say)
+
+    return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()

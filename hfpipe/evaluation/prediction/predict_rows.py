@@ -1,0 +1,260 @@
+"""Label rows as they come: read a window, label it, write it, forget it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from hfpipe.errors import RecipeError, StoppedByUser
+from hfpipe.evaluation.prediction.chunks import (
+    STANDARD_INPUT,
+    Window,
+    given_windows,
+    is_piped,
+    read_windows,
+    require_columns,
+)
+from hfpipe.evaluation.prediction.output_file import Partial, next_digest
+from hfpipe.evaluation.prediction.predictor import Labeller, columns_read
+from hfpipe.parts.inputs.rows import Say
+from hfpipe.recipe.schema import Recipe
+from hfpipe.runs.store import Run
+
+_TELL_EVERY = 10.0  # seconds
+_COLUMNS = {
+    "text-classification": ("label", "score", "probabilities"),
+    "text-regression": ("value",),
+    "multi-label-classification": ("labels", "probabilities"),
+    "token-classification": ("labels", "scores"),
+    "question-answering": ("answer", "score", "start", "end"),
+    "multiple-choice": ("choice", "text", "score", "probabilities"),
+}
+"""What each kind of task says of a row, which an output without rows has as its columns."""
+_SAID = {**_COLUMNS, "token-classification": ("labels", "scores", "entities")}
+"""The same, with what it does not say of every model."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What was labelled into a file.
+
+    Attributes:
+        output: the file.
+        examples: rows in it.
+        resumed: how many of them a run of the command before had labelled.
+        examples_per_second: rows that were labelled now over the time that took, reading and writing included.
+    """
+
+    output: Path
+    examples: int
+    resumed: int
+    examples_per_second: float
+
+
+def label_rows(labeller: Labeller, rows: Any, window: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Label rows that are in memory.
+
+    Args:
+        labeller: the loaded model.
+        rows: texts, pairs of texts, or mappings from column to value.
+        window: rows that are labelled together at most.
+        keep: columns to copy into what is said of each row.
+
+    Raises:
+        RecipeError: rows that are no texts of this task, or columns that can't be kept.
+        DataError: missing columns or empty values, with the number of the row.
+    """
+    columns = labeller.columns
+    require_apart(labeller.recipe, keep)
+    given = given_windows(_as_mappings(rows, columns, labeller.recipe), columns, window, keep)
+    return [row for one in given for row in labelled(labeller, one)]
+
+
+def labelled(labeller: Labeller, window: Window) -> list[dict[str, Any]]:
+    """What the task says of each row of a window, behind the columns that are kept of it."""
+    return [
+        {**{name: column[row] for name, column in window.kept.items()}, **said}
+        for row, said in enumerate(labeller.label(window))
+    ]
+
+
+def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
+    """Refuse to keep columns under names that the task gives to what it says.
+
+    Raises:
+        RecipeError: with the names that are taken.
+    """
+    said = _SAID[recipe.task.kind]
+    for name in keep:
+        if name in said or name.startswith("probability_"):
+            what = f"{name!r} is what hfpipe calls something that it says itself"
+            taken = f"other names than {', '.join(said)} and probability_..."
+            raise RecipeError(what, where="--keep", allowed=taken, fix="Rename the column in the input.")
+
+
+def windows_of(recipe: Recipe, source: str, form: str, window: int, keep: Sequence[str] = ()) -> Iterator[Window]:
+    """The windows of a file or of standard input, as the recipe says that files of this format are written.
+
+    Raises:
+        RecipeError: columns that can't be kept.
+    """
+    require_apart(recipe, keep)
+    spec = recipe.dataset
+    return read_windows(
+        source,
+        form,
+        columns_read(recipe),
+        encoding=spec.encoding,
+        separator=spec.separator,
+        quote=spec.quote,
+        largest=window,
+        keep=keep,
+    )
+
+
+def label_into(
+    labeller: Labeller,
+    recipe: Recipe,
+    source: str,
+    form: str,
+    output: Path,
+    kind: str,
+    *,
+    overwrite: bool,
+    window: int,
+    say: Say,
+    keep: Sequence[str] = (),
+) -> Labelled:
+    """Label a file or standard input into a file, or go on with that where it was left.
+
+    Args:
+        labeller: the loaded model.
+        recipe: says how files of this format are written.
+        source: a path, or `-`.
+        form: of the source.
+        output: a jsonl, csv or parquet file; it is there only when all of it is.
+        kind: format of the output.
+        overwrite: replace a file that is there, and discard a partial one that another command left.
+        window: rows that are labelled together at most.
+        say: is told what goes on.
+        keep: columns of the source to copy into the rows of the output.
+
+    Raises:
+        HfpipeError: with the exit code; whatever was labelled before is in `output.partial`.
+    """
+    piped = is_piped(source)
+    with Partial(output, _about(labeller, window, keep), overwrite=overwrite) as partial:
+        windows = _behind(partial, lambda: windows_of(recipe, source, form, window, keep), overwrite, piped)
+        resumed, digest, started = partial.rows, partial.digest, time.monotonic()
+        if partial.begun_anew:
+            say(partial.begun_anew)
+        if resumed:
+            say(f"going on with {partial.path} behind row {resumed:,}")
+        told = started
+        try:
+            for one in windows:
+                digest = next_digest(digest, one.values | one.kept)
+                partial.write(labelled(labeller, one), digest)
+                if time.monotonic() - told > _TELL_EVERY:
+                    told = time.monotonic()
+                    say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (told - started):,.0f} a second")
+            seconds = time.monotonic() - started
+            if not partial.rows:
+                say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
+            partial.finish(output, kind, [*keep, *_empty(labeller)])
+        except KeyboardInterrupt:
+            fix = f"The same command goes on behind row {partial.rows:,}; {partial.path} has what was labelled."
+            raise StoppedByUser("stopped by the user", fix=fix) from None
+        return Labelled(output, partial.rows, resumed, (partial.rows - resumed) / max(seconds, 1e-9))
+
+
+def _behind(partial: Partial, read: Callable[[], Iterator[Window]], overwrite: bool, piped: bool) -> Iterator[Window]:
+    """The windows of the input behind the rows that are labelled already, which must be the same rows."""
+    windows, digest, rows = read(), next_digest("", {}), 0
+    while rows < partial.rows and (one := next(windows, None)) is not None:
+        digest, rows = next_digest(digest, one.values | one.kept), rows + one.table.num_rows
+    if (rows, digest) == (partial.rows, partial.digest):
+        return windows
+    partial.refuse_input(overwrite=overwrite and not piped)  # what was read of a pipe is gone
+    return read()
+
+
+def _about(labeller: Labeller, window: int, keep: Sequence[str]) -> dict[str, Any]:
+    """What decides the labels beside the rows."""
+    recipe = labeller.recipe
+    options = {
+        "task": recipe.task.model_dump(mode="json"),
+        "max_length": labeller.max_length,
+        "batch_size": recipe.evaluate.batch_size,
+        "precision": labeller.precision.name,
+        "window": window,
+        "keep": list(keep),
+    }
+    written = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    return {"model": labeller.digests, "set of options": written}
+
+
+def _empty(labeller: Labeller) -> list[str]:
+    """The columns of an output without rows."""
+    found: list[str] = []
+    for name in _COLUMNS[labeller.recipe.task.kind]:
+        is_each = name == "probabilities" and labeller.task.names
+        found += [f"probability_{one}" for one in labeller.task.names] if is_each else [name]
+    return found
+
+
+def _as_mappings(rows: Any, columns: Sequence[str], recipe: Recipe) -> Iterator[Mapping[str, Any]]:
+    """Rows as mappings from column to value, whichever way they were given."""
+    shape = _shape(columns, recipe)
+    if isinstance(rows, str | bytes | Mapping):
+        raise RecipeError(f"{_shown(rows)} is one row", where="predict", allowed=f"a list of rows, each {shape}")
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
+        rows = rows.to_dict("records")  # a DataFrame would give its column names
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            require_columns(row, columns, f"row {number} (counted from 0)")
+            yield row
+        elif len(columns) == 1 and (isinstance(row, str) or recipe.task.kind == "token-classification"):
+            yield {columns[0]: row}
+        elif len(columns) > 1 and isinstance(row, tuple | list) and len(row) == len(columns):
+            yield dict(zip(columns, row, strict=True))
+        else:
+            raise RecipeError(f"{_shown(row)}", where=f"row {number} (counted from 0)", allowed=shape)
+
+
+def _shape(columns: Sequence[str], recipe: Recipe) -> str:
+    if recipe.task.kind == "token-classification":
+        return f"a list of words or {{{columns[0]!r}: [...]}}"
+    if len(columns) == 1:
+        return f"a text or {{{columns[0]!r}: ...}}"
+    return f"({', '.join(columns)}) or {{{', '.join(f'{name!r}: ...' for name in columns)}}}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_kept: WeakKeyDictionary[Run, tuple[object, Labeller]] = WeakKeyDictionary()
+
+
+def kept_labeller(run: Run, changes: object, load: Callable[[], Labeller]) -> Labeller:
+    """The loaded model of a run, kept as long as the `Run` is and as nothing in its files or in `changes` differs."""
+    files = [run.path / "recipe.yaml", *sorted((run.path / "model").glob("*"))]
+    stats = [(file.name, *_stat(file)) for file in files]
+    before = _kept.get(run)
+    if before is None or before[0] != (changes, stats):
+        _kept.pop(run, None)  # its memory, before the next model takes as much
+        _kept[run] = ((changes, stats), load())
+    return _kept[run][1]
+
+
+def _stat(file: Path) -> tuple[int, int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino

@@ -1,0 +1,138 @@
+"""Say what a trained checkpoint says of rows that have no label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfpipe.errors import DataError, HfpipeError, RecipeError
+from hfpipe.evaluation.inference import predict
+from hfpipe.evaluation.prediction.chunks import Window
+from hfpipe.parts import tasks
+from hfpipe.parts.inputs.rows import Say
+from hfpipe.parts.inputs.tokenized import encode_batch
+from hfpipe.parts.model import kernels, models
+from hfpipe.parts.model.precision import Precision, choose
+from hfpipe.parts.tasks.calibration import calibration_of
+from hfpipe.recipe.schema import Recipe
+from hfpipe.system.processes import join
+from hfpipe.system.snapshot import digest_of_files
+
+
+@dataclass
+class Labeller:
+    """A trained model in memory, ready to label windows of rows.
+
+    Attributes:
+        recipe: with the checkpoint in it.
+        task: with the classes of the model's head.
+        tokenizer: the checkpoint's own.
+        model: on its device.
+        precision: of the forward passes.
+        max_length: longest input, in tokens.
+        digests: of what decides the labels: `weights`, `tokenizer` and `config`.
+    """
+
+    recipe: Recipe
+    task: tasks.Task
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    precision: Precision
+    max_length: int
+    digests: dict[str, str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return columns_read(self.recipe)
+
+    def label(self, window: Window) -> list[dict[str, Any]]:
+        """What the task says of each row of a window, in its order; rows of similar length share a batch.
+
+        Raises:
+            DataError: a row that the task can't read, with its place.
+            HfpipeError: with the places of the window's first and last row.
+        """
+        rows = datasets.Dataset(window.table, fingerprint="window")  # nothing is cached by it
+        self._check(rows, window)
+        try:
+            encoded = encode_batch(
+                window.values, list(range(len(rows))), self.task, self.tokenizer, self.max_length, labelled=False
+            )
+            inputs = datasets.Dataset.from_dict(encoded)
+            predictions = predict(
+                self.model,
+                self.task,
+                inputs,
+                self.task.collator(self.tokenizer),
+                batch_size=self.recipe.evaluate.batch_size,
+                precision=self.precision,
+            )
+        except HfpipeError as error:
+            place = f"{window.where(0)} to {window.where(-1)}{': ' if error.where else ''}{error.where}"
+            raise type(error)(error.what, where=place, allowed=error.allowed, fix=error.fix) from error
+        return self.task.told(predictions.logits, inputs, rows)
+
+    def _check(self, rows: datasets.Dataset, window: Window) -> None:
+        """Refuse a window with a row that can't be read, and find out which one it is."""
+        title, where = "the input", self.recipe.where("task.text")
+        try:
+            self.task.check(rows, title, where, labelled=False)
+        except DataError:
+            for row in range(len(rows)):
+                try:
+                    self.task.check(rows.select([row]), title, where, labelled=False)
+                except DataError as error:
+                    what = error.what.removeprefix(f"{title}: ").removesuffix(" (row 0, counted from 0)")
+                    raise DataError(what, where=window.where(row), allowed=error.allowed, fix=error.fix) from None
+            raise
+
+
+def columns_read(recipe: Recipe) -> tuple[str, ...]:
+    """The columns of the input that a task of this recipe reads."""
+    return tuple(dict.fromkeys((*recipe.task.text, *(recipe.task.choices or ()))))
+
+
+def load_labeller(recipe: Recipe, say: Say) -> Labeller:
+    """Load `recipe.model.checkpoint` to label rows with it; no data are looked at.
+
+    Args:
+        recipe: with the checkpoint in it.
+        say: is told each stage.
+
+    Raises:
+        ModelError: no trained head for this task, or files that are missing or do not fit.
+        RecipeError: several processes.
+    """
+    state = join()
+    if state.num_processes > 1:
+        raise RecipeError(
+            f"{state.num_processes} processes were started, and each would write all rows",
+            where="predict",
+            fix="Start one; to use several devices, cut the input into parts.",
+        )
+    say(f"loading {recipe.model.checkpoint}")
+    checkpoint = models.open_checkpoint(recipe)
+    task = tasks.head_task(recipe.task, models.head_names(checkpoint))
+    task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    kernels.install(model, recipe.train.kernels, state.device)
+    model.to(state.device)
+    precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
+    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
+    return Labeller(
+        recipe=recipe,
+        task=task,
+        tokenizer=tokenizer,
+        model=model,
+        precision=precision,
+        max_length=min(bound, recipe.model.max_length or bound),
+        digests={
+            "weights": checkpoint.weights_digest,
+            "tokenizer": models.tokenizer_digest(tokenizer),
+            "config": digest_of_files([checkpoint.folder / "config.json"]),
+        },
+    )

@@ -1,0 +1,186 @@
+"""Measure a trained checkpoint on a split, with an interval around every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hfpipe.errors import RecipeError
+from hfpipe.evaluation.document import Measured, dataset_identity, describe, fit
+from hfpipe.evaluation.inference import Predictions, predict
+from hfpipe.parts import tasks
+from hfpipe.parts.build import load_metrics, make_objective, try_metrics
+from hfpipe.parts.data.open import RawData, open_data
+from hfpipe.parts.data.sources import base_of
+from hfpipe.parts.data.streams import RawStream, open_stream
+from hfpipe.parts.inputs.rows import Say, require_rows_of_its_own
+from hfpipe.parts.inputs.tokenized import tokenize
+from hfpipe.parts.model import kernels, models
+from hfpipe.parts.model.precision import choose
+from hfpipe.parts.tasks.calibration import NONE, calibration_of
+from hfpipe.recipe.schema import Recipe
+from hfpipe.system.processes import join
+
+
+def score(
+    recipe: Recipe, splits: Sequence[str | None], say: Say, *, target: str, overrides: Sequence[str] = ()
+) -> list[Measured]:
+    """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
+
+    Args:
+        recipe: with the checkpoint to measure in it.
+        splits: splits or slices of the data, or `train` or `evaluation` for those of the recipe; None is `evaluation`.
+        say: is told each stage.
+        target: the checkpoint as it was named.
+        overrides: what was changed for this measurement.
+
+    Returns:
+        What was measured of each split.
+    """
+    names = [_named(recipe, split) for split in splits]
+    say(f"reading {recipe.dataset.path}")
+    raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    where = {
+        name: "--split" if split else recipe.where("dataset.splits.evaluation")
+        for name, split in zip(names, splits, strict=True)
+    }
+    rows = {name: raw.split(name, where[name]) for name in names}
+    say(f"loading {recipe.model.checkpoint}")
+    checkpoint = models.open_checkpoint(recipe)
+    task = _task_of(recipe, checkpoint, raw)
+    for name, part in rows.items():
+        task.check(part, f"{raw.name}, split {name}", where[name])
+    metrics = load_metrics(recipe, task)
+    try_metrics(recipe, metrics, task)
+    model, tokenizer = _load(recipe, checkpoint, task)
+    device = next(model.parameters()).device
+    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
+    objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
+    collate, dataset = task.collator(tokenizer), dataset_identity(raw.digest, recipe)
+
+    def predicted(part: datasets.Dataset, name: str) -> tuple[datasets.Dataset, Predictions]:
+        encoded = _encode(recipe, checkpoint, task, part, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
+        size = recipe.evaluate.batch_size
+        return encoded, predict(
+            model, task, encoded, collate, batch_size=size, precision=precision, objective=objective
+        )
+
+    kept = calibration_of(checkpoint.config, checkpoint.where)
+    fitted_on = recipe.dataset.splits.calibration
+    if kept == NONE and fitted_on is not None:
+        require_rows_of_its_own(recipe, raw, names)
+        say(f"calibrating on {fitted_on}")
+        part = raw.split(fitted_on, recipe.where("dataset.splits.calibration"))
+        task.check(part, f"{raw.name}, split {fitted_on}", recipe.where("dataset.splits.calibration"))
+        encoded, predictions = predicted(part, fitted_on)
+        kept = fit(recipe, task, predictions, encoded, dataset)
+    elif kept.fitted_on is not None and kept.dataset == dataset:
+        _refuse_fitted_rows(raw, kept.fitted_on, names)
+    found = []
+    for name, part in rows.items():
+        say(f"scoring {name}")
+        encoded, predictions = predicted(part, name)
+        found.append(
+            describe(
+                recipe,
+                tasks.calibrated(task, kept),
+                metrics,
+                predictions,
+                encoded,
+                part,
+                target=target,
+                split=name,
+                dataset=dataset,
+                overrides=overrides,
+            )
+        )
+    return found
+
+
+def _named(recipe: Recipe, split: str | None) -> str:
+    """The split or slice that is meant."""
+    splits = recipe.dataset.splits
+    name = {"train": splits.train, "evaluation": splits.evaluation, None: splits.evaluation}.get(split) or split
+    if name is None:
+        where = recipe.where("dataset.splits.evaluation")
+        raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
+    return name
+
+
+def _refuse_fitted_rows(raw: RawData | RawStream, fitted_on: str, names: Sequence[str]) -> None:
+    """Refuse to report a temperature or threshold on the rows that it was fitted on."""
+    for name in names:
+        if count := raw.shared(fitted_on, name, "--split"):
+            raise RecipeError(
+                f"{count:,} rows of {name} are those of {fitted_on}, on which this model's temperature or threshold was "
+                "fitted: its figures there would flatter it",
+                where="--split",
+                fix="Measure other rows.",
+            )
+
+
+def _load(
+    recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.Task
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trained model, on its device, and its tokenizer."""
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    kernels.install(model, recipe.train.kernels, join().device)
+    return model.to(join().device), tokenizer
+
+
+def _encode(
+    recipe: Recipe,
+    checkpoint: models.Checkpoint,
+    task: tasks.Task,
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    identity: str,
+) -> datasets.Dataset:
+    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
+    length = min(bound, recipe.model.max_length or bound)
+    identity = f"{identity} {models.tokenizer_digest(tokenizer)}"
+    with join().main_process_first():
+        return tokenize(
+            task,
+            rows,
+            tokenizer,
+            max_length=length,
+            identity=identity,
+            num_proc=recipe.dataset.num_proc,
+        ).data
+
+
+def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream) -> tasks.Task:
+    """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
+    names = models.head_names(checkpoint)
+    unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
+    head = tasks.head_task(recipe.task, names)
+    if recipe.task.kind == "text-regression" or (recipe.task.names is None and not unnamed and head.names):
+        return head
+    looked_at = raw.head if isinstance(raw, RawStream) else raw.split
+    rows = looked_at(_told_by(recipe, raw), recipe.where("dataset.splits.train"))
+    return tasks.make_task(recipe.task, rows, raw.name, recipe.where("task"))
+
+
+def _told_by(recipe: Recipe, raw: RawData | RawStream) -> str:
+    """The split that says what the labels are: the training split, or in data to measure on alone one that is there."""
+    splits = recipe.dataset.splits
+    named = [split for split in (splits.train, splits.evaluation) if split and base_of(split) in raw.splits]
+    return [*named, *raw.splits][0]
+
+
+def _weighed(
+    recipe: Recipe,
+    checkpoint: models.Checkpoint,
+    raw: RawData | RawStream,
+    task: tasks.Task,
+    tokenizer: PreTrainedTokenizerBase,
+) -> datasets.Dataset | None:
+    """The encoded training rows, where class weights are counted on them."""
+    if recipe.loss.class_weights is None or isinstance(recipe.loss.class_weights, list):
+        return None
+    split = recipe.dataset.splits.train
+    rows = raw.split(split, recipe.where("dataset.splits.train"))
+    return _encode(recipe, checkpoint, task, rows, tokenizer, f"{raw.digest} {recipe.dataset.name} {split}")

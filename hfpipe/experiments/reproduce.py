@@ -1,0 +1,236 @@
+"""Train a run again from what it recorded, and say whether the same weights and figures came out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hfpipe.errors import DataError, HfpipeError, ModelError, RecipeError
+from hfpipe.experiments.compare.traces import differ, read_trace
+from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.runs import Run, default_folder, find_run
+from hfpipe.runs.difference import difference
+from hfpipe.runs.targets import reach_hub
+from hfpipe.system import library_logs
+from hfpipe.system.display import Display, Silent
+from hfpipe.system.machine import faults_told
+from hfpipe.training.finetune import finetune
+
+_SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
+_INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
+_ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
+_FIGURES = ("loss", "grad_norm", "lr", "num_items")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a second training from the same recipe came out.
+
+    Attributes:
+        run: the folder of the run that was to be reproduced.
+        again: the folder of the new run.
+        weights_equal: whether the saved weights are the same, bit for bit.
+        max_abs_weight_difference: over all weights; None when the first ones are gone or have another shape.
+        metrics_equal: whether every figure on the evaluation split is the same number.
+        metrics: name to [first, again], where they differ.
+        first_differing_step: the first step of which a recorded figure differs or that only one run has; when none does and
+            the weights are not equal, the last step; None when nothing differs.
+        parted: at that step, name to [first, again] of what differs.
+        inputs: data, checkpoint or tokenizer that are not the same ones, each with its digests [first, again].
+        environment: dotted path to [first, again] of versions, machine and commit that differ.
+    """
+
+    run: str
+    again: str
+    weights_equal: bool
+    max_abs_weight_difference: float | None
+    metrics_equal: bool
+    metrics: dict[str, list[float | None]]
+    first_differing_step: int | None
+    parted: dict[str, list[Any]]
+    inputs: dict[str, list[str]]
+    environment: dict[str, list[Any]]
+
+    @property
+    def equal(self) -> bool:
+        """Whether weights and figures are the same."""
+        return self.weights_equal and self.metrics_equal
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        return {**asdict(self), "equal": self.equal}
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        told = [self.again]
+        if self.weights_equal:
+            told.append("weights: equal, bit for bit")
+        else:
+            gap = self.max_abs_weight_difference
+            by = "" if gap is None else f" by at most {gap:.3g}"
+            told.append(f"weights: not equal{by}")
+        told.append("metrics: equal" if self.metrics_equal else "metrics: not equal")
+        told += [f"  {name}: {_pair(values)}" for name, values in self.metrics.items()]
+        if self.first_differing_step is not None:
+            told.append(f"the records part at step {self.first_differing_step}")
+            told += [f"  {name}: {_pair(values)}" for name, values in self.parted.items()]
+        told += [f"not the same {what}: digest {_pair(values)}" for what, values in self.inputs.items()]
+        if self.environment:
+            told.append("different here:")
+            told += [f"  {path}: {_pair(values)}" for path, values in self.environment.items()]
+        elif not self.equal:
+            told.append("versions, machine and commit are the same")
+        return told
+
+
+def reproduce(
+    target: Run | str | Path,
+    *,
+    runs_dir: str | Path | None = None,
+    anyway: bool = False,
+    display: Display | None = None,
+) -> Reproduction:
+    """Train a finished run again from its recipe, with its engine, and compare.
+
+    Args:
+        target: a run, or its id or folder.
+        runs_dir: where its id is looked up and the new run lands; by default `$HFPIPE_RUNS_DIR` or `runs`.
+        anyway: train also when data, checkpoint or tokenizer are not the ones that the run had, or its recipe was
+            changed while it was trained.
+        display: where progress goes; by default nowhere.
+
+    Raises:
+        RecipeError: the run was not finished, parts of it were given from Python, or its recipe was changed on the way.
+        DataError: the data are not the same.
+        ModelError: checkpoint or tokenizer are not the same.
+        HfpipeError: the training itself fails.
+    """
+    display = display or Silent()
+    folder = Path(runs_dir) if runs_dir else default_folder()
+    run = target if isinstance(target, Run) else find_run(str(target), folder)
+    recipe = _pinned(run)
+    # Of these `train.fit_memory` or another machine makes others; as long as there is one way to cut, the update is the same.
+    is_one_cut = len(run.about.get("updates", [])) <= 1
+    allowed = run.about.get("allowed_changes", {})
+    changed = [path for path in allowed if not (path in _SAME_UPDATE and is_one_cut)]
+    if changed and not anyway:
+        raise RecipeError(
+            f"run {run.id!r} went on with another recipe on its way ({', '.join(changed)}), so that no one recipe gives it",
+            where=str(run.path / "run.json"),
+            fix="To train with the last one and compare: --anyway.",
+        )
+    reach_hub(recipe, display)
+    inputs = _other_inputs(run, recipe, display)
+    if inputs and not anyway:
+        what = ", ".join(f"{name} (digest {first[:12]} then, {now[:12]} now)" for name, (first, now) in inputs.items())
+        raise _INPUTS[next(iter(inputs))](
+            f"not what run {run.id!r} was trained with: {what}",
+            where=str(run.path / "run.json"),
+            fix="Put it back, or train on what is there and compare: --anyway.",
+        )
+    return compare_runs(run, finetune(recipe, runs_dir=folder, display=display), inputs)
+
+
+def compare_runs(run: Run, again: Run, inputs: dict[str, list[str]]) -> Reproduction:
+    """What differs between a run and the one that should be the same.
+
+    Args:
+        run: the first one.
+        again: the second one.
+        inputs: what is known to differ of data, checkpoint and tokenizer.
+    """
+    first, second = run.about.get("model") or {}, again.about.get("model") or {}
+    weights = {name for name in (*first, *second) if name.endswith(".safetensors")}
+    same_files = bool(weights) and all(first.get(name) == second.get(name) for name in weights)
+    traces = [read_trace(one.id, one, one.recipe, divides=False, is_linear=False) for one in (run, again)]
+    apart = differ(*traces)
+    gap = 0.0 if same_files else apart.max_weight
+    step, parted = _first_parting(*(trace.steps for trace in traces))
+    if step is None and gap != 0.0:
+        step = traces[1].weights_step
+    names = dict.fromkeys((*run.metrics, *again.metrics))
+    unequal = {
+        name: [run.metrics.get(name), again.metrics.get(name)]
+        for name in names
+        if (name in run.metrics) != (name in again.metrics) or run.metrics.get(name) != again.metrics.get(name)
+    }
+    return Reproduction(
+        run=str(run.path),
+        again=str(again.path),
+        weights_equal=gap == 0.0,
+        max_abs_weight_difference=gap,
+        metrics_equal=not unequal,
+        metrics=unequal,
+        first_differing_step=step,
+        parted=parted,
+        inputs=inputs,
+        environment={
+            path: [before, after]
+            for path, before, after in difference(run, again)
+            if path.partition(".")[0] in _ENVIRONMENT
+        },
+    )
+
+
+def _pinned(run: Run) -> Recipe:
+    """The recipe of a run, with the commits on the Hub that it really used."""
+    if run.status != "finished":
+        raise RecipeError(
+            f"run {run.id!r} is {run.status}: there is nothing to compare with", fix="Name a finished run."
+        )
+    about = run.about
+    given = about.get("given") or {}
+    if given:
+        parts = ", ".join(f"{key} ({name})" for key, name in given.items())
+        raise RecipeError(
+            f"run {run.id!r} was given {parts} from Python, and its recipe does not have that",
+            where=str(run.path / "recipe.yaml"),
+            fix="Call hfpipe.finetune(run.recipe, ...) with the same objects.",
+        )
+    recipe, identity = run.recipe, about.get("identity") or {}
+    pins = []
+    for section, part in (("dataset", recipe.dataset), ("model", recipe.model)):
+        commit = (identity.get("checkpoint" if section == "model" else section) or {}).get("commit")
+        if commit and part.revision is None:
+            pins.append(f"{section}.revision='{commit}'")
+    return with_overrides(recipe, pins) if pins else recipe
+
+
+def _other_inputs(run: Run, recipe: Recipe, display: Display) -> dict[str, list[str]]:
+    """Data, checkpoint and tokenizer that are not the ones of the run, as their digests then and now."""
+    from hfpipe.parts.inputs.rows import read_rows
+
+    with library_logs.into(Path(os.devnull)), faults_told():
+        rows = read_rows(recipe, say=display.say)
+    now = {
+        "dataset": rows.source.digest,
+        "checkpoint": rows.checkpoint.weights_digest,
+        "tokenizer": rows.tokenizer_digest,
+    }
+    then = {what: found.get("digest") for what, found in (run.about.get("identity") or {}).items()}
+    return {what: [str(then.get(what)), digest] for what, digest in now.items() if then.get(what) != digest}
+
+
+def _first_parting(
+    first: list[dict[str, Any]], second: list[dict[str, Any]]
+) -> tuple[int | None, dict[str, list[Any]]]:
+    """The first step whose figures differ, or that only one has, and those figures."""
+    ours, theirs = ({record["step"]: record for record in steps} for steps in (first, second))
+    for step in sorted(ours.keys() | theirs.keys()):
+        if step not in ours or step not in theirs:
+            return step, {"recorded": [step in ours, step in theirs]}
+        apart = {
+            name: [ours[step].get(name), theirs[step].get(name)]
+            for name in _FIGURES
+            if ours[step].get(name) != theirs[step].get(name)
+        }
+        if apart:
+            return step, apart
+    return None, {}
+
+
+def _pair(values: list[Any]) -> str:
+    first, second = ("undefined" if one is None else str(one) for one in values)
+    return f"{first} then, {second} now"

@@ -1,0 +1,291 @@
+"""A recipe's names and numbers turned into objects: loss, optimizer, schedule, metrics."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import datasets
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformers import TrainingArguments
+
+from hfpipe.errors import DataError, RecipeError, RefusedError
+from hfpipe.parts import tasks
+from hfpipe.parts.metrics.metrics import compute_all, greater_is_better, load_metric
+from hfpipe.parts.optim import losses
+from hfpipe.parts.optim.objective import Objective
+from hfpipe.parts.optim.optimizers import build_optimizer
+from hfpipe.parts.optim.schedules import ON_METRIC, build_schedule
+from hfpipe.parts.tasks.classes import counts_of
+from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
+from hfpipe.recipe.schema import Recipe
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Import every part that the recipe names and bind its arguments, without loading data or weights.
+
+    Raises:
+        RecipeError: every part that can't be had or does not take its arguments, one a line.
+    """
+    problems = []
+
+    def attempt(path: str, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except RecipeError as error:
+            problems.append(str(error) if error.where else f"{recipe.where(path)}: {error}")
+
+    attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
+    attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
+    attempt("optimizer.name", lambda: make_optimizer(recipe, torch.nn.Linear(2, 2), None))
+    attempt(
+        "schedule",
+        lambda: make_schedule(
+            # How long the run is, only the data say: long enough for any warm-up.
+            recipe,
+            torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr),
+            None,
+            10**9,
+        ),
+    )
+    attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
+    for metric in recipe.evaluate.metrics:
+        given = {"name": metric} if isinstance(metric, str) else metric
+        if is_metric_script(given["name"]):
+            require_allowed(recipe, given["name"], given)
+    problems += option_problems(recipe)
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def make_objective(
+    recipe: Recipe,
+    task: tasks.Task,
+    train_data: datasets.Dataset | None,
+    loss: Callable[..., torch.Tensor] | None = None,
+) -> Objective:
+    """The loss with its arguments bound, the class weights counted on the encoded training rows, and the reduction.
+
+    Raises:
+        RecipeError: arguments that the loss does not take, or weights that do not fit the classes.
+    """
+    weights = None
+    if recipe.loss.class_weights is not None:
+        num_labels = task.num_labels or 0
+        counts = counts_of(train_data["labels"][:] if train_data is not None else [], num_labels)
+        try:
+            weights = losses.class_weights(recipe.loss.class_weights, counts)
+        except RecipeError as error:
+            raise _placed(error, recipe, "loss.class_weights") from None
+    bound = _bind_loss(recipe, loss or resolve(LOSSES, recipe.loss.name, "loss"), weights)
+    return Objective(bound, _name_of(loss) if loss else recipe.loss.name, recipe.loss.reduction, weights)
+
+
+def _bind_loss(
+    recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch.Tensor | None
+) -> Callable[..., torch.Tensor]:
+    """The loss with its arguments, as a function of logits and targets."""
+    arguments = dict(recipe.loss.arguments)
+    if recipe.loss.label_smoothing:
+        arguments["label_smoothing"] = recipe.loss.label_smoothing
+    if recipe.loss.class_weights is not None:
+        arguments["class_weights"] = weights
+    _bind("loss", recipe.loss.name, loss, (None, None), arguments, recipe)
+    return (
+        functools.partial(_on_device, loss, weights, arguments)
+        if weights is not None
+        else functools.partial(loss, **arguments)
+    )
+
+
+def _on_device(
+    loss: Callable[..., torch.Tensor],
+    weights: torch.Tensor,
+    arguments: dict[str, Any],
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    return loss(logits, targets, **{**arguments, "class_weights": weights.to(logits.device)})
+
+
+def _bind(
+    what: str,
+    name: str,
+    part: Callable[..., Any],
+    positional: tuple[Any, ...],
+    arguments: dict[str, Any],
+    recipe: Recipe,
+) -> None:
+    try:
+        signature = inspect.signature(part)
+    except (ValueError, TypeError):
+        return  # a builtin without a signature: called as it is
+    try:
+        signature.bind(*positional, **arguments)
+    except TypeError as error:
+        taken = list(signature.parameters)
+        wrong = next((key for key in arguments if key not in taken), None)
+        raise RecipeError(
+            f"{what} {name!r}: {error}{near(wrong, taken) if wrong else ''}",
+            where=recipe.where(f"{what}.{wrong}" if wrong else what),
+            allowed=", ".join(taken),
+        ) from None
+
+
+def make_optimizer(
+    recipe: Recipe, model: torch.nn.Module, factory: Callable[..., torch.optim.Optimizer] | None
+) -> torch.optim.Optimizer:
+    """The optimizer of a model, from the recipe or from a factory of the user's.
+
+    Raises:
+        RecipeError: arguments that it does not take, with their place.
+    """
+    part = recipe.optimizer
+    factory = factory or resolve(OPTIMIZERS, part.name, "optimizer")
+    try:
+        return build_optimizer(model, factory, lr=part.lr, weight_decay=part.weight_decay, **part.arguments)
+    except RecipeError as error:
+        raise _placed(error, recipe, "optimizer") from None
+
+
+def make_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, schedule: Callable[..., Any] | None, num_steps: int
+) -> Any:
+    """The learning-rate schedule of an optimizer over `num_steps` updates.
+
+    Raises:
+        RecipeError: arguments that it does not take, or a schedule that follows evaluations where there are none.
+    """
+    part = recipe.schedule
+    if schedule is not None:
+        return schedule(optimizer, num_steps)
+    if is_reference(part.name):
+        own = resolve(SCHEDULES, part.name, "schedule")
+        _bind("schedule", part.name, own, (None, None), part.arguments, recipe)
+        return own(optimizer, num_steps, **part.arguments)
+    arguments = part.arguments
+    if part.name in ON_METRIC:
+        if recipe.evaluate.every == "never" or recipe.dataset.splits.evaluation is None:
+            raise RecipeError(
+                f"{part.name!r} follows the evaluation, and there is none",
+                where=recipe.where("schedule.name"),
+                fix="Set evaluate.every.",
+            )
+        arguments = {"mode": "max" if is_greater_better(recipe) else "min", **arguments}
+    try:
+        return build_schedule(optimizer, part.name, num_steps=num_steps, warmup=part.warmup, **arguments)
+    except RecipeError as error:
+        raise _placed(error, recipe, "schedule") from None
+
+
+def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
+    """The error with the place in the recipe of the option that it names, or of `path` where that says more."""
+    where = path if path.startswith(error.where) else error.where
+    return RecipeError(error.what, where=recipe.where(where), allowed=error.allowed, fix=error.fix)
+
+
+def _name_of(part: Any) -> str:
+    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', type(part).__name__)}"
+
+
+def is_greater_better(recipe: Recipe) -> bool:
+    """The direction of `evaluate.best`, or of the loss when nothing is called best."""
+    if recipe.evaluate.greater_is_better is not None:
+        return recipe.evaluate.greater_is_better
+    return bool(greater_is_better(recipe.evaluate.best or "loss"))
+
+
+def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: bool = True) -> list[tuple[str, Any]]:
+    """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file.
+
+    A metric that asks for something of the task (an attribute `names` or `scheme` that is None) gets it.
+    """
+    loaded = []
+    for metric in recipe.evaluate.metrics:
+        given = {"name": metric} if isinstance(metric, str) else dict(metric)
+        name = given.pop("name")
+        if foreign and is_metric_script(name):
+            require_allowed(recipe, name, given)
+        if foreign or not is_metric_script(name):
+            built = load_metric(name, **given)
+            for wanted in ("names", "scheme"):
+                if getattr(built, wanted, ()) is None:
+                    setattr(built, wanted, getattr(task, wanted, None))
+            loaded.append((name, built))
+    return loaded
+
+
+def require_allowed(recipe: Recipe, name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse a metric script that the recipe does not allow, or one from the Hub that can change.
+
+    Raises:
+        RefusedError: saying what would run.
+    """
+    where, script = recipe.where("evaluate.metrics"), name.removeprefix("evaluate:")
+    if not recipe.allow_code:
+        raise RefusedError(
+            f"metric {name!r} is a script, and computing it runs its code",
+            where=where,
+            fix="If you trust it, say allow_code: true. hfpipe's own metrics are no scripts.",
+        )
+    revision = arguments.get("revision")
+    if script != name and not re.fullmatch(r"[0-9a-f]{40}", str(revision)):
+        raise RefusedError(
+            f"metric {name!r} comes from the Hub at revision {revision!r}, which can become other code",
+            where=where,
+            allowed="the 40 digits of a commit",
+            fix=f"Say {{name: {name}, revision: COMMIT}}.",
+        )
+
+
+def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task) -> list[str]:
+    """The figures that the metrics give, from two made-up predictions.
+
+    Raises:
+        RecipeError: a metric of another kind of task, with its name.
+    """
+    try:
+        return list(compute_all(metrics, *task.made_up(), names_only=True))
+    except DataError as error:
+        raise RecipeError(
+            f"{error.where} does not measure {recipe.task.kind}: {error.what}",
+            where=recipe.where("evaluate.metrics"),
+            fix="Without `metrics` the kind of task has its own.",
+        ) from error
+
+
+class GivenMetric:
+    """A metric function of the user's, with the call of an evaluate.Metric."""
+
+    def __init__(self, function: Callable[..., dict[str, float]]) -> None:
+        self.function = function
+
+    def compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+        """Metric names to numbers."""
+        return self.function(predictions, references)
+
+
+def option_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with the names and types of the `trainer` section, each with its place."""
+    problems = []
+    hints = TrainingArguments.__dataclass_fields__
+    for key, value in recipe.trainer.items():
+        if key not in hints:
+            problems.append(f"{recipe.where(f'trainer.{key}')}: TrainingArguments has no such field")
+            continue
+        try:
+            TypeAdapter(hints[key].type, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
+        except ValidationError as error:
+            told = "; ".join(dict.fromkeys(_lowered(detail["msg"]) for detail in error.errors()))
+            problems.append(f"{recipe.where(f'trainer.{key}')}: {told}, got {value!r}")
+        except Exception:  # noqa: BLE001 - a type that pydantic can't read is left to TrainingArguments itself
+            continue
+    return problems
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,90 @@
+"""How rows become updates, and what that was before where it changed in the middle of a run.
+
+A run that goes on with updates of another size takes the rows that are left of the epoch it had begun, cuts them the new
+way, and cuts every later epoch so. Where it is in the order then follows from the list of its cuts alone: each row of an
+epoch is trained on once, however often that changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+import numpy as np
+
+from hfpipe.parts.inputs.batches import Begun, Order, order_of
+from hfpipe.recipe.schema import Batching, Recipe
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows become updates from a step on.
+
+    Attributes:
+        after: the last step before it; 0 at the beginning.
+        seed: of the order of the rows.
+        rows: of an update, over all its micro-batches and processes.
+        batches: micro-batches of an update, on all processes together.
+        batching: which rows are put together.
+    """
+
+    after: int
+    seed: int
+    rows: int
+    batches: int
+    batching: Batching
+
+    @property
+    def size(self) -> str:
+        """How much an update has, in words."""
+        tokens = self.batching.tokens
+        return f"{self.rows:,} rows" if tokens is None else f"{tokens * self.batches:,} tokens"
+
+    def same_updates(self, other: Cut) -> bool:
+        """Whether both put the same rows into every update."""
+        mine, theirs = self.batching, other.batching
+        return (mine.by, mine.bucket, self.size, self.seed) == (theirs.by, theirs.bucket, other.size, other.seed)
+
+    def order(self, encoded: datasets.Dataset) -> Order:
+        """The order in which encoded rows are trained on."""
+        return order_of(encoded, self.rows, self.seed, self.batching, batches=self.batches)
+
+    def as_json(self) -> dict[str, Any]:
+        """As `checkpoint.json` and `run.json` have it."""
+        return {**vars(self), "batching": self.batching.model_dump(mode="json")}
+
+
+def cut_of(recipe: Recipe, processes: int, after: int = 0) -> Cut:
+    """How a recipe puts rows together with so many processes."""
+    spec = recipe.train
+    batches = spec.accumulate * processes
+    return Cut(after, recipe.seed, spec.batch_size * batches, batches, spec.batching)
+
+
+def read_cut(found: Mapping[str, Any]) -> Cut:
+    """A cut from JSON."""
+    return Cut(**{**found, "batching": Batching(**found["batching"])})
+
+
+def begun_of(encoded: datasets.Dataset, cuts: Sequence[Cut]) -> tuple[Begun | None, int]:
+    """The epoch in which a run changed its updates last with the rows that were left of it, and the shift of its steps.
+
+    A step has a place in the order: its epoch times the updates of an epoch, and those before it in its epoch. Without a
+    change the place of the step that follows n others is n; the shift is what has to be added after the last change.
+
+    Args:
+        encoded: the training rows.
+        cuts: of the run, in the order of their steps.
+    """
+    begun, shift, order = None, 0, cuts[0].order(encoded)
+    for cut in cuts[1:]:
+        epoch, within = divmod(cut.after + shift, len(order.updates(0)))
+        rows = np.concatenate(order.updates(epoch)[within:])
+        begun = Begun(epoch, rows[rows >= 0])
+        order = replace(cut.order(encoded), begun=begun)
+        updates = order.updates(epoch)
+        before = sum(bool((rows < 0).all()) for rows in updates)
+        shift = epoch * len(updates) + before - cut.after
+    return begun, shift

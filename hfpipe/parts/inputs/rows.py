@@ -1,0 +1,176 @@
+"""read_rows(recipe) -> Rows: the data as a model will see them, before any weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from hfpipe.errors import RecipeError
+from hfpipe.parts import tasks
+from hfpipe.parts.data.open import RawData, given_data, open_data
+from hfpipe.parts.data.sources import base_of
+from hfpipe.parts.data.streams import RawStream, open_stream
+from hfpipe.parts.inputs.streams import require_declared_classes
+from hfpipe.parts.inputs.tokenized import Tokenized, tokenize
+from hfpipe.parts.model import models
+from hfpipe.recipe.schema import HELD_OUT, Recipe
+from hfpipe.system.processes import join
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Rows:
+    """What is trained and measured on: raw and as tokens, by split; the training split comes first.
+
+    Attributes:
+        source: the opened data set.
+        task: with the classes of the training split.
+        checkpoint: where the weights will come from.
+        tokenizer: the checkpoint's, or the given one.
+        tokenizer_digest: what identifies it.
+        max_length: longest input, in tokens.
+        raw: the checked rows by split; of a streamed training split the first ones.
+        encoded: the same as tokens.
+        notices: what a user should know.
+    """
+
+    source: RawData | RawStream
+    task: tasks.Task
+    checkpoint: models.Checkpoint
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_digest: str
+    max_length: int
+    raw: dict[str, datasets.Dataset]
+    encoded: dict[str, Tokenized]
+    notices: list[str]
+
+
+def read_rows(
+    recipe: Recipe,
+    *,
+    say: Say = lambda text: None,
+    dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Rows:
+    """Open the data, check every row of every split that the recipe uses, and map the tokenizer over them.
+
+    Args:
+        recipe: what to fine-tune and how.
+        say: is told each stage in words.
+        dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
+        tokenizer: in place of the checkpoint's.
+
+    Raises:
+        HfpipeError: whatever is wrong, with its place in the recipe.
+    """
+    say(f"reading {recipe.dataset.path}")
+    source: RawData | RawStream
+    if dataset is not None:
+        if recipe.dataset.streaming:
+            raise RecipeError("data that are given are not streamed", where=recipe.where("dataset.streaming"))
+        source = given_data(recipe, dataset)
+    else:
+        source = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    notices = list(source.notices)
+    splits = recipe.dataset.splits
+    used = {splits.train: "dataset.splits.train", **dict.fromkeys(splits.also, "dataset.splits.also")}
+    if splits.evaluation is not None:
+        used[splits.evaluation] = "dataset.splits.evaluation"
+    elif recipe.evaluate.best is not None:
+        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+    if splits.calibration is not None:
+        used[splits.calibration] = "dataset.splits.calibration"
+        require_rows_of_its_own(
+            recipe, source, [splits.train, *([splits.evaluation] if splits.evaluation else []), *splits.also]
+        )
+    raw = {}
+    for split, path in used.items():
+        if isinstance(source, RawStream):
+            read = source.head if split == splits.train else source.split
+            raw[split] = read(split, recipe.where(path))
+        else:
+            raw[split] = source.split(split, recipe.where(path))
+    whole = source.whole if isinstance(source, RawData) else None
+    learned = raw[splits.train] if whole is None else whole
+    task = tasks.make_task(recipe.task, learned, source.name, recipe.where("task"))
+    if whole is not None:  # before the rows are parted: the two parts need no check of their own
+        task.check(whole, f"{source.name}, split {splits.train}", recipe.where("task"))
+    if isinstance(source, RawStream):
+        require_declared_classes(recipe, task, raw[splits.train])
+        notices.append(
+            f"{splits.train} is streamed: its first {len(raw[splits.train]):,} rows are what is looked at here"
+        )
+    for split, path in used.items():
+        if whole is not None and base_of(split) in (splits.train, HELD_OUT):
+            continue
+        where = recipe.where("task" if split == splits.train else path)
+        task.check(raw[split], f"{source.name}, split {split}", where)
+
+    checkpoint = models.open_checkpoint(recipe)
+    tokenizer = tokenizer or models.load_tokenizer(checkpoint)
+    tokens = models.tokenizer_digest(tokenizer)
+    max_length = _max_length(recipe, checkpoint, tokenizer, notices)
+    say("tokenizing")
+    with join().main_process_first():
+        encoded = {
+            split: tokenize(
+                task,
+                rows,
+                tokenizer,
+                max_length=max_length,
+                identity=f"{source.digest} {recipe.dataset.name} {split} {len(rows)} {tokens}",
+                num_proc=recipe.dataset.num_proc,
+            )
+            for split, rows in raw.items()
+        }
+    for split, one in encoded.items():
+        say(f"{split}: {one.told}")
+        if one.rebuilt:
+            notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
+    return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)
+
+
+def require_rows_of_its_own(recipe: Recipe, source: RawData | RawStream, others: Sequence[str]) -> None:
+    """Refuse a calibration split that shares rows with one of the others, which are trained on or measured.
+
+    Raises:
+        RecipeError: naming both and how many rows they share.
+    """
+    splits, where = recipe.dataset.splits, recipe.where("dataset.splits.calibration")
+    assert splits.calibration is not None
+    for other in others:
+        if count := source.shared(splits.calibration, other, where):
+            raise RecipeError(
+                f"{splits.calibration} shares {count:,} rows with {other}, which is trained on or measured",
+                where=where,
+                fix="Take slices beside each other: calibration: validation[:50%], evaluation: validation[50%:].",
+            )
+
+
+def _max_length(
+    recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
+) -> int:
+    bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
+    special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2 or recipe.task.choices is not None)
+    if wanted is not None and wanted <= special:
+        raise RecipeError(
+            f"max_length is {wanted}, and {special} special tokens alone take that",
+            where=recipe.where("model.max_length"),
+            allowed=f"more than {special} tokens",
+        )
+    if wanted is None:
+        if bound is None:
+            raise RecipeError(
+                "nothing bounds the input of this model",
+                where=recipe.where("model"),
+                fix="Give model.max_length, in tokens.",
+            )
+        return bound
+    if bound is not None and wanted > bound:
+        notices.append(f"model.max_length is {wanted}, and the model takes {bound} tokens: {bound} it is")
+        return bound
+    return wanted

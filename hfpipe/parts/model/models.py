@@ -1,0 +1,351 @@
+"""The checkpoint: its tokenizer and its weights, loaded from one folder and refused when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hfpipe.errors import ModelError, RecipeError, RefusedError
+from hfpipe.parts.tasks import Task
+from hfpipe.recipe.catalog import near
+from hfpipe.recipe.schema import Recipe
+from hfpipe.system.hub import checkpoint_folder
+from hfpipe.system.snapshot import digest_of_files
+
+_SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a checkpoint is on this machine, and what identifies it."""
+
+    name: str
+    folder: Path
+    commit: str | None
+    config: PretrainedConfig
+    weights_digest: str
+    where: str
+
+
+def open_checkpoint(recipe: Recipe) -> Checkpoint:
+    """Find the checkpoint, downloading it if need be, and read its configuration.
+
+    Raises:
+        ModelError: not there, or not a checkpoint.
+        RefusedError: weights that are a pickle, or code of its own.
+    """
+    spec, where = recipe.model, recipe.where("model.checkpoint")
+    folder, commit = checkpoint_folder(spec.checkpoint, spec.revision, where)
+    described = _read_config(folder, spec.checkpoint, where)
+    if "auto_map" in described:
+        raise RefusedError(
+            f"checkpoint {spec.checkpoint!r} brings code of its own (auto_map)",
+            where=where,
+            fix="hfpipe never runs a checkpoint's code; use one whose architecture transformers has.",
+        )
+    refuse_outside(folder, spec.checkpoint, where)
+    if "model_type" not in described:
+        raise ModelError(
+            f"{spec.checkpoint!r}: config.json has no model_type", where=where, fix="Save it with save_pretrained."
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+        if pickles:
+            raise RefusedError(
+                f"checkpoint {spec.checkpoint!r} has its weights as a pickle ({', '.join(pickles)})",
+                where=where,
+                fix="A pickle can run code when loaded; use a revision with model.safetensors, or convert it yourself.",
+            )
+        raise ModelError(f"checkpoint {spec.checkpoint!r} has no *.safetensors in {folder}", where=where)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"checkpoint {spec.checkpoint!r}: {_one_line(error)}", where=where) from error
+    for key, value in spec.config.items():
+        if not hasattr(config, key):
+            known = [k for k in config.to_dict() if not k.startswith("_")]
+            raise RecipeError(
+                f"the configuration of {spec.checkpoint!r} has no {key!r}{near(key, known)}",
+                where=recipe.where(f"model.config.{key}"),
+            )
+        setattr(config, key, value)
+    return Checkpoint(spec.checkpoint, folder, commit, config, digest_of_files(weights), where)
+
+
+def refuse_outside(folder: Path, name: str, where: str) -> None:
+    """Refuse a checkpoint whose files, or whose index of weights, lead out of its folder, or whose tokenizer brings code.
+
+    In the Hub's cache the files of a snapshot are links into the folder of the repository, which is fine.
+
+    Raises:
+        RefusedError: naming the file.
+        ModelError: an index that is no JSON.
+    """
+    root = folder.resolve()
+    root = root.parent.parent if root.parent.name == "snapshots" else root
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise RefusedError(
+                f"{file.name} of checkpoint {name!r} is a link to {file.resolve()}, out of its folder",
+                where=where,
+                fix="Put the file itself there.",
+            )
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index.name} of checkpoint {name!r} can't be read: {error}", where=where) from None
+        for shard in sorted(map(str, shards)):
+            if Path(shard).name != shard or shard in ("", ".", ".."):
+                raise RefusedError(
+                    f"{index.name} of checkpoint {name!r} names {shard!r} as a part of the weights",
+                    where=where,
+                    allowed="names of files beside it",
+                )
+    try:
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # told where the tokenizer is loaded
+    if isinstance(tokenizer, dict) and "auto_map" in tokenizer:
+        raise RefusedError(
+            f"the tokenizer of checkpoint {name!r} brings code of its own (auto_map)",
+            where=where,
+            fix="hfpipe never runs a checkpoint's code; use one whose tokenizer transformers has.",
+        )
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The checkpoint's own tokenizer.
+
+    Raises:
+        ModelError: none there, one that was made up for want of files, or one that does not fit the embeddings.
+    """
+    where, name = checkpoint.where, checkpoint.name
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {_one_line(error)}", where=where) from error
+    size, rows = len(tokenizer), getattr(checkpoint.config, "vocab_size", None)
+    if size < _SMALLEST_VOCABULARY:
+        raise ModelError(
+            f"the tokenizer of {name!r} has a vocabulary of {size}: its files are missing from {checkpoint.folder}",
+            where=where,
+            fix="Put tokenizer.json (or vocab.txt) beside the weights; tokenizer.save_pretrained writes them.",
+        )
+    if rows is not None and size > rows:
+        raise ModelError(
+            f"the tokenizer of {name!r} has {size:,} entries, and the embeddings only {rows:,} rows",
+            where=where,
+            fix="The tokenizer belongs to another checkpoint; take the one that was trained with these weights.",
+        )
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"the tokenizer of {name!r} has no padding token", where=where, fix="Set pad_token and save it."
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer without how the last input happened to be cut or padded, which is a state and no rule of it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(folder)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is cut.
+
+    How long the last input was padded or cut to is a state of the tokenizer, and left out.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
+    for state in ("padding", "truncation"):
+        rules.pop(state, None)
+    sides = [tokenizer.padding_side, tokenizer.truncation_side]
+    identity = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), sides, tokenizer.model_input_names]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens the model can take, or None when nothing bounds it."""
+    bounds = []
+    positions = getattr(checkpoint.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa's family counts positions from pad_token_id + 1, so that many rows are never used.
+        offset = checkpoint.config.model_type in (
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "longformer",
+            "mpnet",
+            "xlm-roberta-xl",
+        )
+        bounds.append(positions - (checkpoint.config.pad_token_id + 1 if offset else 0))
+    if tokenizer.model_max_length < 10**9:
+        bounds.append(int(tokenizer.model_max_length))
+    return min(bounds) if bounds else None
+
+
+def load_model(
+    checkpoint: Checkpoint, task: Task, fresh: Iterable[str], fresh_where: str
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model for the task with the checkpoint's weights.
+
+    Returns:
+        The model in training mode, and the names of the weights that start fresh: the head that the checkpoint lacks,
+        and what `fresh` declares.
+
+    Raises:
+        ModelError: any other weight missing, or a head for other classes.
+    """
+    fresh = tuple(fresh)
+    replaced = _replaced_head(checkpoint, task, fresh)
+    config = checkpoint.config
+    if task.num_labels is not None:
+        config.num_labels = task.num_labels
+    config.problem_type = task.problem_type
+    if task.names:
+        config.id2label = dict(enumerate(task.names))
+        config.label2id = {name: index for index, name in enumerate(task.names)}
+    try:
+        model, info = getattr(transformers, task.auto_model).from_pretrained(
+            checkpoint.folder,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # told below, with the fix
+            output_loading_info=True,
+            dtype="float32",
+        )
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"checkpoint {checkpoint.name!r}: {_one_line(error)}", where=checkpoint.where) from error
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(info["missing_keys"])
+    mismatched = sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in info["mismatched_keys"])
+    has_head = type(model).__name__ in (checkpoint.config.architectures or [])  # then all of it must be there
+    undeclared = [key for key in missing if (has_head or key.startswith(prefix)) and not _declared(key, fresh)]
+    undeclared += [key for key in mismatched if not _declared(key, fresh)]
+    if undeclared:
+        shown = ", ".join(undeclared[:4]) + (f" and {len(undeclared) - 4} more" if len(undeclared) > 4 else "")
+        raise ModelError(
+            f"checkpoint {checkpoint.name!r} lacks {shown}, or has them in another shape",
+            where=checkpoint.where,
+            fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh: model.fresh ({fresh_where}).",
+        )
+    for parameter in model.parameters():
+        # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same
+        # weights give the same figures whatever file they come from.
+        parameter.data = parameter.data.clone()
+    drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
+    for key, parameter in model.named_parameters():
+        if _declared(key, replaced):
+            parameter.data.copy_(drawn.get_parameter(key).data)
+            missing.append(key)
+    model.train()
+    return model, sorted({*missing, *mismatched})
+
+
+def load_trained(
+    checkpoint: Checkpoint, task: Task, fresh_where: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with its trained head, and its tokenizer.
+
+    Raises:
+        ModelError: as `load_tokenizer` and `load_model`, or there is no trained head.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    model, fresh = load_model(checkpoint, task, (), fresh_where)
+    if fresh:
+        raise ModelError(
+            f"{checkpoint.name!r} has no trained head ({', '.join(fresh)} would start at random)",
+            where=checkpoint.where,
+            fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
+        )
+    return model, tokenizer
+
+
+def head_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The classes of a checkpoint's head in order, as its configuration names them."""
+    id2label = checkpoint.config.id2label
+    return tuple(str(id2label[index]) for index in sorted(id2label))
+
+
+def check_outputs(model: PreTrainedModel, task: Task) -> None:
+    """Refuse a model object whose head has another number of outputs than the task has classes.
+
+    Raises:
+        ModelError: naming both; on a GPU a target without an output would stop the process with a device assert.
+    """
+    if task.num_labels is not None and model.config.num_labels != task.num_labels:
+        classes = f"the {len(task.names)} classes {', '.join(task.names)}" if task.names else "one number an example"
+        raise ModelError(
+            f"the given model has {model.config.num_labels} outputs, and the data have {classes}",
+            fix=f"Build it with num_labels={task.num_labels}.",
+        )
+
+
+def _declared(key: str, fresh: Iterable[str]) -> bool:
+    return any(key == start or key.startswith(f"{start}.") or key.startswith(start) for start in fresh)
+
+
+def _replaced_head(checkpoint: Checkpoint, task: Task, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """What `fresh` declares of a head that was trained for other classes than the data have; such a head goes.
+
+    Raises:
+        ModelError: there is such a head, and nothing is declared.
+    """
+    architectures = checkpoint.config.architectures or []
+    suffix = task.auto_model.removeprefix("AutoModel")
+    if not task.names or not any(name.endswith(suffix) for name in architectures):
+        return ()
+    names = [checkpoint.config.id2label[index] for index in sorted(checkpoint.config.id2label)]
+    told = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
+    if len(names) == task.num_labels and (not told or names == list(task.names)):
+        return ()
+    declared = tuple(start for start in fresh if _is_head(start))
+    if not declared:
+        raise ModelError(
+            f"checkpoint {checkpoint.name!r} has a head for the classes {names}, and the data have {list(task.names)}",
+            where=checkpoint.where,
+            fix="Bring the data's classes into that order, or declare a fresh head with model.fresh: [classifier].",
+        )
+    return declared
+
+
+def _is_head(start: str) -> bool:
+    return start.startswith(("classifier", "score", "head", "pre_classifier", "qa_outputs"))
+
+
+def _read_config(folder: Path, name: str, where: str) -> dict[str, Any]:
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{name!r} has no config.json in {folder}", where=where, fix="Name a folder written by save_pretrained."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not JSON: {error}", where=where) from None
+    if not isinstance(described, dict):
+        raise ModelError(f"{folder / 'config.json'} is not a mapping", where=where)
+    return described
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

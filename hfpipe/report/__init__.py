@@ -1,5 +1,0 @@
-"""`report.html`: what people look at. `page` writes it; `figures` and `tables` say what is on it."""
-
-from hfpipe.report.page import write_group_report, write_report
-
-__all__ = ["write_group_report", "write_report"]

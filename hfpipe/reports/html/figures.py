@@ -1,0 +1,333 @@
+"""The figures of a report: curves over the steps, reliability, errors of a regression, lengths, and many seeds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from hfpipe.reports.html.drawing import GRID, INK, PAPER, SERIES, draw
+from hfpipe.reports.html.thinning import Series, thin
+from hfpipe.reports.wording import number
+
+Record = Mapping[str, Any]
+_MOST_FIGURES = len(SERIES)
+_MOST_POINTS = 600  # of a scatter
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its heading and what is to be said of it."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def curves(records: Sequence[Record], kept: int | None, first: str | None) -> list[Figure]:
+    """Loss, figures, learning rate and gradient norm over the steps, as far as there are records of them.
+
+    Args:
+        records: of the run.
+        kept: the step whose weights were kept, marked where it is not the last.
+        first: the figure that comes first.
+    """
+    steps = [one for one in records if one.get("type") == "step"]
+    evaluations = [one for one in records if one.get("type") == "evaluation" and one.get("metrics")]
+    last = steps[-1].get("step") if steps else None
+    mark = kept if kept != last else None
+    made = [
+        _curve("loss", "Loss", "Mean loss of an item.", steps, evaluations, mark),
+        _evaluated(evaluations, first, mark, last),
+        _curve("lr", "Learning rate", "Of each step.", steps, (), None),
+        _curve("grad_norm", "Gradient norm", "Before clipping.", steps, (), None),
+    ]
+    return [one for one in made if one is not None]
+
+
+def said_of_curves(records: Sequence[Record], kept: int | None) -> str:
+    """What holds for all curves: how many steps a point stands for, and the step whose weights were kept."""
+    steps = [one["step"] for one in records if one.get("type") == "step"]
+    width = thin(steps, [None] * len(steps)).width if steps else 1
+    said = []
+    if width > 1:
+        said.append(
+            f"Each point is the mean of {width:,} steps, and the band reaches from their least to their greatest."
+        )
+    if steps and kept is not None and kept != steps[-1]:
+        said.append(f"The dotted line is step {kept:,}, whose weights were kept.")
+    return " ".join(said)
+
+
+def _column(records: Iterable[Record], key: str) -> list[float | None]:
+    return [value if isinstance(value := one.get(key), int | float) else None for one in records]
+
+
+def _curve(
+    key: str, title: str, said: str, steps: Sequence[Record], evaluations: Sequence[Record], mark: int | None
+) -> Figure | None:
+    values = _column(steps, key)
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if not known:
+        return None
+    series = thin([one["step"] for one in steps], values)
+    measured = [(one["step"], one["metrics"].get("loss")) for one in evaluations]
+    measured = [(step, value) for step, value in measured if value is not None]
+    top = _top([*known, *(value for _, value in measured)])
+    last = steps[-1]["step"]
+    from matplotlib.ticker import MaxNLocator
+
+    def paint(panel: Any) -> None:
+        _line(panel, series, SERIES[0], "training" if measured else None)
+        if measured:
+            at, found = zip(*measured, strict=True)
+            panel.plot(at, found, color=SERIES[1], marker="o", markersize=3.5, linewidth=1.4, label="evaluation")
+        if top is not None:
+            panel.set_ylim(top=top)
+        if min(known) >= 0:
+            panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_formatter(lambda value, _: _tick(value))
+        _axis(panel, mark, last)
+
+    if top is not None:
+        above = sum(value > top for value in known)
+        said += f" Cut off above {number(top)}, where {above:,} step{'s are' if above > 1 else ' is'}, at most "
+        said += f"{number(max(known))}."
+    told = f"{title} over {len(steps):,} steps, from {number(float(known[0]))} to {number(float(known[-1]))}."
+    return Figure(title, said, draw(f"curve-{key.replace('_', '-')}", told, paint))
+
+
+def _top(values: Sequence[float]) -> float | None:
+    """Where to cut the axis so that a few spikes do not press the rest flat, or None where there are none."""
+    high = float(np.quantile(values, 0.99))
+    return 1.5 * high if 0 < 3 * high < max(values) else None
+
+
+def _tick(value: float) -> str:
+    if value and (abs(value) < 0.001 or abs(value) >= 1e5):
+        digits, _, power = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
+    return f"{value:,.6g}"
+
+
+def _line(panel: Any, series: Series, colour: str, label: str | None, opacity: float = 1.0) -> None:
+    alone = len(series.steps) == 1
+    if series.width > 1:
+        panel.fill_between(series.steps, series.least, series.greatest, color=colour, alpha=0.22, linewidth=0)
+    style = {"marker": "o", "markersize": 3} if alone else {}
+    panel.plot(series.steps, series.mean, color=colour, linewidth=1.1, label=label, alpha=opacity, **style)
+
+
+def _axis(panel: Any, mark: int | None, last: int | None) -> None:
+    """Steps from the first to the last, so that the panels of a page can be compared."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    panel.set_xlabel("step", fontsize=9)
+    if last is not None:
+        panel.set_xlim(-0.02 * last, 1.02 * last)
+    if mark is not None:
+        panel.axvline(mark, color=INK, linewidth=0.9, linestyle=":")
+
+
+def _names(evaluations: Sequence[Record], first: str | None) -> list[str]:
+    """The figures that have numbers, the first one in front."""
+    seen = dict.fromkeys(
+        name for one in evaluations for name, value in one["metrics"].items() if name != "loss" and value is not None
+    )
+    return sorted(seen, key=lambda name: name != first)
+
+
+def _evaluated(evaluations: Sequence[Record], first: str | None, mark: int | None, last: int | None) -> Figure | None:
+    names = _names(evaluations, first)
+    if not names:
+        return None
+    shown = names[:_MOST_FIGURES]
+
+    def paint(panel: Any) -> None:
+        for colour, name in zip(SERIES, shown, strict=False):
+            series = thin([one["step"] for one in evaluations], [one["metrics"].get(name) for one in evaluations])
+            few = {"marker": "o", "markersize": 3.5} if len(series.steps) <= 40 else {}
+            panel.plot(series.steps, series.mean, color=colour, linewidth=1.4, label=name, **few)
+        _axis(panel, mark, last or evaluations[-1]["step"])
+
+    said = "On the evaluation split."
+    if len(names) > len(shown):
+        said += f" The first {len(shown)} of {len(names):,} are drawn."
+    told = "; ".join(
+        f"{name} ends at {number(float(ends))}"
+        for name in shown
+        if (ends := evaluations[-1]["metrics"].get(name)) is not None
+    )
+    return Figure("Metrics", said, draw("curve-metrics", f"Metrics over the evaluations: {told}.", paint))
+
+
+def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
+    """How often the model is right, by how sure it says it is."""
+    bins = [one for one in (calibration or {}).get("bins") or [] if one.get("count")]
+    bins = [one for one in bins if one.get("confidence") is not None and one.get("accuracy") is not None]
+    if not bins:
+        return None
+    most = max(one["count"] for one in bins)
+
+    def paint(panel: Any) -> None:
+        panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+        sure, right = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
+        panel.plot(sure, right, color=SERIES[0], linewidth=1.2)
+        sizes = [12 + 60 * one["count"] / most for one in bins]
+        panel.scatter(sure, right, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3)
+        panel.set_xlim(-0.02, 1.03)
+        panel.set_ylim(-0.03, 1.05)
+        panel.set_xlabel("confidence", fontsize=9)
+        panel.set_ylabel("accuracy", fontsize=9)
+
+    known = [f"{name} {number(value)}" for name, key in (("ECE", "ece"), ("Brier score", "brier"))
+             if (value := (calibration or {}).get(key)) is not None]  # fmt: skip
+    said = "On the dotted line confidence is kept; below it the model is too sure. A larger dot holds more examples."
+    told = "; ".join(f"{number(float(one['confidence']))} sure, {number(float(one['accuracy']))} right" for one in bins)
+    told = f"Reliability curve: {told}."
+    return Figure("Reliability", f"{', '.join(known)}. {said}" if known else said,
+                  draw("reliability", told, paint, height=3.0))  # fmt: skip
+
+
+def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
+    """The errors of a regression: how large they are, and where."""
+    made = []
+    histogram = (errors or {}).get("residuals") or {}
+    edges, counts = histogram.get("edges") or [], histogram.get("counts") or []
+    if counts and len(edges) == len(counts) + 1:
+
+        def bars(panel: Any) -> None:
+            panel.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=SERIES[0], edgecolor=PAPER,
+                      linewidth=0.6)  # fmt: skip
+            panel.axvline(0, color=INK, linewidth=0.9, linestyle=":")
+            panel.set_xlabel("said minus right", fontsize=9)
+            panel.set_ylabel("examples", fontsize=9)
+
+        told = f"Histogram of {sum(counts):,} errors from {number(float(edges[0]))} to {number(float(edges[-1]))}."
+        made.append(
+            Figure("Residuals", "What the model says, minus what is right.", draw("errors", told, bars, height=3.0))
+        )
+    points = [point for point in (errors or {}).get("points") or [] if point and None not in point]
+    if points:
+        every = -(-len(points) // _MOST_POINTS)
+        shown = np.asarray(points[::every], dtype=float)
+
+        def dots(panel: Any) -> None:
+            low, high = float(shown.min()), float(shown.max())
+            panel.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
+            panel.scatter(shown[:, 0], shown[:, 1], s=9, color=SERIES[0], alpha=0.45, linewidths=0)
+            panel.set_xlabel("right", fontsize=9)
+            panel.set_ylabel("said", fontsize=9)
+
+        some = f" One in {every:,} of {len(points):,} examples is drawn." if every > 1 else ""
+        told = f"Scatter of what the model says against what is right, {len(shown):,} examples."
+        made.append(Figure("Said and right", f"On the dotted line the model is right.{some}",
+                           draw("said-right", told, dots, height=3.0)))  # fmt: skip
+    return made
+
+
+def lengths(split: str, histogram: Sequence[Sequence[int]]) -> Figure | None:
+    """Tokens of a row, as the audit counted them: pairs of (up to so many tokens, rows)."""
+    if not histogram:
+        return None
+
+    def paint(panel: Any) -> None:
+        starts = [0, *(edge for edge, _ in histogram[:-1])]
+        widths = [edge - start for start, (edge, _) in zip(starts, histogram, strict=True)]
+        panel.bar(starts, [count for _, count in histogram], width=widths, align="edge", color=SERIES[0], edgecolor=PAPER,
+                  linewidth=0.6)  # fmt: skip
+        _axis(panel, None, histogram[-1][0])
+        panel.set_xlabel("tokens", fontsize=9)
+        panel.set_ylabel("rows", fontsize=9)
+
+    told = f"Histogram of the tokens of a row of {split}: " + ", ".join(
+        f"up to {edge:,}: {count:,}" for edge, count in histogram
+    )
+    return Figure("Length of a row", f"{split}, in tokens.", draw("lengths", told, paint, height=2.2))
+
+
+def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> list[Figure]:
+    """The curves of several seeds over each other; they differ in nothing but the seed, so they share a colour."""
+    steps = {name: [one for one in records if one.get("type") == "step"] for name, records in runs.items()}
+    steps = {name: found for name, found in steps.items() if any(value is not None for value in _column(found, "loss"))}
+    made = []
+    if steps:
+        thinned = {
+            name: thin([one["step"] for one in found], _column(found, "loss"), 150) for name, found in steps.items()
+        }
+        width = max(series.width for series in thinned.values())
+
+        top = _top([value for series in thinned.values() for value in series.mean if np.isfinite(value)])
+
+        def losses(panel: Any) -> None:
+            for series in thinned.values():
+                panel.plot(series.steps, series.mean, color=SERIES[0], linewidth=0.9, alpha=0.6)
+            if top is not None:
+                panel.set_ylim(top=top)
+            _axis(panel, None, max(found[-1]["step"] for found in steps.values()))
+
+        said = f" Each point is the mean of {width:,} steps." if width > 1 else ""
+        said += f" Cut off above {number(top)}." if top is not None else ""
+        told = f"Training loss of {len(steps)} seeds."
+        made.append(Figure("Loss", f"Of the training, a line a seed.{said}", draw("seeds-loss", told, losses)))
+    evaluated = {
+        name: found
+        for name, records in runs.items()
+        if (found := [one for one in records if one.get("type") == "evaluation" and one.get("metrics")])
+    }
+    name = next((names[0] for found in evaluated.values() if (names := _names(found, first))), None)
+    if name is not None:
+
+        def figure(panel: Any) -> None:
+            for found in evaluated.values():
+                at = [one["step"] for one in found]
+                series = thin(at, [one["metrics"].get(name) for one in found], 150)
+                panel.plot(
+                    series.steps, series.mean, color=SERIES[0], marker="o", markersize=3, linewidth=0.9, alpha=0.6
+                )
+            _axis(panel, None, max(found[-1]["step"] for found in evaluated.values()))
+
+        told = f"{name} at the evaluations of {len(evaluated)} seeds."
+        made.append(Figure(name, "On the evaluation split, a line a seed.", draw("seeds-figure", told, figure)))
+    return made
+
+
+def strip(rows: Sequence[tuple[str, Sequence[float], Sequence[float] | None, float | None]]) -> Figure | None:
+    """Every seed's figure as a dot, each metric on its own scale.
+
+    Args:
+        rows: name, values, interval of the mean or None, and baseline or None.
+    """
+    rows = [row for row in rows if row[1]][:_MOST_FIGURES]
+    if not rows:
+        return None
+
+    def paint(panels: Any) -> None:
+        for panel, (name, values, interval, baseline) in zip(
+            panels if isinstance(panels, list) else [panels], rows, strict=True
+        ):
+            panel.grid(visible=False)
+            panel.axhline(0, color=GRID, linewidth=0.6)
+            if interval is not None:
+                panel.plot(interval, [0, 0], color=SERIES[0], linewidth=7, alpha=0.25, solid_capstyle="butt")
+            panel.scatter(values, [0] * len(values), s=30, color=SERIES[0], alpha=0.75, edgecolors=PAPER, linewidths=0.8,
+                          zorder=3)  # fmt: skip
+            panel.plot([float(np.mean(values))] * 2, [-0.5, 0.5], color=SERIES[0], linewidth=1.4)
+            if baseline is not None:
+                panel.plot([baseline] * 2, [-0.5, 0.5], color=SERIES[1], linewidth=1.4, linestyle="--")
+            panel.set_ylim(-1, 1)
+            panel.set_yticks([0], [name])
+            panel.tick_params(axis="y", length=0)
+
+    told = "; ".join(f"{name}: {', '.join(number(float(value)) for value in values)}" for name, values, _, _ in rows)
+    said = "A dot a seed; the stroke is their mean, the bar its interval"
+    said += ", the dashed stroke the baseline." if any(row[3] is not None for row in rows) else "."
+    height = 0.35 + 0.62 * len(rows)
+    svg = draw("strip", f"Figures by seed. {told}.", paint, height=height, rows=len(rows))
+    return Figure("Figures by seed", said, svg)

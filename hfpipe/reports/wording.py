@@ -1,0 +1,208 @@
+"""What a run found, in words and numbers for people: what its report and its model card share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from hfpipe.errors import RecipeError
+from hfpipe.runs.evaluations import evaluation_names, file_name, read_evaluation
+from hfpipe.runs.store import Run
+
+Document = dict[str, Any]
+
+# A path of this machine: from the root or the home folder, at least one folder deep; and a drive's.
+_ABSOLUTE = re.compile(
+    r"(?<![\w:/.~<])(?:file://)?(?:~[\w.-]*/|/(?=[\w.@+-]+/)|[A-Za-z]:\\)[^\s'\"`,;:()\[\]{}<>|]*", re.ASCII
+)
+_IDLE = {"--runs-dir": 1, "--name": 1, "--json": 0, "--debug": 0}  # say where and how it is told, not what is trained
+
+
+def number(value: Any) -> str:
+    """A figure with four digits; a great one with separators, a tiny one as a power of ten."""
+    if value is None:
+        return "undefined"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    size = abs(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.2f}"
+    return f"{value:.4f}" if size >= 0.001 or size == 0 else f"{value:.2e}"
+
+
+def between(interval: Sequence[Any] | None) -> str:
+    """An interval as `low to high`, or nothing."""
+    return f"{number(interval[0])} to {number(interval[1])}" if is_interval(interval) else ""
+
+
+def is_interval(interval: Any) -> TypeGuard[Sequence[float]]:
+    """Whether there are two numbers."""
+    return isinstance(interval, list | tuple) and len(interval) == 2 and None not in interval
+
+
+def own_evaluation(run: Run) -> Document:
+    """What was measured on the evaluation split when the run ended.
+
+    The figures of `metrics.json` win: they are of the weights that the run ended with. Where there is no document of
+    that split, they are all there is.
+    """
+    summary = run.read_json("metrics.json") or {}
+    split = summary.get("split")
+    measured = {"split": split, "examples": summary.get("examples"), "metrics": summary.get("metrics") or {}}
+    try:
+        document = read_evaluation(run, file_name(split)) if split else None
+    except RecipeError:
+        document = None
+    return {**(document or {}), **{key: value for key, value in measured.items() if value}}
+
+
+def other_evaluations(run: Run) -> tuple[dict[str, Document], list[str]]:
+    """The other documents of a run by name, and what can't be read of them."""
+    split = (run.read_json("metrics.json") or {}).get("split")
+    own = file_name(split) if split else None
+    found, damaged = {}, []
+    for name in evaluation_names(run):
+        if name == own:
+            continue
+        try:
+            found[name] = read_evaluation(run, name) or {}
+        except RecipeError:
+            damaged.append(f"evaluations/{name}.json can't be read")
+    return found, damaged
+
+
+def main_figure(best: str | None, metrics: Mapping[str, Any]) -> str | None:
+    """The figure that a run is known by: the one its recipe calls best, else the first that is no loss, else the loss."""
+    if best in metrics:
+        return best
+    return next((name for name in metrics if name != "loss"), next(iter(metrics), None))
+
+
+def result(document: Document, best: str | None) -> dict[str, Any] | None:
+    """The main figure of an evaluation in words, or None where nothing was measured.
+
+    Returns:
+        `name`, `value` and `sentences`: the number of examples with the interval, then the baseline.
+    """
+    metrics = document.get("metrics") or {}
+    name = main_figure(best, metrics)
+    if name is None:
+        return None
+    interval = (document.get("intervals") or {}).get(name)
+    examples = document.get("examples")
+    on = f"on {examples:,} example{'' if examples == 1 else 's'} of {document.get('split')}" if examples else ""
+    level = f"{100 * (document.get('level') or 0.95):g} %"
+    said = f"{level} interval {between(interval)}, {on}" if is_interval(interval) else f"measured {on}" if on else ""
+    sentences = [f"{said.rstrip(', ')}."] if said else []
+    baseline = document.get("baseline") or {}
+    other = (baseline.get("metrics") or {}).get(name)
+    if other is not None:
+        what = str(baseline.get("what") or "a model that has learned nothing")
+        place = ""
+        if is_interval(interval):
+            is_inside = interval[0] <= other <= interval[1]
+            place = (
+                ", inside the interval: this result may be no better than that"
+                if is_inside
+                else f", {'below' if other < interval[0] else 'above'} the whole interval"
+            )
+        sentences.append(f"{what[:1].upper()}{what[1:]}, would have {number(other)}{place}.")
+    return {"name": name, "value": metrics[name], "sentences": sentences}
+
+
+def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:
+    """Whether the weights were chosen among several by the very figure that is told, which flatters it a little."""
+    seen = [record for record in run.records if record.get("type") == "evaluation"]
+    return bool(best) and keeps_best and len(seen) > 1
+
+
+def notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a run was told on its way, each once."""
+    found = [str(one.get("text")) for one in records if one.get("type") in ("notice", "check") and one.get("text")]
+    return [without_places(text) for text in dict.fromkeys(found)]
+
+
+def without_places(text: str) -> str:
+    """The text with every path of this machine cut down to its last part: `/home/me/data/pairs` is `.../pairs`."""
+    return _ABSOLUTE.sub(lambda found: f".../{last_part(found.group())}", text)
+
+
+def last_part(path: str) -> str:
+    """The last folder or file of a path."""
+    parts = [part for part in re.split(r"[/\\]", path) if part and part != "~"]
+    return parts[-1] if parts else ""
+
+
+def plain_places(value: Any) -> Any:
+    """Plain values with `without_places` in every text of them."""
+    if isinstance(value, str):
+        return without_places(value)
+    if isinstance(value, Mapping):
+        return {key: plain_places(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_places(part) for part in value]
+    return value
+
+
+def command(about: Mapping[str, Any]) -> str | None:
+    """The command line that a run was started with, without this machine's paths; None when it came from Python.
+
+    Where the run lands, its name and the form of the output are left out: the command is for doing it again.
+    """
+    argv = [str(word) for word in about.get("command") or []]
+    if not argv or not _is_hfpipe(argv):
+        return None
+    words, skip = ["hfpipe"], 0
+    for word in argv[1:]:
+        option, has_value, _ = word.partition("=")
+        if skip:
+            skip -= 1
+        elif option in _IDLE:
+            skip = 0 if has_value else _IDLE[option]
+        else:
+            words.append(without_places(_relative(word)))
+    return shlex.join(words)
+
+
+def changes(about: Mapping[str, Any]) -> list[str]:
+    """What was changed in the recipe when the run went on, a sentence a resumption; nothing where it was left as it was."""
+    told = []
+    for one in about.get("resumed") or []:
+        fields = [
+            f"{path} from {_written(before)} to {_written(now)}"
+            for path, (before, now) in (one.get("changes") or {}).items()
+        ]
+        if fields:
+            told.append(f"after step {one.get('step') or 0:,}: {', '.join(fields)}")
+    return [without_places(text) for text in told]
+
+
+def _written(value: Any) -> str:
+    """A value of a recipe, as a recipe writes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_hfpipe(argv: list[str]) -> bool:
+    program = Path(argv[0])
+    return program.name in ("hfpipe", "hfpipe.exe") or (
+        # A checkout's own file, and where it stood in runs of earlier versions.
+        program.name in ("app.py", "cli.py", "__main__.py") and "hfpipe" in program.parts[-3:-1]
+    )
+
+
+def _relative(word: str) -> str:
+    """A path below the working directory, as it is written from there."""
+    key, equals, path = word.rpartition("=")
+    try:
+        return f"{key}{equals}{Path(path).relative_to(os.getcwd())}" if os.path.isabs(path) else word
+    except ValueError:
+        return word

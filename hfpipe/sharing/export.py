@@ -1,0 +1,176 @@
+"""A finished run as a folder for `from_pretrained` or upload, with nothing of this machine in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfpipe.errors import ModelError, RecipeError
+from hfpipe.recipe import Recipe, load_recipe, to_yaml
+from hfpipe.runs import Run, default_folder, find_run
+from hfpipe.runs.model_files import model_folder, require_own_files
+from hfpipe.system import library_logs
+from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.machine import faults_told
+
+_TEXTS = (".json", ".md", ".txt", ".jinja")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        run: the folder of the run.
+        folder: the folder that was written.
+        files: the names in it.
+        notices: what a user should know.
+    """
+
+    run: str
+    folder: str
+    files: list[str]
+    notices: list[str]
+
+
+def export(
+    target: Run | str | Path, to: str | Path, *, runs_dir: str | Path | None = None, display: Display | None = None
+) -> Export:
+    """Write the model of a run, its card, `recipe.yaml` and `metrics.json` into a new folder, and load it once.
+
+    Args:
+        target: a run, or its id or folder.
+        to: a folder that is not there yet, or is empty; it appears whole or not at all.
+        runs_dir: where a run id is looked up.
+        display: is told the notices; by default nobody.
+
+    Raises:
+        RecipeError: `to` is taken.
+        ModelError: the run is not finished, or its model is gone, was changed after the run, or can't be loaded.
+        MachineError: it can't be written.
+    """
+    display = display or Silent()
+    run = target if isinstance(target, Run) else find_run(str(target), Path(runs_dir) if runs_dir else default_folder())
+    if run.status != "finished":
+        raise ModelError(f"run {run.id!r} is {run.status} and has no finished model", fix="Train it to its end.")
+    folder = Path(to).expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise RecipeError(f"{what}", where=str(folder), fix="Name a new or an empty folder.")
+    source = model_folder(run)
+    require_own_files(run, source)
+    with faults_told():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            staging.mkdir()
+            notices = _fill(staging, run, source)
+            display.say("loading it once")
+            _require_whole(staging)
+            if folder.is_dir():
+                folder.rmdir()
+            os.replace(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    for notice in notices:
+        display.say(f"{NOTE}{notice}")
+    names = sorted(path.name for path in folder.iterdir())
+    return Export(str(run.path), str(folder), names, notices)
+
+
+def _fill(folder: Path, run: Run, source: Path) -> list[str]:
+    """Copy what is exported, without the paths of this machine, and say what was changed."""
+    recipe, notices = _portable(run.recipe)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and not file.is_symlink():
+            shutil.copyfile(file, folder / file.name)
+    (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    Run(folder).write_json("metrics.json", run.read_json("metrics.json") or {})
+    ours = _paths_here(run)
+    for file in sorted(folder.iterdir()):
+        # A vocabulary may hold what looks like a path, and no place of this machine.
+        if file.suffix not in _TEXTS or file.name.startswith(("tokenizer.json", "vocab", "merges", "special_tokens")):
+            continue
+        text = file.read_text(encoding="utf-8")
+        without = ours.sub(lambda found: _short(found[0]), text)
+        if without != text:
+            file.write_text(without, encoding="utf-8")
+            notices.append(f"{file.name}: a path of this machine was shortened to its last part")
+    return notices
+
+
+def _portable(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with its local paths shortened to `./NAME`, and a sentence about each."""
+    fields = recipe.model_dump(mode="json")
+    notices = []
+    for place, key, value in _local_paths(fields):
+        name = "dataset.data_files" if key not in ("path", "checkpoint") else f"{_SECTIONS[key]}.{key}"
+        place[key] = _short(value)
+        notices.append(
+            f"recipe.yaml: {name} is a path of this machine, {value}; exported as {place[key]}, which whoever trains from it "
+            "has to put there or change"
+        )
+    return load_recipe(fields), notices
+
+
+_SECTIONS = {"path": "dataset", "checkpoint": "model"}
+
+
+def _local_paths(fields: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
+    """Every local path of a recipe that says where on this machine something lies, as container, key and value."""
+    places: list[tuple[Any, Any]] = [(fields["dataset"], "path"), (fields["model"], "checkpoint")]
+    files = fields["dataset"]["data_files"]
+    if isinstance(files, str):
+        places.append((fields["dataset"], "data_files"))
+    elif isinstance(files, list):
+        places += [(files, index) for index in range(len(files))]
+    elif isinstance(files, dict):
+        for split, found in files.items():
+            places += [(files, split)] if isinstance(found, str) else [(found, index) for index in range(len(found))]
+    for place, key in places:
+        if place[key].startswith(("/", "~", "../")):
+            yield place, key, place[key]
+
+
+def _paths_here(run: Run) -> re.Pattern[str]:
+    """Finds what lies under a folder that the run, its recipe or the user has on this machine; no part of a URL."""
+    found = {str(run.path), str(run.path.parent.resolve()), str(Path.cwd()), str(Path.home())}
+    found |= {value for _, _, value in _local_paths(run.recipe.model_dump(mode="json"))}
+    found |= {str(Path(value).expanduser().resolve()) for value in list(found)}
+    longest_first = sorted((path for path in found if len(path) > 1), key=len, reverse=True)
+    end = r"""(?![^\s"'`),;:\]/])(?:/[^\s"'`),;:\]]*)?"""
+    return re.compile(rf"(?<![\w/.:-])(?:{'|'.join(map(re.escape, longest_first))}){end}")
+
+
+def _short(path: str) -> str:
+    return f"./{path.rstrip('/').rpartition('/')[2]}"
+
+
+def _require_whole(folder: Path) -> None:
+    """Load model and tokenizer as whoever gets the folder will.
+
+    Raises:
+        ModelError: one of them can't be loaded, or weights are missing.
+    """
+    with library_logs.into(Path(os.devnull)):
+        import transformers
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            kind = getattr(transformers, config.architectures[0])
+            _, found = kind.from_pretrained(folder, output_loading_info=True)
+            transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+            told = " ".join(str(error).split())[:400]
+            raise ModelError(f"what would be exported can't be loaded: {told}", fix="Train the run again.") from error
+    missing = [*found["missing_keys"], *found["mismatched_keys"]]
+    if missing:
+        raise ModelError(
+            f"what would be exported lacks {len(missing)} weights, such as {missing[0]}", fix="Train the run again."
+        )

@@ -1,0 +1,264 @@
+"""finetune: a run begins or goes on, is remembered whatever happens, and tries again where memory runs out."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from hfpipe.errors import (
+    HfpipeError,
+    InterruptedRun,
+    MachineError,
+    RecipeError,
+    StoppedByUser,
+)
+from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
+from hfpipe.runs.targets import as_recipe, reach_hub
+from hfpipe.system import snapshot
+from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.lock import locked
+from hfpipe.system.machine import faults_told
+from hfpipe.system.redaction import discreet
+from hfpipe.system.stops import StopNow, Stops
+from hfpipe.training.attempt import Attempt, memory_ran_out
+from hfpipe.training.fit_memory import MemoryTried, smaller_plan
+from hfpipe.training.given_parts import require_parts
+from hfpipe.training.resume_plan import Plan
+from hfpipe.training.resume_plan import plan as make_plan
+from hfpipe.training.session import train_once
+from hfpipe.training.tracking import require_installed, tracked
+
+
+def finetune(
+    recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    engine: str | Callable[..., None] | None = None,
+    runs_dir: str | Path | None = None,
+    name: str | None = None,
+    display: Display | None = None,
+    resume: Run | str | Path | None = None,
+    allow_change: Sequence[str] = (),
+    reset_optimizer: bool = False,
+    use_previous: bool = False,
+    max_minutes: float | None = None,
+    **parts: Any,
+) -> Run:
+    """Fine-tune a checkpoint as a recipe says, and remember it in a run folder; or go on with a run that was stopped.
+
+    Args:
+        recipe: a recipe, or what `load_recipe` takes; not needed with `resume`.
+        overrides: `dotted.path=value` each.
+        engine: `trainer`, `loop`, `module:attribute` or a function `train(job, emit)`, in place of the recipe's.
+        runs_dir: folder for runs; by default `$HFPIPE_RUNS_DIR` or `runs`.
+        name: id of the run; by default the recipe's name and the time.
+        display: where progress goes; by default nowhere.
+        resume: a run, its id or its folder: go on from its newest whole checkpoint.
+        allow_change: with `resume`, what may differ from before: paths of the recipe (`optimizer.lr`), `dataset`,
+            `tokenizer`, `model`, `code`, `given`, `processes`.
+        reset_optimizer: with `resume`, do without what the optimizer remembered.
+        use_previous: with `resume`, take the checkpoint before the newest where that is damaged.
+        max_minutes: stop before so many minutes are over, resumable.
+        parts: objects in place of the recipe's parts, see :func:`hfpipe.prepare`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
+            signal or the time limit.
+    """
+    require_parts(parts, finetune)
+    display = display or Silent()
+    attempt = Attempt()
+    with Stops(max_minutes) as stops:
+        try:
+            if resume is None:
+                if recipe is None:
+                    raise RecipeError(
+                        "no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN."
+                    )
+                idle = {"allow-change": allow_change, "reset-optimizer": reset_optimizer, "use-previous": use_previous}
+                for option in (option for option, given in idle.items() if given):
+                    raise RecipeError("does nothing without --resume", where=f"--{option}")
+                resolved = as_recipe(recipe, overrides)
+                if isinstance(engine, str):
+                    resolved = with_overrides(resolved, [f"engine={engine}"])
+                return _begin(resolved, engine, runs_dir, name, display, parts, stops, attempt)
+            if name is not None:
+                raise RecipeError("a run that goes on keeps its id", where="--name")
+            run = resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
+            changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
+            found = None if recipe is None else as_recipe(recipe, ())
+            options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
+            return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
+        except StopNow as stop:
+            if attempt.run is not None and not (attempt.trains or attempt.resumed):
+                shutil.rmtree(attempt.run.path, ignore_errors=True)
+            raise attempt.stopped(stop.asked) from None
+
+
+def _begin(
+    recipe: Recipe,
+    engine: Any,
+    runs_dir: str | Path | None,
+    name: str | None,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: Attempt,
+) -> Run:
+    """A new run."""
+    require_installed(recipe)
+    reach_hub(recipe, display)
+    from hfpipe.system.processes import from_main, join
+
+    state = join()
+    path = ""
+    if state.is_main_process:
+        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)
+    run = attempt.run = Run(Path(*from_main(path)))
+    with locked(run.path) if state.is_main_process else nullcontext():
+        return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
+
+
+def _go_on(
+    run: Run,
+    recipe: Recipe | None,
+    changes: Sequence[str],
+    options: dict[str, Any],
+    engine: Any,
+    display: Display,
+    parts: dict[str, Any],
+    stops: Stops,
+    attempt: Attempt,
+) -> Run:
+    """A run that was stopped, or one that is to be trained further."""
+    attempt.resumed = True
+    if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
+        display.say(f"{NOTE}{run.path} is already complete: nothing was changed")
+        return run
+    main = int(os.environ.get("RANK", "0")) == 0
+    with locked(run.path) if main else nullcontext():
+        if main:
+            require_writable(run)
+        plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
+        require_installed(plan.recipe)
+        reach_hub(plan.recipe, display)
+        for told in plan.skipped:
+            display.say(f"passed over {told}")
+        at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
+        display.say(f"going on from {at}")
+        return _fit(run, plan, engine, display, parts, stops, attempt)
+
+
+def _of_main(plan: Callable[[], Plan]) -> Plan:
+    """The plan of the main process, on every process: each would look at the files at another moment."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return plan()
+    from hfpipe.system.processes import from_main, join
+
+    found: Plan
+    (found,) = from_main(plan() if join().is_main_process else None)
+    return found
+
+
+def _fit(
+    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: Stops, attempt: Attempt
+) -> Run:
+    """Train, in smaller micro-batches where memory runs out and the recipe allows it."""
+    from hfpipe.system.processes import join
+
+    state = join()
+    attempt.run = run
+    shown = display if state.is_main_process else Silent()
+    try:
+        with (
+            _remembered(run, plan.recipe, attempt, main=state.is_main_process),
+            tracked(run, plan.recipe, shown, main=state.is_main_process) as told_of,
+        ):
+            while True:
+                try:
+                    train_once(run, plan, engine, told_of, parts, stops, attempt, main=state.is_main_process)
+                    break
+                except MachineError as error:
+                    known_to_all = state.num_processes == 1 or isinstance(error, MemoryTried)
+                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and known_to_all):
+                        raise
+                    told = error.what
+                plan = smaller_plan(run, plan, told)
+            state.wait_for_everyone()
+    except (InterruptedRun, StoppedByUser):
+        state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
+        raise
+    if state.is_main_process:
+        from hfpipe.reports import write_report
+
+        with faults_told():
+            write_report(run)
+    return run
+
+
+@contextmanager
+def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> Iterator[None]:
+    """Keep `run.json` true whatever happens, and the libraries' chatter in `log.txt`."""
+    from hfpipe.system import library_logs
+
+    if not main:
+        with library_logs.into(Path(os.devnull)), faults_told():
+            yield
+        return
+    if not attempt.resumed:
+        run.note(
+            format=FORMAT,
+            id=run.id,
+            name=recipe.name,
+            status="preparing",
+            engine=recipe.engine,
+            seed=recipe.seed,
+            started=now(),
+            pid=os.getpid(),
+            host=platform.node(),
+            best=recipe.evaluate.best,
+            command=sys.argv,
+            versions=snapshot.versions(),
+            machine=snapshot.machine(),
+            commit=snapshot.commit(),
+        )
+    try:
+        with library_logs.into(run.path / "log.txt"), faults_told():
+            yield
+    except HfpipeError as error:
+        if attempt.trains:
+            resumable = isinstance(error, InterruptedRun | StoppedByUser)
+            _note_end(run, "interrupted" if resumable else "failed", str(error))
+        elif not attempt.resumed:
+            shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
+        raise
+    except StopNow as stop:
+        if attempt.trains:
+            _note_end(run, "interrupted", str(attempt.stopped(stop.asked)))
+        elif not attempt.resumed:
+            shutil.rmtree(run.path)
+        raise
+    except BaseException:
+        with suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
+            log.write(discreet(traceback.format_exc()))
+        if attempt.trains or not attempt.resumed:
+            _note_end(run, "failed", traceback.format_exc(limit=0).strip())
+        raise
+    run.note(status="finished", ended=now(), error=None)
+
+
+def _note_end(run: Run, status: str, error: str) -> None:
+    """Write down how a run ended, where the disk takes it: the error itself says more than that it can't be noted."""
+    with suppress(OSError):
+        run.note(status=status, error=error, ended=now())

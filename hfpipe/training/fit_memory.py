@@ -1,0 +1,160 @@
+"""Micro-batches that fit into memory: tried by all processes before they train together, and made smaller."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+from hfpipe.errors import MachineError
+from hfpipe.recipe import to_yaml, with_overrides
+from hfpipe.recipe.schema import Train
+from hfpipe.runs.store import Run
+from hfpipe.system.machine import faults_told
+from hfpipe.training.attempt import memory_ran_out
+from hfpipe.training.resume_plan import Plan
+from hfpipe.training.resume_plan import plan as make_plan
+
+_MANY = 8  # parts that a micro-batch of tokens is cut into at once, at most
+
+
+class MemoryTried(MachineError):
+    """Memory ran out on one of the processes, and all of them know it."""
+
+
+def try_memory(job: Any) -> None:
+    """Send the widest micro-batch through the model and back on every process, before they wait for each other in it.
+
+    Weights, gradients, modes and random states are as before afterwards.
+
+    Raises:
+        MemoryTried: on all processes, where one of them has too little memory.
+    """
+    import torch
+    from accelerate.utils import reduce
+
+    from hfpipe.system.processes import join
+    from hfpipe.training.scale_check import random_states_kept
+
+    state, told = join(), ""
+    modes = [(module, module.training) for module in job.model.modules()]
+    rows = widest(job)
+    try:
+        with random_states_kept(), faults_told():
+            _forward_and_back(job, rows)
+    except MachineError as error:
+        if not memory_ran_out(error):
+            raise
+        told = error.what
+    finally:
+        job.model.zero_grad()
+        for module, training in modes:
+            module.training = training
+    free_memory()
+    short = int(reduce(torch.tensor(float(bool(told)), device=state.device), "sum"))
+    if short:
+        many = f"{short} of {state.num_processes} processes"
+        raise MemoryTried(f"out of memory with the widest micro-batch, of {len(rows)} inputs, on {many}")
+
+
+def widest(job: Any) -> list[int]:
+    """The encoded training rows that could be the largest micro-batch of all, in tokens with padding."""
+    import numpy as np
+
+    from hfpipe.parts.tasks import lengths
+
+    found, order = lengths(job.train_data), job.loader.order
+    by_length = np.argsort(-found, kind="stable")
+    if order.tokens is None:
+        rows: list[int] = by_length[: job.recipe.train.batch_size].tolist()
+        return rows
+
+    def inputs(longest: int) -> int:  # of a micro-batch, as EpochBatches shares out an update
+        update = min(max(1, order.tokens // longest), int((found <= longest).sum()))
+        each = -(-update // job.loader.batches.accumulate)
+        return int(-(-each // job.loader.batches.processes))
+
+    lengths_found = np.unique(found) if order.bucket else found.max(keepdims=True)
+    longest = max(map(int, lengths_found), key=lambda length: length * inputs(length))
+    rows = by_length[found[by_length] <= longest][: inputs(longest)].tolist()
+    return rows
+
+
+def _forward_and_back(job: Any, rows: list[int]) -> None:
+    import torch
+
+    from hfpipe.parts.inputs.batches import Examples
+    from hfpipe.parts.tasks import outputs_of
+    from hfpipe.training.resume import bytes_of
+
+    job.model.to(job.device).train()
+    batch = job.collate(Examples(job.train_data).__getitems__(rows))
+    batch = {name: value.to(job.device) for name, value in batch.items()}
+    labels = batch.pop("labels")
+    # What the optimizer will remember, and the copy of the gradients that processes exchange.
+    held = torch.empty(bytes_of(job)[1], dtype=torch.uint8, device=job.device)
+    with job.precision.autocast(job.device):
+        outputs = outputs_of(job.model(**batch), batch)
+    job.objective.item_losses(outputs, labels).sum().backward()
+    del held
+
+
+def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
+    """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
+
+    Raises:
+        MachineError: there is nothing smaller.
+    """
+    from hfpipe.system.processes import from_main, join
+
+    changes = smaller(plan.recipe.train, told)
+    free_memory()
+    found: Plan
+    (found,) = from_main(_changed(run, plan, changes, told) if join().is_main_process else None)
+    return found
+
+
+def smaller(spec: Train, told: str) -> dict[str, int]:
+    """The fields of the same update in the next smaller micro-batches that divide it, by their paths.
+
+    Raises:
+        MachineError: there are none.
+    """
+    tokens = spec.batching.tokens
+    whole = spec.batch_size if tokens is None else tokens
+    if whole == 1:
+        fix = "A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
+        raise MachineError(told, fix=fix)
+    size = next(size for size in range(whole // 2, 0, -1) if whole % size == 0)
+    if tokens is not None and size < tokens // _MANY:
+        raise MachineError(told, fix=f"Lower train.batching.tokens: nothing near the half of {tokens} divides it.")
+    field = "batch_size" if tokens is None else "batching.tokens"
+    return {f"train.{field}": size, "train.accumulate": spec.accumulate * (whole // size)}
+
+
+def _changed(run: Run, plan: Plan, changes: dict[str, int], told: str) -> Plan:
+    """The plan with the changes, written into the run."""
+    (field, size), (_, accumulate) = changes.items()
+    by_tokens = field.endswith("tokens")
+    before = plan.recipe.train.batching.tokens if by_tokens else plan.recipe.train.batch_size
+    what = f"{size} tokens" if by_tokens else f"{size}"
+    text = f"{told}; micro-batches of {what} instead of {before}, {accumulate} to an update: the same update"
+    run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
+    recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
+    entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": told}
+    run.note(
+        fitted=[*run.about.get("fitted", []), entry],
+        allowed_changes={**run.about.get("allowed_changes", {}), **changes},
+    )
+    run.write_text("recipe.yaml", to_yaml(recipe))
+    again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)
+    return replace(again, fitted=text)
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

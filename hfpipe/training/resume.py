@@ -1,0 +1,339 @@
+"""A checkpoint made from a job, and a job put back to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, set_seed
+from safetensors import SafetensorError
+
+from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError
+from hfpipe.parts.inputs.batch_plan import Cut, cut_of, read_cut
+from hfpipe.parts.inputs.batches import TrainLoader
+from hfpipe.parts.model.models import save_tokenizer
+from hfpipe.recipe.schema import Batching, Recipe
+from hfpipe.training import checkpoint_state
+from hfpipe.training.job import Job
+from hfpipe.training.resume_plan import Plan, code, told
+
+_ANEW = "Begin a new run from the weights: model.checkpoint=RUN/checkpoints/step-..."
+_STATELESS = ("updater_sgd", "adafactor")  # they remember nothing, or next to nothing
+
+
+def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
+    """What identifies a job, for `checkpoint.json`.
+
+    Raises:
+        RecipeError: a schedule or an optimizer whose state has no exact form without a pickle.
+    """
+    for where, remembered in (
+        ("schedule", lambda: checkpoint_state.schedule_state(job.schedule)),
+        ("optimizer", lambda: _groups(job)),
+    ):
+        try:
+            remembered()
+        except TypeError as error:
+            raise RecipeError(
+                f"what this {where} remembers can't be saved: {error}",
+                where=job.recipe.where(where),
+                fix="Keep numbers, texts, lists and tensors in its state.",
+            ) from None
+    return {
+        "format": 1,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "identity": {key: job.identity[key] for key in ("dataset", "checkpoint", "tokenizer")},
+        "code": code(),
+        "given": dict(given),
+        "precision": job.precision.name,
+        "device": job.device.type,
+        "processes": PartialState().num_processes,
+        "cuts": [cut.as_json() for cut in job.cuts],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def saver(job: Job) -> Callable[[Path | None], None]:
+    """The function that writes a job into a folder; every process calls it, and one is given a folder."""
+
+    def save(folder: Path | None) -> None:
+        randoms = [checkpoint_state.random_state()]
+        if PartialState().num_processes > 1:
+            randoms = gather_object(randoms)
+        if folder is None:
+            return
+        require_finite(job.model, f"after step {job.trace.step:,}", "Try a smaller optimizer.lr.")
+        job.model.save_pretrained(folder)
+        save_tokenizer(job.tokenizer, folder)
+        checkpoint_state.write_state(folder, job.optimizer, job.schedule, job.scaler, randoms)
+
+    return save
+
+
+def bytes_of(job: Job) -> tuple[int, int]:
+    """What the weights take on disk, and what a checkpoint will take at most, as far as is known before the first."""
+    weights = sum(part.numel() * part.element_size() for part in job.model.state_dict().values())
+    trained = sum(part.numel() * part.element_size() for part in job.model.parameters() if part.requires_grad)
+    spec = job.recipe.optimizer
+    stateless = spec.name in _STATELESS or (spec.name == "sgd" and not spec.arguments.get("momentum"))
+    return weights, weights + (0 if stateless else 2 * trained)
+
+
+def agree(asked: int, due: bool) -> tuple[int, bool]:
+    """The stop that any process was asked for, and whether the main one wants to save: one small sum over all."""
+    status = PartialState()
+    flags = torch.zeros(3, dtype=torch.int32, device=status.device)
+    flags[0], flags[1], flags[2] = max(asked, 0), asked < 0, due and status.is_main_process
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    signal, clock, save = flags.tolist()
+    return signal or -clock, bool(save)
+
+
+def cuts_of(plan: Plan) -> tuple[Cut, ...]:
+    """How rows became updates up to the checkpoint, and how they do from there on; what differs was allowed by name.
+
+    Raises:
+        ModelError: another number of processes makes updates of other rows, and that was not allowed; or the rows come
+            from a stream, of which it is not known which ones are left.
+    """
+    recipe, progress, processes = plan.recipe, plan.progress, PartialState().num_processes
+    if plan.checkpoint is None:
+        return (cut_of(recipe, processes),)
+    cuts = _cuts_in(progress)
+    before, now = cuts[-1], cut_of(recipe, processes, plan.checkpoint.step)
+    if recipe.dataset.streaming:
+        now = replace(now, seed=before.seed)  # a stream that is shuffled anew is told below
+    if now.same_updates(before):
+        return cuts
+    if processes != progress["processes"] and not plan.may_differ("processes"):
+        raise _other_processes(before, now, progress["processes"], recipe)
+    if recipe.dataset.streaming:
+        raise ModelError(
+            f"an update of a stream had {before.size}, and would have {now.size}: which rows are left is not known",
+            where="--resume",
+            allowed=f"updates of {before.size}",
+            fix=_ANEW,
+        )
+    return (*cuts, now)
+
+
+def _cuts_in(progress: Mapping[str, Any]) -> tuple[Cut, ...]:
+    """How rows became updates up to a checkpoint; what was written before that could change has no list of it."""
+    if "cuts" in progress:
+        return tuple(read_cut(one) for one in progress["cuts"])
+    recipe, spec = progress["recipe"], progress["recipe"]["train"]
+    batches, batching = spec["accumulate"] * progress["processes"], Batching(**spec.get("batching", {}))
+    return (Cut(0, recipe["seed"], progress["rows_per_step"], batches, batching),)
+
+
+def _other_processes(before: Cut, now: Cut, processes: int, recipe: Recipe) -> ModelError:
+    """The error of other updates because of another number of processes, with what would keep them."""
+    size, over = divmod(before.rows, now.batches)
+    can_stay = size and not over and recipe.train.batching.tokens is None
+    stay = (
+        f"Keep them with train.batch_size={size} --allow-change train.batch_size" if can_stay else "Start as many again"
+    )
+    return ModelError(
+        f"an update had {before.size} on {processes} process{'' if processes == 1 else 'es'}, and would have {now.size} on "
+        f"{now.batches // recipe.train.accumulate}",
+        where="--resume",
+        fix=f"{stay}, or say --allow-change processes to go on with updates of {now.size}.",
+    )
+
+
+def put_back(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
+    """Put a prepared job where the plan says, after comparing data, tokenizer, checkpoint and code.
+
+    Returns:
+        What a user should know of it.
+
+    Raises:
+        HfpipeError: something else than what was trained with, or weights that are not whole or not finite.
+    """
+    if plan.checkpoint is None:
+        return []
+    progress, folder, step = plan.progress, plan.checkpoint.path, plan.checkpoint.step
+    notices = _compare(job, plan, given)
+    _require_place(job, progress, step)
+    load_weights(job.model, folder)
+    recipe = job.recipe
+    changed = {path.split(".")[0] for path in plan.changes} | (
+        {"train"} if progress["num_steps"] != job.num_steps else set()
+    )
+    other_kind = "optimizer.name" in plan.changes
+    fresh = plan.reset_optimizer or other_kind
+    carried = fresh or bool(changed & {"optimizer", "schedule"}) or progress["num_steps"] != job.num_steps
+    if carried:
+        old = float(progress["recipe"]["optimizer"]["lr"])
+        kept = None if plan.reset_optimizer or "schedule.name" in plan.changes else folder
+        would = progress["last_step"]["lr"] if progress.get("last_step") else None
+        scale = recipe.optimizer.lr / old if old else 1.0
+
+    def restore(now: Job) -> None:
+        if not fresh:
+            checkpoint_state.load_optimizer(folder, now.optimizer, now.scaler, settings=not carried)
+        if not carried:
+            checkpoint_state.load_schedule(folder, now.schedule)
+
+    def restore_random() -> None:
+        (epoch, _), rank = job.place(step), PartialState().process_index
+        randoms = [] if plan.reset_optimizer else checkpoint_state.read_json(folder / "random.json")
+        if rank < len(randoms):
+            checkpoint_state.restore_random(randoms[rank])
+        else:  # nothing is known of this process: a stream of its own
+            set_seed((recipe.seed + epoch + 1_000_003 * rank + step) % 2**32)
+
+    job.resumption = checkpoint_state.Resumption(step, restore, restore_random)
+    if carried:
+        checkpoint_state.carry_on_schedule(kept, job.schedule, step, scale)
+        rate = job.schedule.get_last_lr()[0]
+        notices.append(
+            f"the learning rate of step {step + 1:,} is {rate:.4g}"
+            + (f", that of step {step:,} was {would:.4g}" if would is not None else "")
+            + f": the schedule {recipe.schedule.name} runs over {job.num_steps:,} steps"
+            + (f", where it ran over {progress['num_steps']:,}" if progress["num_steps"] != job.num_steps else "")
+        )
+    if fresh:
+        notices.append("the optimizer begins afresh: " + ("it is another one" if other_kind else "--reset-optimizer"))
+    return notices
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Copy the weights of a checkpoint into a model, into memory of its own.
+
+    Raises:
+        ModelError: weights that are missing, too many or of another shape.
+        NumericError: weights that are not finite.
+    """
+    try:
+        loaded, info = type(model).from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype="float32",
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"the weights can't be loaded: {' '.join(str(error).split())[:300]}", where=str(folder), fix="Train again."
+        ) from error
+    wrong = [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in sorted(info[kind])]
+    if wrong:
+        raise ModelError(
+            f"the weights do not fit the model: {', '.join(wrong[:4])}",
+            where=str(folder),
+            fix="They are of another architecture; take the run's own recipe.",
+        )
+    require_finite(loaded, f"in {folder.name}", "An earlier checkpoint may be whole; remove this one.")
+    model.load_state_dict(loaded.state_dict())
+
+
+def require_finite(model: Any, where: str, fix: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        NumericError: naming the first.
+    """
+    for key, parameter in model.named_parameters():
+        if not _is_finite(parameter.detach()):
+            raise NumericError(f"the weights {key!r} are not finite {where}", fix=fix)
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    # torch calls its threads together five times a tensor, 500 times for a MiniLM: with other work on the cores that took
+    # 5 seconds a save, and numpy takes 0.01 in this one thread.
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return bool(np.isfinite(values.numpy()).all())
+    return bool(values.isfinite().all())
+
+
+def _groups(job: Job) -> None:
+    for group in job.optimizer.param_groups:
+        checkpoint_state.encode({key: value for key, value in group.items() if key != "params"})
+
+
+def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
+    """Refuse what is not what was trained with, unless it was allowed; say what was allowed."""
+    progress, notices = plan.progress, []
+    before, now = progress["identity"], about(job, given)
+
+    def differ(name: str, kind: type[HfpipeError], what: str, first: Any, second: Any) -> None:
+        if first == second:
+            return
+        change = {what: (first, second)}
+        if not plan.may_differ(name):
+            raise kind(
+                f"{what} differs from what the run was trained with:\n{told(change)}",
+                where="--resume",
+                fix=f"Put it back as it was, or say --allow-change {name} if that is meant.",
+            )
+        notices.append(f"{what} changed from {first} to {second}, as allowed")
+
+    def digest(of: Mapping[str, Any]) -> Any:
+        return of["digest"]
+
+    differ("dataset", DataError, "the data", digest(before["dataset"]), digest(now["identity"]["dataset"]))
+    differ("tokenizer", ModelError, "the tokenizer", digest(before["tokenizer"]), digest(now["identity"]["tokenizer"]))
+    differ("model", ModelError, "the checkpoint", digest(before["checkpoint"]), digest(now["identity"]["checkpoint"]))
+    for name, version in progress["code"].items():
+        differ("code", RecipeError, f"the code of {name}", version, now["code"].get(name))
+    differ("given", RecipeError, "what was passed as an object", progress["given"], now["given"])
+    differ("train.precision", RecipeError, "the precision", progress["precision"], now["precision"])
+    is_cut_anew = len(job.cuts) > len(_cuts_in(progress))
+    for what in ("device", "threads", "processes"):
+        if progress[what] != now[what]:
+            same = "" if what == "processes" and is_cut_anew else "; the same updates, not the same last bits"
+            notices.append(f"{what}: {progress[what]} before, {now[what]} now{same}")
+    for path, (first, second) in plan.changes.items():
+        notices.append(f"{path} changed from {first} to {second}, as allowed")
+    if is_cut_anew:
+        notices.append(_told_cut(job))
+    elif "seed" in plan.changes:
+        notices.append(
+            "with another seed the rest of this epoch follows another order: some rows come twice or not at all"
+        )
+    return notices
+
+
+def _told_cut(job: Job) -> str:
+    """What changed in the updates, and what becomes of the epoch that was begun."""
+    assert isinstance(job.loader, TrainLoader)
+    (*_, before, now), begun = job.cuts, job.loader.order.begun
+    assert begun is not None
+    size = f"have {now.size} each, where they had {before.size}" if now.size != before.size else "are put together anew"
+    left = len(begun.left)
+    whole = left == len(job.train_data)
+    return f"from step {now.after + 1:,} on updates {size}" + (
+        "" if whole else f"; of the epoch that was begun {left:,} rows are left, and are trained on that way"
+    )
+
+
+def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
+    """Refuse what has no place in the order of the rows.
+
+    Raises:
+        ModelError: an epoch had other steps.
+        RecipeError: the run would end before the checkpoint.
+    """
+    before, steps = _cuts_in(progress), job.steps_per_epoch
+    if len(job.cuts) > len(before):
+        steps = len(before[-1].order(job.train_data).updates(0))
+    if steps != progress["steps_per_epoch"] and job.num_steps > step:
+        raise ModelError(
+            f"step {step:,} has no place in another order: an epoch had {progress['steps_per_epoch']:,} updates of "
+            f"{before[-1].size}, and now it would have {steps:,}",
+            where="--resume",
+            fix=_ANEW,
+        )
+    if job.num_steps < step:
+        raise RecipeError(
+            f"{step:,} steps are trained already, and the recipe asks for {job.num_steps:,}",
+            where=job.recipe.where("train.epochs"),
+            fix="Ask for more.",
+        )

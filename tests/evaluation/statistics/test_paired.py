@@ -1,0 +1,129 @@
+"""Two models on the same examples: paired resamples, honest p values, and McNemar where figures are shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hfpipe.evaluation.statistics.paired import apart, losses_apart, right_or_wrong
+from hfpipe.evaluation.statistics.significance import mcnemar
+from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.multi_label import MultiLabel
+
+RNG = np.random.default_rng(0)
+ROWS = 300
+CLASSES = RNG.integers(0, 2, ROWS)
+GOOD = np.where(RNG.random(ROWS) < 0.9, CLASSES, 1 - CLASSES)
+FAIR = np.where(RNG.random(ROWS) < 0.75, CLASSES, 1 - CLASSES)
+
+
+def objects(values: list[Any]) -> np.ndarray:
+    """One object a row, as sentences and answers come."""
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def pair(name: str, **arguments: Any) -> list[tuple[str, Any]]:
+    """A metric with its name."""
+    return [(name, load_metric(name, **arguments))]
+
+
+def test_a_model_is_not_apart_from_itself() -> None:
+    """Every resample has the same examples for both, so that the difference is 0 in each, and p is 1."""
+    metrics = [*pair("accuracy"), *pair("f1"), *pair("matthews_correlation")]
+    metrics += [("macro", load_metric("precision", average="macro"))]  # resampled one at a time
+    for found in apart(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500).values():
+        assert found.interval == [0, 0]
+        assert found.p == 1
+
+
+def test_the_interval_is_that_of_the_mean_of_the_differences() -> None:
+    """For an accuracy it is d ± 1.96 s/√n over the examples' differences: narrower than without pairing."""
+    found = apart(pair("accuracy"), FAIR, GOOD, CLASSES, seed=1)["accuracy"]
+    differences = (GOOD == CLASSES).astype(float) - (FAIR == CLASSES)
+    half = 1.96 * differences.std() / np.sqrt(ROWS)
+    assert found.interval == pytest.approx([differences.mean() - half, differences.mean() + half], abs=0.1 * half)
+    assert found.resamples == 9_999
+
+
+def test_an_accuracy_has_mcnemars_p_and_other_figures_that_of_the_resamples() -> None:
+    """A share of right examples is tested on the disagreements; F1 by the resamples, and both find a large difference."""
+    found = apart([*pair("accuracy"), *pair("f1")], FAIR, GOOD, CLASSES, seed=1)
+    assert found["accuracy"].pairs == mcnemar(FAIR == CLASSES, GOOD == CLASSES)
+    assert found["accuracy"].p == found["accuracy"].pairs.p < 0.001
+    assert found["f1"].pairs is None
+    assert found["f1"].p < 0.001
+    assert found["f1"].interval[0] > 0
+
+
+def test_a_metric_of_a_kind_of_its_own_is_resampled_one_at_a_time() -> None:
+    """A macro average agrees with resampling both models by hand, and says how few resamples there were."""
+    metrics = pair("f1", average="macro")
+    found = apart(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1"]
+    rng, drawn = np.random.default_rng(2), []
+    for _ in range(400):
+        rows = rng.integers(0, ROWS, ROWS)
+        figures = [compute_all(metrics, said[rows], CLASSES[rows])["f1"] for said in (FAIR, GOOD)]
+        drawn.append(figures[1] - figures[0])
+    assert found.resamples == 400
+    assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
+
+
+@pytest.mark.parametrize("figure", ["f1", "matthews_correlation"])
+def test_the_bootstrap_rejects_equal_models_as_seldom_as_it_says(figure: str) -> None:
+    """Two models of one quality, 400 examples, 500 draws: between 2 and 8 % come out below 0.05."""
+    rng = np.random.default_rng(13)
+    metrics, rejected = pair(figure), 0
+    for _ in range(500):
+        right = rng.integers(0, 2, 400)
+        sides = [np.where(rng.random(400) < 0.8, right, 1 - right) for _ in range(2)]
+        rejected += apart(metrics, *sides, right, seed=int(rng.integers(2**31)), resamples=499)[figure].p < 0.05
+    assert 0.02 <= rejected / 500 <= 0.08
+
+
+def test_the_losses_are_weighted_means_on_the_same_examples() -> None:
+    """Twice the loss at twice the weight is no difference; a constant more is that constant, in every resample."""
+    losses, ones = RNG.exponential(size=ROWS), np.ones(ROWS)
+    assert losses_apart((losses, ones), (losses * 2, ones * 2), seed=1).interval == pytest.approx([0, 0], abs=1e-12)
+    shifted = losses_apart((losses, ones), (losses + 0.25, ones), seed=1)
+    assert shifted.interval == pytest.approx([0.25, 0.25])
+    assert shifted.p < 0.001
+
+
+def test_exact_matches_are_right_or_wrong_and_scores_between_are_not() -> None:
+    """Of SQuAD the exact matches are, each over the rows that count in it; the F1 of words is not."""
+    references = objects([{"answers": {"text": texts}} for texts in (["red"], ["blue sky"], [], ["x"])])
+    said = objects([{"prediction_text": text} for text in ("red", "blue", "", "y")])
+    found = right_or_wrong(load_metric("squad"), said, references)
+    assert {name: list(rows) for name, rows in found.items()} == {
+        "exact_match": [True, False, True, False],
+        "has_answer_exact_match": [True, False, False],
+        "no_answer_exact_match": [True],
+    }
+
+
+def test_words_of_sentences_are_no_examples() -> None:
+    """The accuracy of words is resampled by sentences, not tested as if words were drawn one by one."""
+    right = objects([["O", "B-PER", "O"], ["O", "O", "O"]])
+    metric = load_metric("seqeval", scheme="IOB2")
+    assert right_or_wrong(metric, objects([["O", "O", "O"]] * 2), right) == {}
+
+
+def test_a_row_of_labels_is_right_when_all_are() -> None:
+    """The subset accuracy of several labels is a share of rows; their F1 is not."""
+    said, right = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [0, 1], [0, 0]])
+    found = right_or_wrong(MultiLabel(), said, right)
+    assert {name: list(rows) for name, rows in found.items()} == {"subset_accuracy": [True, False, True]}
+
+
+def test_an_accuracy_that_counts_otherwise_is_no_share() -> None:
+    """A figure that is only called accuracy is not tested as one."""
+
+    class Halved:
+        def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float]:
+            return {"accuracy": float((predictions == references).mean() / 2)}
+
+    assert right_or_wrong(Halved(), FAIR, CLASSES) == {}
