@@ -101,7 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     hows = ("bare Trainer", "hfpipe trainer", "hfpipe loop")
     results = {}
-    with tempfile.TemporaryDirectory() as folder, library_logs.into(Path(folder) / "log.txt"):
+    with tempfile.TemporaryDirectory() as folder, library_logs.library_logs_to(Path(folder) / "log.txt"):
         for recipe in options.recipe or ["quickstart", "mrpc-minilm"]:
             try:
                 timed(recipe, 2, "hfpipe loop")  # warm the caches

@@ -331,7 +331,7 @@ def main() -> None:
         heading.append("A try of the script with a tiny model: the figures mean nothing.")
     print("\n\n".join(heading), end="\n\n", flush=True)
     tables = []
-    with tempfile.TemporaryDirectory() as scratch, library_logs.into(Path(scratch) / "log.txt"):
+    with tempfile.TemporaryDirectory() as scratch, library_logs.library_logs_to(Path(scratch) / "log.txt"):
         os.environ["HF_DATASETS_CACHE"] = scratch
         for shape in options.shapes.split(","):
             checkpoint = Path(scratch) / shape

@@ -37,7 +37,7 @@ from hfpipe.recipe import load_recipe
 from hfpipe.runs.checkpoints import STATE_FILES, list_checkpoints
 from hfpipe.runs.store import Run
 from hfpipe.system import library_logs
-from hfpipe.system.stops import Stops
+from hfpipe.system.stops import StopRequests
 from hfpipe.training import resume
 from hfpipe.training.engines import loop
 from hfpipe.training.prepare import prepare
@@ -47,7 +47,9 @@ KEEP = 2
 ROWS = ("bare Trainer", "bare Trainer and sync", "hfpipe")
 
 
-def trained_by_hfpipe(recipe_name: str, folder: Path, overrides: list[str], stops: Stops | None = None) -> Recorder:
+def trained_by_hfpipe(
+    recipe_name: str, folder: Path, overrides: list[str], stops: StopRequests | None = None
+) -> Recorder:
     """Train with the loop engine, and give what saves it."""
     recipe = load_recipe(recipe_name, ["evaluate.every=never", "checkpoints.every=never", *overrides])
     job = prepare(recipe)
@@ -129,7 +131,7 @@ def save_in_turn(recipe_name: str, folder: Path, rounds: int) -> tuple[dict[str,
 def train_for(recipe_name: str, folder: Path, minutes: float) -> dict[str, Any]:
     """What a run of so many minutes spends on a save a minute, the one that ends it among them."""
     overrides = ["train.epochs=1000", "checkpoints.every_minutes=1", f"checkpoints.keep_last={KEEP}"]
-    with Stops(minutes) as stops:
+    with StopRequests(minutes) as stops:
         recorder = trained_by_hfpipe(recipe_name, folder, overrides, stops)
     seconds = recorder.training_seconds + recorder.seconds_aside
     return {
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch, library_logs.into(Path(scratch) / "log.txt"):
+    with tempfile.TemporaryDirectory() as scratch, library_logs.library_logs_to(Path(scratch) / "log.txt"):
         for number, recipe in enumerate(options.recipe or ["quickstart", "mrpc-minilm"]):
             folder = Path(scratch) / str(number)
             try:

@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder, library_logs.into(Path(folder) / "log.txt"):
+    with tempfile.TemporaryDirectory() as folder, library_logs.library_logs_to(Path(folder) / "log.txt"):
         loop.train(job_of(64, *FASTEST), ignore)  # warm the caches
         if options.profile:
             results = profile(options.rows)

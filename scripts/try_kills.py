@@ -118,7 +118,7 @@ def main() -> int:
 
             code = child(work)
             resumed = hfpipe.finetune(resume=folder / name)
-            at = resumed.about["resumed"][0]["step"]
+            at = resumed.metadata["resumed"][0]["step"]
             same = code == -signal.SIGKILL and at in (STEP - 4, STEP) and ending(resumed) == whole
             tried, failed = tried + 1, failed + (not same)
             print(f"{f'{number}. {names[number - 1]}'[:58]:<58} {at:>12}  {'yes' if same else 'NO'}", flush=True)

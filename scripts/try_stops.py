@@ -78,15 +78,15 @@ def main() -> int:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            from hfpipe.system.stops import Stops
+            from hfpipe.system.stops import StopRequests
 
-            original, code = Stops._note, 1
+            original, code = StopRequests._note, 1
 
-            def note(self: Stops, number: int, frame: Any, original: Any = original, write: int = write) -> None:
+            def note(self: StopRequests, number: int, frame: Any, original: Any = original, write: int = write) -> None:
                 os.write(write, place(frame).encode())
                 original(self, number, frame)
 
-            Stops._note = note
+            StopRequests._note = note
             try:
                 train(folder, name, engine)
                 code = 0
@@ -109,7 +109,7 @@ def main() -> int:
         else:
             resumed = hfpipe.finetune(resume=run)
             same = code in (0, expected) and ending(resumed) == whole[engine]
-            at = str(resumed.about.get("resumed", [{}])[0].get("step", "finished"))
+            at = str(resumed.metadata.get("resumed", [{}])[0].get("step", "finished"))
         wrong += not same
         print(
             f"{instant:>4} {engine:<8} {pause:>6.2f}s {where:<11} {code:>5} {took:>9.2f}s {at:>12}  {'yes' if same else 'NO'}",

@@ -214,7 +214,7 @@ def telling_apart() -> Callable[[Any, list[Any]], Any]:
         tensors = load_file(weights)
         tensors["classifier.bias"] -= torch.tensor(np.log(shares).mean(axis=0), dtype=torch.float32)
         save_file(tensors, weights, metadata={"format": "pt"})
-        run.note(model=digests(run.path / "model"))
+        run.update_metadata(model=digests(run.path / "model"))
         return run
 
     return change

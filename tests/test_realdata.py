@@ -40,8 +40,8 @@ for engine in ("trainer", "loop"):
         "intervals": measured.intervals,
         "examples": measured.examples,
         "losses": [step["loss"] for step in steps],
-        "identity": run.about["identity"],
-        "fresh": run.about["fresh"],
+        "identity": run.metadata["identity"],
+        "fresh": run.metadata["fresh"],
     }
 print(json.dumps({"attempts": attempts, **found}))
 """

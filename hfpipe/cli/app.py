@@ -122,7 +122,7 @@ def finetune(
     )
     if os.environ.get("RANK", "0") != "0":  # one process speaks for all
         return
-    summary, early = run.read_json("metrics.json"), run.about.get("stopped_early")
+    summary, early = run.read_json("metrics.json"), run.metadata.get("stopped_early")
     if as_json:
         _print_json(
             {
@@ -265,7 +265,7 @@ def predict(
             metavar="COLUMN[,COLUMN...]", help="Columns of INPUT to copy into every row; may be given several times."
         ),
     ] = None,
-    window: Annotated[int, typer.Option(help="Rows in memory at most; 1 labels each row as it comes.")] = 1024,
+    chunk: Annotated[int, typer.Option(help="Rows in memory at most; 1 labels each row as it comes.")] = 1024,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     glue: Annotated[
         bool, typer.Option("--glue", help="Label the test sets of the run's own GLUE data, for the GLUE server.")
@@ -300,7 +300,7 @@ def predict(
         raise RecipeError("INPUT is missing", where="predict", fix="Name a file, say - for standard input, or --glue.")
     options: dict[str, Any] = {
         "input_format": input_format,
-        "window": window,
+        "chunk": chunk,
         "keep": list(dict.fromkeys(name for names in keep or [] for name in names.split(","))),
         "recipe": recipe,
         "overrides": overrides or [],
@@ -323,9 +323,9 @@ def predict(
         _print_json({"target": target, "examples": len(predictions), "output": None, "predictions": predictions})
         return
     count = 0
-    for rows_of_window in pipeline.predict_windows(target, source, **options):
-        _stream("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of_window))
-        count += len(rows_of_window)
+    for rows_of_chunk in pipeline.predict_chunks(target, source, **options):
+        _stream("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of_chunk))
+        count += len(rows_of_chunk)
     if not count:
         shown.say(f"{'standard input' if source == '-' else source} has no rows")
 
@@ -711,13 +711,13 @@ def runs_delete(
 ) -> None:
     """Delete runs and groups with everything in their folders; none of them when one is running or not there."""
     from hfpipe.runs import default_folder, delete_run
-    from hfpipe.runs.groups import Group, delete_group, find_run_or_group, require_group_at_rest
-    from hfpipe.runs.store import require_at_rest
+    from hfpipe.runs.groups import Group, delete_group, find_run_or_group, require_group_not_running
+    from hfpipe.runs.store import require_not_running
 
     named = [find_run_or_group(run, runs_dir or default_folder()) for run in runs]
     found = list({run.path: run for run in named}.values())
     for run in found:
-        require_group_at_rest(run) if isinstance(run, Group) else require_at_rest(run)
+        require_group_not_running(run) if isinstance(run, Group) else require_not_running(run)
     if not yes:
         if not sys.stdin.isatty():
             raise RecipeError(

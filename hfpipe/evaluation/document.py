@@ -35,7 +35,7 @@ _MOST_CLASSES = 60  # whose figures get intervals
 
 
 @dataclass(frozen=True)
-class Measured:
+class SplitEvaluation:
     """A split as it was measured: the document of figures, and what was said of each example, in the order of the rows."""
 
     document: dict[str, Any]
@@ -85,7 +85,7 @@ def slices_of(recipe: Recipe, split: str, encoded: datasets.Dataset, rows: datas
     return cut(recipe.evaluate.slices, rows, longest, f"{recipe.dataset.path}, split {split}", where)
 
 
-def describe(
+def build_document(
     recipe: Recipe,
     task: Task,
     metrics: Metrics,
@@ -97,7 +97,7 @@ def describe(
     split: str,
     dataset: str,
     overrides: Sequence[str] = (),
-) -> Measured:
+) -> SplitEvaluation:
     """Turn predictions into all that is said of a split.
 
     Args:
@@ -112,20 +112,20 @@ def describe(
         dataset: from `dataset_identity`.
         overrides: what was changed in the recipe for this measurement.
     """
-    said, right = task.decide(predictions.logits, encoded, rows)
+    said, right = task.decode(predictions.logits, encoded, rows)
     assert right is not None
     kind, ids = recipe.task.kind, _scored(recipe, encoded, len(rows))
     losses, weights = (_by_row(side, encoded, len(rows))[ids] for side in (predictions.losses, predictions.weights))
     answers = _Answers(said, right, losses, weights)
     figures: Figures = {**answers.figures(metrics), "loss": mean_loss_of(predictions)}
     intervals = answers.intervals(metrics, figures, recipe.seed)
-    chances = _chances(kind, task, predictions.logits)
-    chances = None if chances is None else chances[ids]
+    probabilities = _chances(kind, task, predictions.logits)
+    probabilities = None if probabilities is None else probabilities[ids]
     constant = constant_answer(kind, task.names, right)
     baseline = constant and {"what": constant[0], "metrics": compute_all(metrics, constant[1], right)}
     calibration: Calibration = getattr(task, "calibration", NONE)
     has_classes = kind in ("text-classification", "multi-label-classification")
-    classes = _classes(said, right, task.names, chances, recipe.seed) if has_classes else None
+    classes = _classes(said, right, task.names, probabilities, recipe.seed) if has_classes else None
     if kind == "token-classification":
         classes = _types(figures, intervals)
     document: dict[str, Any] = {
@@ -158,21 +158,27 @@ def describe(
         "fitted_on": calibration.fitted_on,
         "examples_per_second": len(rows) / predictions.seconds,
     }
-    if chances is not None:
-        document |= _probabilities(chances, right, classes, recipe.seed)
+    if probabilities is not None:
+        document |= _probabilities(probabilities, right, classes, recipe.seed)
         if calibration.fitted_on is not None:
             raw = _chances(kind, calibrated(task, NONE), predictions.logits)
             assert raw is not None
             before = findings.reliability(raw[ids], right)
             document["calibration"]["before"] = {key: before[key] for key in ("ece", "brier")}
     examples: list[dict[str, Any]] = [
-        {"id": int(number), "said": _plain(one), "right": _plain(is_so), "loss": float(loss), "weight": float(weight)}
-        for number, one, is_so, loss, weight in zip(ids, said, right, losses, weights, strict=True)
+        {
+            "id": int(number),
+            "said": _plain(one),
+            "right": _plain(is_positive),
+            "loss": float(loss),
+            "weight": float(weight),
+        }
+        for number, one, is_positive, loss, weight in zip(ids, said, right, losses, weights, strict=True)
     ]
-    if chances is not None:
-        for one, row in zip(examples, chances, strict=True):
+    if probabilities is not None:
+        for one, row in zip(examples, probabilities, strict=True):
             one["probabilities"] = [round(float(chance), 6) for chance in row]
-    return Measured(document, examples)
+    return SplitEvaluation(document, examples)
 
 
 def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.Dataset, dataset: str) -> Calibration:
@@ -197,10 +203,10 @@ def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.
     cooled = Calibration(temperature, (), split, dataset)
     if recipe.evaluate.threshold is None:
         return cooled
-    chances = (cooled.any_of if several else cooled.one_of)(logits)[1]
+    probabilities = (cooled.any_of if several else cooled.one_of)(logits)[1]
     held = findings.hot(labels, len(task.names))
     columns = range(len(task.names)) if several else [1]
-    thresholds = tuple(fit_threshold(chances[:, k], held[:, k] == 1, task.names[k], where) for k in columns)
+    thresholds = tuple(fit_threshold(probabilities[:, k], held[:, k] == 1, task.names[k], where) for k in columns)
     return Calibration(temperature, thresholds, split, dataset)
 
 
@@ -230,9 +236,11 @@ def _chances(kind: str, task: Any, logits: Sequence[Array]) -> Array | None:
     return None
 
 
-def _classes(said: Array, right: Array, names: Sequence[str], chances: Array | None, seed: int) -> list[dict[str, Any]]:
+def _classes(
+    said: Array, right: Array, names: Sequence[str], probabilities: Array | None, seed: int
+) -> list[dict[str, Any]]:
     """The figures of each class, with intervals for those of precision, recall and F1."""
-    table = findings.by_class(said, right, names, chances)
+    table = findings.by_class(said, right, names, probabilities)
     if len(names) > _MOST_CLASSES:
         return table
     here, there = findings.hot(said, len(names)), findings.hot(right, len(names))
@@ -264,10 +272,10 @@ def _types(figures: Figures, intervals: Intervals) -> list[dict[str, Any]]:
     ]
 
 
-def _probabilities(chances: Array, right: Array, classes: Any, seed: int) -> dict[str, Any]:
+def _probabilities(probabilities: Array, right: Array, classes: Any, seed: int) -> dict[str, Any]:
     """`ranking` and `calibration`, with their intervals."""
-    found = count_intervals(findings.figures_by_count(chances, right), len(right), seed=seed)
-    ranking, calibration = findings.ranking(classes), findings.reliability(chances, right)
+    found = count_intervals(findings.figures_by_count(probabilities, right), len(right), seed=seed)
+    ranking, calibration = findings.ranking(classes), findings.reliability(probabilities, right)
     ranking["intervals"] = {name: found[name] for name in ("roc_auc", "average_precision")}
     calibration["intervals"] = {name: found[name] for name in ("ece", "brier")}
     return {"ranking": ranking, "calibration": calibration}

@@ -12,7 +12,7 @@ from hfpipe.runs.store import Run
 from hfpipe.runs.targets import as_recipe, quiet, reach_hub, require_data, with_checkpoint
 from hfpipe.system import snapshot
 from hfpipe.system.display import NOTE, Display, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def evaluate(
         require_data(target, name, overrides, runs_dir)
     run, resolved = with_checkpoint(target, name, recipe, overrides, runs_dir)
     reach_hub(resolved, display)
-    from hfpipe.evaluation.scoring import score
+    from hfpipe.evaluation.scoring import evaluate_checkpoint
 
     changes = list(overrides)
     if recipe is not None:
         changes.insert(0, f"recipe {snapshot.digest_of_text(to_yaml(as_recipe(recipe, ())))}")
     splits = [split] if isinstance(split, str) or split is None else list(split)
-    with quiet(), faults_told():
-        measured = score(resolved, splits, display.say, target=run.id if run else name, overrides=changes)
+    with quiet(), translated_errors():
+        measured = evaluate_checkpoint(resolved, splits, display.say, target=run.id if run else name, overrides=changes)
     if run is not None:
         _keep(run, measured, changes, display)
     found = [_evaluation(name, one.document) for one in measured]

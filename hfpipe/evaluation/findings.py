@@ -22,14 +22,14 @@ def hot(labels: Array, classes: int) -> Array:
     return labels if labels.ndim == 2 else (labels[:, None] == np.arange(classes)).astype(np.int64)
 
 
-def by_class(said: Array, right: Array, names: Sequence[str], chances: Array | None) -> list[dict[str, Any]]:
+def by_class(said: Array, right: Array, names: Sequence[str], probabilities: Array | None) -> list[dict[str, Any]]:
     """Precision, recall, F1 and support of each class, and how well its probability ranks; None where undefined.
 
     Args:
         said: class numbers, `[rows]`, or 0 and 1, `[rows, classes]`.
         right: the same of what is right.
         names: of the classes.
-        chances: probabilities, `[rows, classes]`, or None.
+        probabilities: probabilities, `[rows, classes]`, or None.
 
     Source: `sklearn.metrics.precision_recall_fscore_support`, `roc_auc_score` and `average_precision_score`.
     """
@@ -43,7 +43,9 @@ def by_class(said: Array, right: Array, names: Sequence[str], chances: Array | N
             precision_recall_fscore_support(right[:, k], said[:, k], average="binary", zero_division=np.nan)
             for k in columns
         ]
-        ranks = [_ranks(right[:, k], chances[:, k]) if chances is not None else (None, None) for k in columns]
+        ranks = [
+            _ranks(right[:, k], probabilities[:, k]) if probabilities is not None else (None, None) for k in columns
+        ]
     return [
         {
             "name": name,
@@ -81,7 +83,7 @@ def ranking(classes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**found, "what": "each class against the others, the mean over the classes"}
 
 
-def reliability(chances: Array, right: Array) -> dict[str, Any]:
+def reliability(probabilities: Array, right: Array) -> dict[str, Any]:
     """How far probabilities are what they say: ECE, Brier score, and accuracy by confidence in ten bins of one width.
 
     Of classes that exclude each other the confidence is the probability of the most probable one. Of classes that may
@@ -89,12 +91,12 @@ def reliability(chances: Array, right: Array) -> dict[str, Any]:
     Of two classes the Brier score is that of class 1, of more the sum over the classes.
 
     Args:
-        chances: `[rows, classes]`.
+        probabilities: `[rows, classes]`.
         right: class numbers, `[rows]`, or 0 and 1, `[rows, classes]`.
 
     Source: Guo et al. 2017; Brier 1950.
     """
-    confidence, hit = confidences(chances, right)
+    confidence, hit = confidences(probabilities, right)
     place = bins_of(confidence)
     table: list[dict[str, Any]] = []
     gaps = 0.0
@@ -105,14 +107,14 @@ def reliability(chances: Array, right: Array) -> dict[str, Any]:
         gaps += abs(float((confidence - hit)[inside].sum()))
         edges = {"low": number / BINS, "high": (number + 1) / BINS}
         table.append({**edges, "count": count, "confidence": sure, "accuracy": accurate})
-    return {"ece": gaps / len(confidence), "brier": float(brier_terms(chances, right).mean()), "bins": table}
+    return {"ece": gaps / len(confidence), "brier": float(brier_terms(probabilities, right).mean()), "bins": table}
 
 
-def confidences(chances: Array, right: Array) -> tuple[Array, Array]:
+def confidences(probabilities: Array, right: Array) -> tuple[Array, Array]:
     """How sure each decision is, and whether it is right, both `[decisions]`."""
     if right.ndim == 1:
-        return chances.max(axis=1), (chances.argmax(axis=1) == right).astype(float)
-    return np.maximum(chances, 1 - chances).ravel(), ((chances > 0.5) == right).astype(float).ravel()
+        return probabilities.max(axis=1), (probabilities.argmax(axis=1) == right).astype(float)
+    return np.maximum(probabilities, 1 - probabilities).ravel(), ((probabilities > 0.5) == right).astype(float).ravel()
 
 
 def bins_of(confidence: Array) -> Array:
@@ -120,11 +122,11 @@ def bins_of(confidence: Array) -> Array:
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
 
 
-def brier_terms(chances: Array, right: Array) -> Array:
+def brier_terms(probabilities: Array, right: Array) -> Array:
     """The Brier score of each row, `[rows]`."""
-    if right.ndim == 1 and chances.shape[1] == 2:
-        return np.asarray((chances[:, 1] - right) ** 2)
-    squares = (chances - hot(right, chances.shape[1])) ** 2
+    if right.ndim == 1 and probabilities.shape[1] == 2:
+        return np.asarray((probabilities[:, 1] - right) ** 2)
+    squares = (probabilities - hot(right, probabilities.shape[1])) ** 2
     return np.asarray(squares.sum(axis=1) if right.ndim == 1 else squares.mean(axis=1))
 
 
@@ -156,20 +158,20 @@ def errors(said: Array, right: Array, ids: Array) -> dict[str, Any]:
     }
 
 
-def figures_by_count(chances: Array, right: Array) -> dict[str, Callable[[Array], Array]]:
+def figures_by_count(probabilities: Array, right: Array) -> dict[str, Callable[[Array], Array]]:
     """Functions that compute a figure when each example occurs so often, `[resamples, rows] -> [resamples]`.
 
     They are what a bootstrap interval of `ranking` and `reliability` needs; with every count 1 they are those figures.
     """
-    classes = chances.shape[1]
+    classes = probabilities.shape[1]
     held = hot(right, classes)
     ranked = [1] if classes == 2 and right.ndim == 1 else range(classes)
-    confidence, hit = confidences(chances, right)
+    confidence, hit = confidences(probabilities, right)
     place, each = bins_of(confidence), len(confidence) // len(right)
     gap = np.zeros((len(right), BINS))
     np.add.at(gap, (np.arange(len(confidence)) // each, place), confidence - hit)
-    terms = brier_terms(chances, right)
-    aucs, precisions = zip(*(_ranking_by_count(chances[:, k], held[:, k]) for k in ranked), strict=True)
+    terms = brier_terms(probabilities, right)
+    aucs, precisions = zip(*(_ranking_by_count(probabilities[:, k], held[:, k]) for k in ranked), strict=True)
     return {
         "roc_auc": lambda counts: _mean_defined([one(counts) for one in aucs]),
         "average_precision": lambda counts: _mean_defined([one(counts) for one in precisions]),
@@ -182,11 +184,13 @@ def _ranking_by_count(scores: Array, held: Array) -> tuple[Callable[[Array], Arr
     """ROC-AUC and average precision of one class, examples of equal scores counted together."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], np.diff(scores[order]) > 0]))
-    is_so = held[order] == 1
+    is_positive = held[order] == 1
 
     def grouped(counts: Array) -> tuple[Array, Array]:
         drawn = counts[:, order]
-        return np.add.reduceat(drawn * is_so, starts, axis=1), np.add.reduceat(drawn * ~is_so, starts, axis=1)
+        return np.add.reduceat(drawn * is_positive, starts, axis=1), np.add.reduceat(
+            drawn * ~is_positive, starts, axis=1
+        )
 
     def auc(counts: Array) -> Array:
         yes, no = grouped(counts)
@@ -208,12 +212,12 @@ def _mean_defined(columns: Sequence[Array]) -> Array:
     return np.asarray(np.where(defined, stacked, 0).sum(axis=0) / defined.sum(axis=0))
 
 
-def _ranks(held: Array, chances: Array) -> tuple[float | None, float | None]:
+def _ranks(held: Array, probabilities: Array) -> tuple[float | None, float | None]:
     if held.all() or not held.any():
         return None, None
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    return float(roc_auc_score(held, chances)), float(average_precision_score(held, chances))
+    return float(roc_auc_score(held, probabilities)), float(average_precision_score(held, probabilities))
 
 
 def _number(value: Any) -> float | None:

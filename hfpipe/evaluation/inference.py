@@ -90,7 +90,7 @@ def predict(
             batch = {name: value.to(device) for name, value in batch.items()}
             labels = batch.pop("labels", None)
             logits = outputs_of(model(**batch), batch).float()
-            logits_of += task.kept(logits, batch if labels is None else {**batch, "labels": labels})
+            logits_of += task.unpad_logits(logits, batch if labels is None else {**batch, "labels": labels})
             if labels is not None and objective is not None:
                 losses, weights = objective.item_losses(logits, labels), objective.weights(labels)
                 figures.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
@@ -130,7 +130,7 @@ def compute_metrics(
     """The function that Trainer calls with an EvalPrediction: metric names to numbers, None where undefined."""
 
     def compute(prediction: Any) -> dict[str, float | None]:
-        decisions, right = task.decide(prediction.predictions, encoded, rows)
+        decisions, right = task.decode(prediction.predictions, encoded, rows)
         return compute_all(metrics, decisions, right)
 
     return compute

@@ -8,7 +8,7 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import RecipeError
-from hfpipe.evaluation.document import Measured, dataset_identity, describe, fit
+from hfpipe.evaluation.document import SplitEvaluation, build_document, dataset_identity, fit
 from hfpipe.evaluation.inference import Predictions, predict
 from hfpipe.parts import tasks
 from hfpipe.parts.build import load_metrics, make_objective, try_metrics
@@ -24,9 +24,9 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.system.processes import join
 
 
-def score(
+def evaluate_checkpoint(
     recipe: Recipe, splits: Sequence[str | None], say: Say, *, target: str, overrides: Sequence[str] = ()
-) -> list[Measured]:
+) -> list[SplitEvaluation]:
     """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
     Args:
@@ -83,7 +83,7 @@ def score(
         say(f"scoring {name}")
         encoded, predictions = predicted(part, name)
         found.append(
-            describe(
+            build_document(
                 recipe,
                 tasks.calibrated(task, kept),
                 metrics,

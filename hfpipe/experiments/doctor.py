@@ -20,7 +20,7 @@ from hfpipe.errors import HfpipeError
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs.store import default_folder
 from hfpipe.system import hub, library_logs
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 FREE_BYTES = 10**9  # a run of a base-size checkpoint writes about that much
 _MACHINE = 5
@@ -81,15 +81,18 @@ def _of_recipe(recipe: Recipe) -> Iterator[Check]:
     yield _packages()
     said: list[str] = []
     if any(_is_on_hub(path) for path in (recipe.dataset.path, recipe.model.checkpoint)):
-        hub.settle_offline(said.append)
+        hub.detect_offline(said.append)
     for text in said:
         yield Check("hub", True, text)
-    with tempfile.TemporaryDirectory(prefix="hfpipe-doctor-") as folder, library_logs.into(Path(folder) / "log.txt"):
+    with (
+        tempfile.TemporaryDirectory(prefix="hfpipe-doctor-") as folder,
+        library_logs.library_logs_to(Path(folder) / "log.txt"),
+    ):
         from hfpipe.experiments import doctor_probes
-        from hfpipe.training.scale_check import random_states_kept
+        from hfpipe.training.scale_check import preserved_rng
 
         try:
-            with faults_told(), random_states_kept():
+            with translated_errors(), preserved_rng():
                 for name, ok, detail, code in doctor_probes.measure_all(recipe):
                     yield Check(name, ok, detail, code)
         except HfpipeError as error:
@@ -111,7 +114,7 @@ def _environment() -> Iterator[Check]:
         yield Check("torch", False, f"can't be imported: {error}", _MACHINE)
     said: list[str] = []
     before = hub.is_offline()
-    offline = hub.settle_offline(said.append)
+    offline = hub.detect_offline(said.append)
     told = (
         said[0] if said else "HF_HUB_OFFLINE is set: the local cache only" if before and offline else "the Hub answers"
     )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import DataError, HfpipeError, ModelError, RecipeError
-from hfpipe.experiments.compare.traces import differ, read_trace
+from hfpipe.experiments.compare.traces import compare_traces, read_trace
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.difference import difference
 from hfpipe.runs.targets import reach_hub
 from hfpipe.system import library_logs
 from hfpipe.system.display import Display, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 from hfpipe.training.finetune import finetune
 
 _SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
@@ -112,8 +112,8 @@ def reproduce(
     run = target if isinstance(target, Run) else find_run(str(target), folder)
     recipe = _pinned(run)
     # Of these `train.fit_memory` or another machine makes others; as long as there is one way to cut, the update is the same.
-    is_one_cut = len(run.about.get("updates", [])) <= 1
-    allowed = run.about.get("allowed_changes", {})
+    is_one_cut = len(run.metadata.get("updates", [])) <= 1
+    allowed = run.metadata.get("allowed_changes", {})
     changed = [path for path in allowed if not (path in _SAME_UPDATE and is_one_cut)]
     if changed and not anyway:
         raise RecipeError(
@@ -141,11 +141,11 @@ def compare_runs(run: Run, again: Run, inputs: dict[str, list[str]]) -> Reproduc
         again: the second one.
         inputs: what is known to differ of data, checkpoint and tokenizer.
     """
-    first, second = run.about.get("model") or {}, again.about.get("model") or {}
+    first, second = run.metadata.get("model") or {}, again.metadata.get("model") or {}
     weights = {name for name in (*first, *second) if name.endswith(".safetensors")}
     same_files = bool(weights) and all(first.get(name) == second.get(name) for name in weights)
     traces = [read_trace(one.id, one, one.recipe, divides=False, is_linear=False) for one in (run, again)]
-    apart = differ(*traces)
+    apart = compare_traces(*traces)
     gap = 0.0 if same_files else apart.max_weight
     step, parted = _first_parting(*(trace.steps for trace in traces))
     if step is None and gap != 0.0:
@@ -180,7 +180,7 @@ def _pinned(run: Run) -> Recipe:
         raise RecipeError(
             f"run {run.id!r} is {run.status}: there is nothing to compare with", fix="Name a finished run."
         )
-    about = run.about
+    about = run.metadata
     given = about.get("given") or {}
     if given:
         parts = ", ".join(f"{key} ({name})" for key, name in given.items())
@@ -202,14 +202,14 @@ def _other_inputs(run: Run, recipe: Recipe, display: Display) -> dict[str, list[
     """Data, checkpoint and tokenizer that are not the ones of the run, as their digests then and now."""
     from hfpipe.parts.inputs.rows import read_rows
 
-    with library_logs.into(Path(os.devnull)), faults_told():
+    with library_logs.library_logs_to(Path(os.devnull)), translated_errors():
         rows = read_rows(recipe, say=display.say)
     now = {
         "dataset": rows.source.digest,
         "checkpoint": rows.checkpoint.weights_digest,
         "tokenizer": rows.tokenizer_digest,
     }
-    then = {what: found.get("digest") for what, found in (run.about.get("identity") or {}).items()}
+    then = {what: found.get("digest") for what, found in (run.metadata.get("identity") or {}).items()}
     return {what: [str(then.get(what)), digest] for what, digest in now.items() if then.get(what) != digest}
 
 

@@ -18,10 +18,10 @@ from hfpipe.runs import Run, default_folder
 from hfpipe.runs.checkpoints import list_checkpoints
 from hfpipe.runs.difference import differences, more_than_the_seed
 from hfpipe.runs.evaluations import file_name, read_evaluation
-from hfpipe.runs.groups import FORMAT, Group, check_seeds, find_group, is_group, require_idle
+from hfpipe.runs.groups import FORMAT, Group, check_seeds, find_group, is_group, require_no_other_process
 from hfpipe.runs.store import now
 from hfpipe.system.display import Display, Once, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 from hfpipe.system.snapshot import versions
 
 
@@ -154,8 +154,8 @@ def _asked(
 
 def _require_same(group: Group, recipe: Recipe, seeds: list[int], given: dict[str, str]) -> None:
     """Refuse to go on with another recipe, fewer seeds, other objects, or while somebody else does."""
-    about = group.about
-    require_idle(group.id, about)
+    about = group.metadata
+    require_no_other_process(group.id, about)
     there, asked = group.recipe.model_dump(mode="json"), recipe.model_dump(mode="json")
     changed = list(differences("", {**there, "seed": None}, {**asked, "seed": None}))
     changed += list(differences("given", about.get("given", {}), given))
@@ -176,8 +176,8 @@ def _require_same(group: Group, recipe: Recipe, seeds: list[int], given: dict[st
 
 
 def _begin(group: Group, recipe: Recipe, seeds: list[int], given: dict[str, str]) -> None:
-    about = group.about
-    group.note(
+    about = group.metadata
+    group.update_metadata(
         format=FORMAT,
         id=group.id,
         name=recipe.name,
@@ -235,7 +235,7 @@ def _remembered(group: Group, seed: int, *, main: bool) -> Iterator[None]:
         is_trained = any(group.path.glob("seed-*/run.json"))
         if main and is_trained:
             told = str(error) or type(error).__name__
-            group.note(status=status, error=told, failed_seed=seed, ended=now())
+            group.update_metadata(status=status, error=told, failed_seed=seed, ended=now())
         elif main:
             shutil.rmtree(group.path)  # nothing was trained, and the message says all there is
         if isinstance(error, HfpipeError):
@@ -250,8 +250,8 @@ def _conclude(group: Group) -> None:
     """Write the summary of a group whose seeds are all trained."""
     from hfpipe.reports import write_group_report
 
-    group.note(status="finished", ended=now(), summary=summarised(group))
-    with faults_told():
+    group.update_metadata(status="finished", ended=now(), summary=summarised(group))
+    with translated_errors():
         write_group_report(group.path, group.id, list(group.runs.values()), group.summary)
 
 
@@ -259,7 +259,7 @@ def summarised(group: Group) -> dict[str, Any]:
     """What the finished runs of a group say together.
 
     Returns:
-        `split`, `metrics` (name to what :func:`hfpipe.evaluation.statistics.seed_spread.spread` says), the same by split under `also`,
+        `split`, `metrics` (name to what `seed_spread.spread` says), the same by split under `also`,
         `runs` (`seed`, `run`, `metrics`, `steps` and `examples_per_second` each), and `remarks`.
     """
     from hfpipe.evaluation.statistics.seed_spread import spread

@@ -249,7 +249,7 @@ def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task
         RecipeError: a metric of another kind of task, with its name.
     """
     try:
-        return list(compute_all(metrics, *task.made_up(), names_only=True))
+        return list(compute_all(metrics, *task.dummy_predictions(), names_only=True))
     except DataError as error:
         raise RecipeError(
             f"{error.where} does not measure {recipe.task.kind}: {error.what}",

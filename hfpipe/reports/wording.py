@@ -128,10 +128,10 @@ def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:
 def notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a run was told on its way, each once."""
     found = [str(one.get("text")) for one in records if one.get("type") in ("notice", "check") and one.get("text")]
-    return [without_places(text) for text in dict.fromkeys(found)]
+    return [strip_path(text) for text in dict.fromkeys(found)]
 
 
-def without_places(text: str) -> str:
+def strip_path(text: str) -> str:
     """The text with every path of this machine cut down to its last part: `/home/me/data/pairs` is `.../pairs`."""
     return _ABSOLUTE.sub(lambda found: f".../{last_part(found.group())}", text)
 
@@ -142,14 +142,14 @@ def last_part(path: str) -> str:
     return parts[-1] if parts else ""
 
 
-def plain_places(value: Any) -> Any:
-    """Plain values with `without_places` in every text of them."""
+def strip_paths(value: Any) -> Any:
+    """Plain values with `strip_path` in every text of them."""
     if isinstance(value, str):
-        return without_places(value)
+        return strip_path(value)
     if isinstance(value, Mapping):
-        return {key: plain_places(part) for key, part in value.items()}
+        return {key: strip_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_places(part) for part in value]
+        return [strip_paths(part) for part in value]
     return value
 
 
@@ -169,7 +169,7 @@ def command(about: Mapping[str, Any]) -> str | None:
         elif option in _IDLE:
             skip = 0 if has_value else _IDLE[option]
         else:
-            words.append(without_places(_relative(word)))
+            words.append(strip_path(_relative(word)))
     return shlex.join(words)
 
 
@@ -183,7 +183,7 @@ def changes(about: Mapping[str, Any]) -> list[str]:
         ]
         if fields:
             told.append(f"after step {one.get('step') or 0:,}: {', '.join(fields)}")
-    return [without_places(text) for text in told]
+    return [strip_path(text) for text in told]
 
 
 def _written(value: Any) -> str:

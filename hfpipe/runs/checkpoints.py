@@ -74,7 +74,7 @@ def newest(
     skipped = [f"{path.name}: its save was interrupted" for path in _staging(run)]
     damaged: list[str] = []
     for one in reversed(list_checkpoints(run)):
-        what = damage(one.path, ignored)
+        what = find_corruption(one.path, ignored)
         if what is None:
             return one, [*skipped, *damaged]
         damaged.append(f"{one.path.name}: {what}")
@@ -137,7 +137,7 @@ def commit(target: Path, write: Callable[[Path], None], *, required: Iterable[st
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(target.with_name(f".{target.name}.old.tmp"), ignore_errors=True)
-    what = damage(target)
+    what = find_corruption(target)
     if what is not None:
         raise MachineError(
             f"{what} right after it was written",
@@ -147,7 +147,7 @@ def commit(target: Path, write: Callable[[Path], None], *, required: Iterable[st
     return sum(path.stat().st_size for path in target.iterdir())
 
 
-def damage(folder: Path, ignored: Iterable[str] = ()) -> str | None:
+def find_corruption(folder: Path, ignored: Iterable[str] = ()) -> str | None:
     """What is wrong with a checkpoint, beginning with the name of the file, or None: every bit is as it was written."""
     try:
         content = (folder / _MANIFEST).read_bytes()

@@ -44,7 +44,7 @@ def more_than_the_seed(runs: dict[int, Run]) -> list[tuple[str, str]]:
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    about = run.about
+    about = run.metadata
     return {
         "recipe": run.recipe.model_dump(mode="json"),
         **{key: about.get(key) for key in ("seed", *_COMPARED)},
@@ -55,7 +55,7 @@ def _of_run(run: Run) -> dict[str, Any]:
 def _of_group(one: Run | Group) -> dict[str, Any]:
     """A group; or a run as if it were one."""
     recipe = one.recipe.model_dump(mode="json")
-    about = one.about if isinstance(one, Run) else next((run.about for run in one.runs.values()), {})
+    about = one.metadata if isinstance(one, Run) else next((run.metadata for run in one.runs.values()), {})
     compared = {key: about.get(key) for key in _COMPARED}
     identity = {key: value for key, value in (compared["identity"] or {}).items() if key != "recipe"}  # holds the seed
     seeds = one.seeds if isinstance(one, Group) else recipe["seed"]

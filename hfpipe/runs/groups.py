@@ -13,7 +13,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, find_run, list_runs, refuse_at_work, require_at_rest
+from hfpipe.runs.store import Run, find_run, list_runs, require_not_running, require_process_gone
 
 FORMAT = 1
 _FILE = "group.json"
@@ -42,12 +42,12 @@ class Group:
         """
         return cls(Run.create(recipe, folder, name).path)
 
-    def note(self, **fields: Any) -> None:
+    def update_metadata(self, **fields: Any) -> None:
         """Change fields of `group.json`."""
-        self._files.write_json(_FILE, {**self.about, **fields})
+        self._files.write_json(_FILE, {**self.metadata, **fields})
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What `group.json` says: format, id, name, recipe_digest, seeds, status, versions, and the summary at the end.
 
         Raises:
@@ -67,7 +67,7 @@ class Group:
     def status(self) -> str:
         """running, finished, failed, interrupted or stopped; damaged when `group.json` can't be read."""
         try:
-            return str(self.about.get("status", "unknown"))
+            return str(self.metadata.get("status", "unknown"))
         except RecipeError:
             return "damaged"
 
@@ -79,7 +79,7 @@ class Group:
     @property
     def seeds(self) -> list[int]:
         """All seeds, trained or not, in order."""
-        return [int(seed) for seed in self.about.get("seeds", [])]
+        return [int(seed) for seed in self.metadata.get("seeds", [])]
 
     def run(self, seed: int) -> Run:
         """The run of a seed, which need not be there yet."""
@@ -93,7 +93,7 @@ class Group:
     @property
     def summary(self) -> dict[str, Any]:
         """What the finished seeds say together, see docs/seeds.md; empty until all are trained."""
-        return dict(self.about.get("summary", {}))
+        return dict(self.metadata.get("summary", {}))
 
     def delete(self, seed: int) -> None:
         """Remove what there is of the run of a seed.
@@ -102,7 +102,7 @@ class Group:
             RecipeError: it is still running.
         """
         run = self.run(seed)
-        require_idle(run.id, run.about if run.path.is_dir() else {})
+        require_no_other_process(run.id, run.metadata if run.path.is_dir() else {})
         if run.path.exists():
             shutil.rmtree(run.path)
 
@@ -111,14 +111,14 @@ class Group:
         return f"Group({str(self.path)!r}, {self.status!r})"
 
 
-def require_idle(name: str, about: dict[str, Any]) -> None:
+def require_no_other_process(name: str, about: dict[str, Any]) -> None:
     """Refuse to touch what another process is writing.
 
     Raises:
         RecipeError: with the process.
     """
     if about.get("pid") != os.getpid():
-        refuse_at_work(repr(name), about)
+        require_process_gone(repr(name), about)
 
 
 def is_group(path: Path) -> bool:
@@ -134,7 +134,7 @@ def list_groups(folder: Path) -> list[Group]:
 
 def _started(group: Group) -> str:
     with contextlib.suppress(RecipeError):
-        return str(group.about.get("started", ""))
+        return str(group.metadata.get("started", ""))
     return ""
 
 
@@ -183,20 +183,20 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
     return find_group(name, folder) if begun else find_run(name, folder)
 
 
-def require_group_at_rest(group: Group) -> None:
+def require_group_not_running(group: Group) -> None:
     """Refuse a group of which something is at work.
 
     Raises:
         RecipeError: with the process.
     """
-    require_idle(group.id, group.about)
+    require_no_other_process(group.id, group.metadata)
     for file in group.path.glob("*/run.json"):
-        require_at_rest(Run(file.parent))
+        require_not_running(Run(file.parent))
 
 
 def delete_group(group: Group) -> None:
-    """Remove a group with all its runs; raises as `require_group_at_rest`."""
-    require_group_at_rest(group)
+    """Remove a group with all its runs; raises as `require_group_not_running`."""
+    require_group_not_running(group)
     leaving = group.path.with_name(f".{group.path.name}.{os.getpid()}.deleted")
     os.replace(group.path, leaving)  # broken off from here on, nothing is taken for a group
     shutil.rmtree(leaving)

@@ -82,7 +82,7 @@ def row(run: Run) -> dict[str, Any]:
     metrics: dict[str, float | None] = {}
     problem = None
     try:
-        about = run.about
+        about = run.metadata
         metrics = run.metrics
     except RecipeError as error:
         problem = str(error)

@@ -30,7 +30,7 @@ def require_own_files(run: Run, folder: Path) -> None:
         ModelError: with the first such file.
     """
     found = snapshot.digests(folder)
-    for name, digest in run.about.get("model", {}).items():
+    for name, digest in run.metadata.get("model", {}).items():
         if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
             raise ModelError(
                 f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",

@@ -21,7 +21,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
-from hfpipe.system.redaction import discreet
+from hfpipe.system.redaction import redact
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
 _PREDICT = "hfpipe.evaluation.prediction.predict:predict"
@@ -99,7 +99,7 @@ class Run:
         staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             with open(staged, "w", encoding="utf-8") as file:
-                file.write(discreet(text))
+                file.write(redact(text))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(staged, target)
@@ -109,11 +109,11 @@ class Run:
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `records.jsonl`."""
         with open(self.path / "records.jsonl", "a", encoding="utf-8") as file:
-            file.write(discreet(json.dumps(finite(record), ensure_ascii=False)) + "\n")
+            file.write(redact(json.dumps(finite(record), ensure_ascii=False)) + "\n")
 
-    def note(self, **fields: Any) -> None:
+    def update_metadata(self, **fields: Any) -> None:
         """Change fields of `run.json`."""
-        self.write_json("run.json", {**self.about, **fields})
+        self.write_json("run.json", {**self.metadata, **fields})
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run, or None when it is not there.
@@ -131,13 +131,13 @@ class Run:
             ) from None
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What `run.json` says: id, status, versions, commit, device, seed, hashes.
 
         Raises:
             RecipeError: it can't be read, or a newer hfpipe wrote it in a form that this one does not know.
         """
-        about = self._said()
+        about = self._stored_metadata()
         if _is_newer(about):
             raise RecipeError(
                 f"run {self.id!r} was written by hfpipe {_version(about)} in format {about['format']}; this is hfpipe "
@@ -147,7 +147,7 @@ class Run:
             )
         return about
 
-    def _said(self) -> dict[str, Any]:
+    def _stored_metadata(self) -> dict[str, Any]:
         about = self.read_json("run.json") or {"id": self.id}
         if not isinstance(about, dict):
             raise RecipeError(
@@ -165,7 +165,7 @@ class Run:
         when it has a format that this hfpipe does not know.
         """
         try:
-            about = self._said()
+            about = self._stored_metadata()
         except RecipeError:
             return "damaged"
         if _is_newer(about):
@@ -183,7 +183,7 @@ class Run:
         try:
             return load_recipe(self.path / "recipe.yaml")
         except RecipeError as error:
-            wrote, own = _version(self.about), _own_version()
+            wrote, own = _version(self.metadata), _own_version()
             if wrote in (own, _UNKNOWN):
                 raise
             raise RecipeError(
@@ -300,7 +300,7 @@ def list_runs(folder: Path) -> list[Run]:
 
 def _started(run: Run) -> str:
     with contextlib.suppress(RecipeError):
-        return str(run._said().get("started", ""))
+        return str(run._stored_metadata().get("started", ""))
     return ""
 
 
@@ -351,7 +351,7 @@ def require_no_group(name: str, folder: Path) -> None:
 def _with_figure(run: Run, name: str) -> str:
     """What to call a run, and the figure of it that its recipe calls the best, as far as that can be read."""
     with contextlib.suppress(RecipeError, OSError):
-        best = str(run.about.get("best"))
+        best = str(run.metadata.get("best"))
         if (figure := run.metrics.get(best)) is not None:
             return f"{name} ({best} {figure:.4f})"
     return name
@@ -372,7 +372,7 @@ def delete_run(run: Run) -> None:
     Raises:
         RecipeError: it is still running.
     """
-    require_at_rest(run)
+    require_not_running(run)
     leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
     os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
     shutil.rmtree(leaving)
@@ -391,20 +391,20 @@ def require_writable(run: Run) -> None:
         raise MachineError(f"can't be written: {error.strerror}", where=str(run.path), fix=fix) from error
 
 
-def require_at_rest(run: Run) -> None:
+def require_not_running(run: Run) -> None:
     """Refuse a run that is at work.
 
     Raises:
         RecipeError: with its process, and its machine when that is another one.
     """
     try:
-        about = run._said()
+        about = run._stored_metadata()
     except RecipeError:
         return  # damaged: no process writes it as it should
-    refuse_at_work(f"run {run.id!r}", about)
+    require_process_gone(f"run {run.id!r}", about)
 
 
-def refuse_at_work(what: str, about: dict[str, Any]) -> None:
+def require_process_gone(what: str, about: dict[str, Any]) -> None:
     """Refuse to touch what a process is writing, as far as its status, process and machine tell.
 
     Raises:

@@ -79,7 +79,7 @@ def require_effect(overrides: Sequence[str]) -> None:
 def require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
     """Refuse to measure a run on data that stand in no recipe."""
     run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=True)
-    given = (run.about.get("given") or {}).get("dataset") if run else None
+    given = (run.metadata.get("given") or {}).get("dataset") if run else None
     named = any(change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides)
     if run and given and not named:
         raise RecipeError(
@@ -136,7 +136,7 @@ def reach_hub(recipe: Recipe, display: Display) -> None:
     names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
     asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
     if asks or any(name.startswith("evaluate:") for name in names):
-        hub.settle_offline(lambda text: display.say(f"{NOTE}{text}"))
+        hub.detect_offline(lambda text: display.say(f"{NOTE}{text}"))
 
 
 @contextmanager
@@ -144,5 +144,8 @@ def quiet() -> Iterator[None]:
     """The libraries' chatter of a command that leaves no run behind, kept off the terminal."""
     from hfpipe.system import library_logs
 
-    with tempfile.TemporaryDirectory(prefix="hfpipe-") as folder, library_logs.into(Path(folder) / "log.txt"):
+    with (
+        tempfile.TemporaryDirectory(prefix="hfpipe-") as folder,
+        library_logs.library_logs_to(Path(folder) / "log.txt"),
+    ):
         yield

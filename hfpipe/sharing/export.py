@@ -16,7 +16,7 @@ from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.system import library_logs
 from hfpipe.system.display import NOTE, Display, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 _TEXTS = (".json", ".md", ".txt", ".jinja")
 
@@ -64,7 +64,7 @@ def export(
         raise RecipeError(f"{what}", where=str(folder), fix="Name a new or an empty folder.")
     source = model_folder(run)
     require_own_files(run, source)
-    with faults_told():
+    with translated_errors():
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(staging, ignore_errors=True)
@@ -158,7 +158,7 @@ def _require_whole(folder: Path) -> None:
     Raises:
         ModelError: one of them can't be loaded, or weights are missing.
     """
-    with library_logs.into(Path(os.devnull)):
+    with library_logs.library_logs_to(Path(os.devnull)):
         import transformers
 
         try:

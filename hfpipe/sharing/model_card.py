@@ -87,7 +87,7 @@ def _data_name(recipe: Recipe) -> str:
 def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[Any]:
     from huggingface_hub import EvalResult
 
-    identity = (run.about.get("identity") or {}).get("dataset") or {}
+    identity = (run.metadata.get("identity") or {}).get("dataset") or {}
     is_on_hub = _on_hub(recipe.dataset.path, recipe.dataset.data_files) is not None
     kind = recipe.task.kind
     name = _data_name(recipe)
@@ -109,7 +109,7 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
 
 
 def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    about, summary = run.about, run.read_json("metrics.json") or {}
+    about, summary = run.metadata, run.read_json("metrics.json") or {}
     yield f"# {recipe.name}"
     yield ""
     base = _on_hub(recipe.model.checkpoint)
@@ -153,7 +153,7 @@ def _limits(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> list[str]:
         )
     said += [f"Told during the run: {text}" for text in wording.notices(run.records)]
     said.append("It was measured on the data named above and on nothing else.")
-    return [wording.without_places(text) for text in said]
+    return [wording.strip_path(text) for text in said]
 
 
 def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -169,7 +169,7 @@ def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterat
     yield _plain(f"{result['name']} {wording.number(result['value'])}: {' '.join(result['sentences'])}".rstrip(": "))
     yield ""
     if document.get("overrides"):
-        yield _plain(wording.without_places(f"Measured with {' '.join(map(str, document['overrides']))}."))
+        yield _plain(wording.strip_path(f"Measured with {' '.join(map(str, document['overrides']))}."))
         yield ""
     baseline = (document.get("baseline") or {}).get("metrics") or {}
     level = f"{100 * (document.get('level') or 0.95):g} % interval"
@@ -284,7 +284,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    return "`" + wording.without_places(text).replace("`", "'").replace("\n", " ") + "`"
+    return "`" + wording.strip_path(text).replace("`", "'").replace("\n", " ") + "`"
 
 
 def _plain(text: str) -> str:

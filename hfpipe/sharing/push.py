@@ -84,13 +84,13 @@ def uploads(run: Run, repo: str) -> list[Upload]:
         _require_plain(one, folder)
     _require_own(run, folder)
     found = [Upload(one.name, _named(one, repo)) if one.name == "README.md" else one for one in found]
-    found.append(Upload("recipe.yaml", wording.without_places(to_yaml(run.recipe)).encode()))
+    found.append(Upload("recipe.yaml", wording.strip_path(to_yaml(run.recipe)).encode()))
     for file in (run.path / "metrics.json", *sorted((run.path / "evaluations").glob("*.json"))):
         if file.is_file():
             content = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(content, dict) and "target" in content:
                 content["target"] = repo  # it names the folder of the run
-            text = json.dumps(wording.plain_places(content), indent=2, ensure_ascii=False) + "\n"
+            text = json.dumps(wording.strip_paths(content), indent=2, ensure_ascii=False) + "\n"
             found.append(Upload(file.relative_to(run.path).as_posix(), text.encode()))
     for one in found:
         _require_nothing_secret(one)
@@ -117,7 +117,7 @@ def _require_plain(one: Upload, folder: Path) -> None:
 def _require_own(run: Run, folder: Path) -> None:
     """Refuse weights and tokenizer that are not those whose figures would be sent beside them."""
     found = snapshot.digests(folder)
-    for name, digest in (run.about.get("model") or {}).items():
+    for name, digest in (run.metadata.get("model") or {}).items():
         if name.startswith(("model", "tokenizer", "vocab", "config")) and found.get(name) != digest:
             raise ModelError(
                 f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} measured",
@@ -169,7 +169,7 @@ def push(
             or permission.
     """
     files = uploads(run, repo)
-    if hub.settle_offline(say):
+    if hub.detect_offline(say):
         raise MachineError("the Hub can't be reached, so nothing was sent", where="push",
                            fix="Try again with a network, and without HF_HUB_OFFLINE.")  # fmt: skip
     from huggingface_hub import CommitOperationAdd, HfApi, get_token

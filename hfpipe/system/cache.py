@@ -16,13 +16,13 @@ from hfpipe.system.snapshot import digests
 _MANIFEST = "manifest.json"
 
 
-def kept_folder(kind: str, key: str) -> Path:
+def entry_folder(kind: str, key: str) -> Path:
     """Where the cache of data sets keeps what has this key."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / kind / key
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Path]:
+def build_entry(folder: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of `folder`, with the hashes of its files, when the block ends well."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def filled(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def damage(folder: Path) -> str | None:
+def find_corruption(folder: Path) -> str | None:
     """What is wrong with a filled folder, or None: every file must be there with the bytes that were written."""
     try:
         manifest = _manifest(folder)
@@ -52,7 +52,7 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def own_files(folder: Path) -> list[Path]:
+def entry_files(folder: Path) -> list[Path]:
     """The files that a folder was filled with, in order; `datasets` puts files of its own beside them."""
     return [folder / name for name in sorted(_manifest(folder))]
 

@@ -57,7 +57,7 @@ def is_offline() -> bool:
     return any(str(flag).upper() in ("1", "TRUE", "YES", "ON") for flag in flags)
 
 
-def settle_offline(say: Callable[[str], None]) -> bool:
+def detect_offline(say: Callable[[str], None]) -> bool:
     """Find out once whether the Hub answers, and go offline when it does not.
 
     The libraries would retry for minutes at every file; one request of three seconds decides for all of them.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfpipe.system.redaction import discreet
+from hfpipe.system.redaction import redact
 
 _LIBRARIES = ("transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "fsspec", "py.warnings")
 # Read when the libraries are imported, which happens after this.
@@ -20,11 +20,11 @@ class _Discreet(logging.Formatter):
     """A log line as a run may keep it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return discreet(super().format(record))
+        return redact(super().format(record))
 
 
 @contextmanager
-def into(log: Path) -> Iterator[None]:
+def library_logs_to(log: Path) -> Iterator[None]:
     """Send messages, warnings and progress bars of the libraries to a file, and put everything back afterwards."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

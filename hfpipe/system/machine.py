@@ -30,7 +30,7 @@ def as_machine_error(error: OSError) -> MachineError:
 
 
 @contextmanager
-def faults_told(after_stop: str = "Every finished step is in the run's records.jsonl.") -> Iterator[None]:
+def translated_errors(after_stop: str = "Every finished step is in the run's records.jsonl.") -> Iterator[None]:
     """Turn what the machine or the user does inside the block into hfpipe's errors.
 
     Args:
@@ -54,12 +54,12 @@ def faults_told(after_stop: str = "Every finished step is in the run's records.j
             raise MachineError(f"out of memory: {str(error).splitlines()[0]}", fix=_SMALLER) from error
         if "no space left on device" in told:  # safetensors and Arrow have errors of their own
             raise as_machine_error(OSError(errno.ENOSPC, str(error))) from error
-        if _left_alone(error):
+        if _is_peer_lost(error):
             raise _alone(error) from error
         raise
 
 
-def _left_alone(error: Exception) -> bool:
+def _is_peer_lost(error: Exception) -> bool:
     """Whether a process that this one exchanges with closed its connection; gloo has no class of its own for it."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     told = str(error)

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hfpipe.errors import MachineError, RecipeError
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 WAIT = "HFPIPE_WAIT_MINUTES"
 _WEEK = 7 * 24 * 60
@@ -29,7 +29,7 @@ def join() -> PartialState:
         RecipeError: `HFPIPE_WAIT_MINUTES` is no time.
     """
     wait = longest_wait()
-    with faults_told():
+    with translated_errors():
         state = PartialState(cpu=not torch.accelerator.is_available(), timeout=wait)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != state.num_processes:
@@ -44,7 +44,7 @@ def from_main(*values: Any) -> list[Any]:
     """What the main process knows, on every process."""
     known = list(values)
     if join().num_processes > 1:
-        with faults_told():
+        with translated_errors():
             broadcast_object_list(known)
     return known
 

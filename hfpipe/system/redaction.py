@@ -11,7 +11,7 @@ _TOKENS = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Z
 _SHORTEST = 8  # characters; a shorter value would be found in innocent words
 
 
-def discreet(text: str) -> str:
+def redact(text: str) -> str:
     """The text with secrets as `***` and the user's home folder as `~`.
 
     Secrets are the values of environment variables that are named like one (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ...), and

@@ -19,7 +19,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR
 _ONE_BURST = 2.0  # seconds; a launcher that is stopped tells its processes what they were told already
 
 
-class StopNow(BaseException):
+class AbortNow(BaseException):
     """Leaves whatever is being done; no `except Exception` of a library on the way holds it up."""
 
     def __init__(self, asked: int) -> None:
@@ -27,8 +27,8 @@ class StopNow(BaseException):
         super().__init__(asked)
 
 
-class Stops:
-    """What was asked of this process: `with Stops(max_minutes=60) as stops`.
+class StopRequests:
+    """What was asked of this process: `with StopRequests(max_minutes=60) as stops`.
 
     Attributes:
         asked: 0, the number of a signal, or -1 for the time limit.
@@ -55,20 +55,20 @@ class Stops:
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
-    def look_at_clock(self, reserve: float) -> None:
+    def check_deadline(self, reserve: float) -> None:
         """Ask for a stop when the time limit comes within so many seconds."""
         if self._deadline is not None and not self.asked and time.monotonic() + reserve >= self._deadline:
             self.asked = -1
 
-    def now(self) -> None:
+    def raise_if_requested(self) -> None:
         """From here on stop at once, and stop if that was asked already.
 
         Raises:
-            StopNow: it was.
+            AbortNow: it was.
         """
         self.at_once = True
         if self.asked > 0:
-            raise StopNow(self.asked)
+            raise AbortNow(self.asked)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = self.asked > 0
@@ -77,7 +77,7 @@ class Stops:
         if not again:
             self.asked, self._first = number, time.monotonic()
         if again or self.at_once:
-            raise StopNow(self.asked)
+            raise AbortNow(self.asked)
 
 
 def stopped(asked: int, what: str, fix: str) -> HfpipeError:

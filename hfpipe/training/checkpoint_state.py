@@ -33,7 +33,7 @@ _SEEN = (
 
 
 @dataclass(frozen=True)
-class Resumption:
+class ResumePoint:
     """From where a job goes on; engines ask it for what a step before them left.
 
     Attributes:
@@ -213,7 +213,7 @@ def load_schedule(folder: Path, schedule: Any) -> None:
     schedule.load_state_dict(decode(state))
 
 
-def carry_on_schedule(folder: Path | None, schedule: Any, step: int, scale: float) -> None:
+def advance_schedule(folder: Path | None, schedule: Any, step: int, scale: float) -> None:
     """Bring a schedule of a changed recipe to a step, and the optimizer's rates with it.
 
     One that is a function of the step is asked for that step. One that follows what it saw takes over what it saw, and

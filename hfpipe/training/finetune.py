@@ -25,9 +25,9 @@ from hfpipe.runs.targets import as_recipe, reach_hub
 from hfpipe.system import snapshot
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.lock import locked
-from hfpipe.system.machine import faults_told
-from hfpipe.system.redaction import discreet
-from hfpipe.system.stops import StopNow, Stops
+from hfpipe.system.machine import translated_errors
+from hfpipe.system.redaction import redact
+from hfpipe.system.stops import AbortNow, StopRequests
 from hfpipe.training.attempt import Attempt, memory_ran_out
 from hfpipe.training.fit_memory import MemoryTried, smaller_plan
 from hfpipe.training.given_parts import require_parts
@@ -79,7 +79,7 @@ def finetune(
     require_parts(parts, finetune)
     display = display or Silent()
     attempt = Attempt()
-    with Stops(max_minutes) as stops:
+    with StopRequests(max_minutes) as stops:
         try:
             if resume is None:
                 if recipe is None:
@@ -100,7 +100,7 @@ def finetune(
             found = None if recipe is None else as_recipe(recipe, ())
             options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
             return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
-        except StopNow as stop:
+        except AbortNow as stop:
             if attempt.run is not None and not (attempt.trains or attempt.resumed):
                 shutil.rmtree(attempt.run.path, ignore_errors=True)
             raise attempt.stopped(stop.asked) from None
@@ -113,7 +113,7 @@ def _begin(
     name: str | None,
     display: Display,
     parts: dict[str, Any],
-    stops: Stops,
+    stops: StopRequests,
     attempt: Attempt,
 ) -> Run:
     """A new run."""
@@ -138,7 +138,7 @@ def _go_on(
     engine: Any,
     display: Display,
     parts: dict[str, Any],
-    stops: Stops,
+    stops: StopRequests,
     attempt: Attempt,
 ) -> Run:
     """A run that was stopped, or one that is to be trained further."""
@@ -172,7 +172,7 @@ def _of_main(plan: Callable[[], Plan]) -> Plan:
 
 
 def _fit(
-    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: Stops, attempt: Attempt
+    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: StopRequests, attempt: Attempt
 ) -> Run:
     """Train, in smaller micro-batches where memory runs out and the recipe allows it."""
     from hfpipe.system.processes import join
@@ -202,7 +202,7 @@ def _fit(
     if state.is_main_process:
         from hfpipe.reports import write_report
 
-        with faults_told():
+        with translated_errors():
             write_report(run)
     return run
 
@@ -213,11 +213,11 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
     from hfpipe.system import library_logs
 
     if not main:
-        with library_logs.into(Path(os.devnull)), faults_told():
+        with library_logs.library_logs_to(Path(os.devnull)), translated_errors():
             yield
         return
     if not attempt.resumed:
-        run.note(
+        run.update_metadata(
             format=FORMAT,
             id=run.id,
             name=recipe.name,
@@ -234,7 +234,7 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
             commit=snapshot.commit(),
         )
     try:
-        with library_logs.into(run.path / "log.txt"), faults_told():
+        with library_logs.library_logs_to(run.path / "log.txt"), translated_errors():
             yield
     except HfpipeError as error:
         if attempt.trains:
@@ -243,7 +243,7 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
         elif not attempt.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
         raise
-    except StopNow as stop:
+    except AbortNow as stop:
         if attempt.trains:
             _note_end(run, "interrupted", str(attempt.stopped(stop.asked)))
         elif not attempt.resumed:
@@ -251,14 +251,14 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
         raise
     except BaseException:
         with suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
-            log.write(discreet(traceback.format_exc()))
+            log.write(redact(traceback.format_exc()))
         if attempt.trains or not attempt.resumed:
             _note_end(run, "failed", traceback.format_exc(limit=0).strip())
         raise
-    run.note(status="finished", ended=now(), error=None)
+    run.update_metadata(status="finished", ended=now(), error=None)
 
 
 def _note_end(run: Run, status: str, error: str) -> None:
     """Write down how a run ended, where the disk takes it: the error itself says more than that it can't be noted."""
     with suppress(OSError):
-        run.note(status=status, error=error, ended=now())
+        run.update_metadata(status=status, error=error, ended=now())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import ModelError
-from hfpipe.runs.checkpoints import damage
+from hfpipe.runs.checkpoints import find_corruption
 from hfpipe.runs.store import Run
 from hfpipe.system import snapshot
 from hfpipe.training.recorder import Recorder
@@ -83,12 +83,14 @@ def finish(
         recorder.show(
             {"type": "notice", "text": f"records.jsonl is incomplete: the disk refused its last {missing:,} lines"}
         )
-    if job.trace.not_finite or job.trace.scaled_away:
-        run.note(left_out={"not_finite": job.trace.not_finite, "scaled_away": job.trace.scaled_away})
+    if job.status.not_finite or job.status.skipped_by_scaler:
+        run.update_metadata(
+            left_out={"not_finite": job.status.not_finite, "skipped_by_scaler": job.status.skipped_by_scaler}
+        )
     early = {"step": last["step"], "of": recorder.num_steps, "why": recorder.told_early}
-    run.note(rows=rows, records_missing=missing, stopped_early=early if recorder.stops_early else None)
+    run.update_metadata(rows=rows, records_missing=missing, stopped_early=early if recorder.stops_early else None)
     write_card(run)
-    run.note(model=snapshot.digests(run.path / "model"))
+    run.update_metadata(model=snapshot.digests(run.path / "model"))
 
 
 def _calibrate(job: Any, predicted: dict[str, Any], recorder: Recorder) -> None:
@@ -107,13 +109,13 @@ def _calibrate(job: Any, predicted: dict[str, Any], recorder: Recorder) -> None:
 
 def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
     """What is said of each split that is measured, in the order of the recipe; written into the run."""
-    from hfpipe.evaluation.document import describe
+    from hfpipe.evaluation.document import build_document
     from hfpipe.runs.evaluations import file_name, write_evaluation
 
     splits, found = job.recipe.dataset.splits, {}
     rows = {splits.evaluation: (job.evaluation_data, job.evaluation_rows), **job.others}
     for split in dict.fromkeys(one for one in (splits.evaluation, *splits.also) if one in predicted):
-        found[split] = describe(
+        found[split] = build_document(
             job.recipe,
             job.task,
             job.metrics,
@@ -136,6 +138,6 @@ def reload_best(model: Any, folder: Path) -> None:
             f"the best checkpoint is gone from {folder}",
             fix="The last weights are not passed off as the best; train again.",
         )
-    if (what := damage(folder)) is not None:
+    if (what := find_corruption(folder)) is not None:
         raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
     load_weights(model, folder)

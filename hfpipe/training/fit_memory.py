@@ -10,7 +10,7 @@ from hfpipe.errors import MachineError
 from hfpipe.recipe import to_yaml, with_overrides
 from hfpipe.recipe.schema import Train
 from hfpipe.runs.store import Run
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 from hfpipe.training.attempt import memory_ran_out
 from hfpipe.training.resume_plan import Plan
 from hfpipe.training.resume_plan import plan as make_plan
@@ -34,13 +34,13 @@ def try_memory(job: Any) -> None:
     from accelerate.utils import reduce
 
     from hfpipe.system.processes import join
-    from hfpipe.training.scale_check import random_states_kept
+    from hfpipe.training.scale_check import preserved_rng
 
     state, told = join(), ""
     modes = [(module, module.training) for module in job.model.modules()]
     rows = widest(job)
     try:
-        with random_states_kept(), faults_told():
+        with preserved_rng(), translated_errors():
             _forward_and_back(job, rows)
     except MachineError as error:
         if not memory_ran_out(error):
@@ -142,9 +142,9 @@ def _changed(run: Run, plan: Plan, changes: dict[str, int], told: str) -> Plan:
     run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
     recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
     entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": told}
-    run.note(
-        fitted=[*run.about.get("fitted", []), entry],
-        allowed_changes={**run.about.get("allowed_changes", {}), **changes},
+    run.update_metadata(
+        fitted=[*run.metadata.get("fitted", []), entry],
+        allowed_changes={**run.metadata.get("allowed_changes", {}), **changes},
     )
     run.write_text("recipe.yaml", to_yaml(recipe))
     again = make_plan(run, allow_change=plan.allowed, reset_optimizer=plan.reset_optimizer)

@@ -16,33 +16,33 @@ from transformers.trainer_utils import EvalPrediction
 from hfpipe.evaluation.inference import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.parts import tasks
 from hfpipe.parts.inputs.audit import Audit
-from hfpipe.parts.inputs.batch_plan import Cut
+from hfpipe.parts.inputs.batch_plan import BatchPlan
 from hfpipe.parts.inputs.batches import Collate, TrainLoader
 from hfpipe.parts.inputs.buckets import padding_share
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.recipe.schema import Recipe
-from hfpipe.training.checkpoint_state import Resumption
+from hfpipe.training.checkpoint_state import ResumePoint
 
 
 @dataclass
-class Trace:
+class StepStatus:
     """Where an engine is.
 
     Attributes:
         step: the step that is being made, from 1.
-        measures: whether it is evaluating.
+        evaluating: whether it is evaluating.
         shape: of the widest that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
         not_finite: steps that were left out because something in them was not finite.
-        scaled_away: steps that the fp16 scaler left out while it looked for a scale.
+        skipped_by_scaler: steps that the fp16 scaler left out while it looked for a scale.
     """
 
     step: int = 0
-    measures: bool = False
+    evaluating: bool = False
     shape: tuple[int, ...] = ()
     not_finite: int = 0
-    scaled_away: int = 0
+    skipped_by_scaler: int = 0
 
 
 @dataclass
@@ -72,39 +72,39 @@ class Job:
     audit: Audit
     padded_to: int | None = None
     """Batches are as long as the next multiple of this, None as their longest row."""
-    cuts: tuple[Cut, ...] = ()
+    batch_plans: tuple[BatchPlan, ...] = ()
     """How rows became updates so far, and do now."""
-    shift: int = 0
+    step_offset: int = 0
     """What is added to a step for its place in the order; not 0 where updates have changed their size."""
     notices: list[str] = field(default_factory=list)
     predictions: dict[int, Predictions] = field(default_factory=dict)
-    resumption: Resumption | None = None
+    resume_point: ResumePoint | None = None
     """From where training goes on; None at the beginning. An engine of your own starts from `job.start` too."""
     stops_early: bool = False
     """Set while the record of an evaluation is emitted, when `evaluate.patience` is over: the engine returns."""
     scaler: Any = None
     """Of fp16 gradients, set by the engine."""
-    trace: Trace = field(default_factory=Trace)
+    status: StepStatus = field(default_factory=StepStatus)
     """What the engine is doing, for a message when it fails."""
 
     @property
     def start(self) -> int:
         """Steps that were taken before, by the process that this one goes on from."""
-        return self.resumption.step if self.resumption else 0
+        return self.resume_point.step if self.resume_point else 0
 
-    def place(self, step: int) -> tuple[int, int]:
+    def position(self, step: int) -> tuple[int, int]:
         """Where it goes on after so many steps: the epoch, from 0, and how many of its updates come before."""
-        return divmod(step + self.shift, self.steps_per_epoch)
+        return divmod(step + self.step_offset, self.steps_per_epoch)
 
     def epochs_by(self, step: int) -> float:
         """How many epochs are trained by this step."""
-        return (step + self.shift) / self.steps_per_epoch
+        return (step + self.step_offset) / self.steps_per_epoch
 
     def rows_of(self, step: int) -> list[int]:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
         if isinstance(self.loader, StreamLoader):
             return []
-        epoch, within = self.place(step - 1)
+        epoch, within = self.position(step - 1)
         rows: list[int] = self.loader.order.updates(epoch)[within].tolist()
         return [row for row in rows if row >= 0]
 
@@ -124,7 +124,7 @@ class Job:
         if isinstance(self.loader, StreamLoader):
             spec = self.recipe.train
             return int(step * spec.batch_size * spec.accumulate * PartialState().num_processes)
-        epoch, within = self.place(step)
+        epoch, within = self.position(step)
         left = self.loader.order.updates(epoch)[within:] if within else []
         return (epoch + bool(within)) * len(self.train_data) - sum(int((rows >= 0).sum()) for rows in left)
 
@@ -132,8 +132,8 @@ class Job:
         """The share of padding among the tokens of an epoch's micro-batches, 0 to 1; of a stream it is not known."""
         if isinstance(self.loader, StreamLoader):
             return None
-        begun = self.loader.order.begun
-        whole = 0 if begun is None else begun.epoch + 1  # the first epoch that has these updates from its beginning
+        partial = self.loader.order.partial_epoch
+        whole = 0 if partial is None else partial.epoch + 1  # the first epoch that has these updates from its beginning
         return padding_share(self.loader.micro_batches(whole), tasks.lengths(self.train_data), self.padded_to)
 
     def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Job:
         return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
 
 
-def measure(job: Job, step: int) -> dict[str, Any]:
+def evaluate_step(job: Job, step: int) -> dict[str, Any]:
     """Score the evaluation split with the weights as they are: the record of an evaluation.
 
     What was predicted is kept in `job.predictions` under the step, until `forget` is told that it is not needed.

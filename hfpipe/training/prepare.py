@@ -25,7 +25,7 @@ from hfpipe.parts.build import (
 )
 from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs.audit import audit
-from hfpipe.parts.inputs.batch_plan import Cut, begun_of, cut_of
+from hfpipe.parts.inputs.batch_plan import BatchPlan, partial_epoch_of, plan_for
 from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
 from hfpipe.parts.inputs.rows import Say, read_rows
@@ -47,7 +47,7 @@ def prepare(
     recipe: Recipe,
     *,
     say: Say = lambda text: None,
-    cuts: Sequence[Cut] = (),
+    batch_plans: Sequence[BatchPlan] = (),
     dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     collate: Collate | None = None,
@@ -62,7 +62,7 @@ def prepare(
     Args:
         recipe: what to fine-tune and how.
         say: is told each stage in words.
-        cuts: how rows became updates so far and do from now on, where a run goes on; by default as the recipe says.
+        batch_plans: how rows became updates so far and do from now on, where a run goes on; by default as the recipe says.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
         collate: makes a batch from encoded rows, in place of DataCollatorWithPadding.
@@ -108,7 +108,7 @@ def prepare(
     encoded = {split: one.data for split, one in rows.encoded.items()}
     train_data = encoded[splits.train]
     loader: TrainLoader | StreamLoader
-    shift, cuts = 0, tuple(cuts) or (cut_of(recipe, state.num_processes),)
+    step_offset, batch_plans = 0, tuple(batch_plans) or (plan_for(recipe, state.num_processes),)
     padded_to = None
     if collate is None:
         padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
@@ -126,7 +126,7 @@ def prepare(
             pin_memory=state.device.type == "cuda",
         )
     else:
-        begun, shift = begun_of(train_data, cuts)
+        partial_epoch, step_offset = partial_epoch_of(train_data, batch_plans)
         loader = train_loader(
             train_data,
             collate,
@@ -137,11 +137,11 @@ def prepare(
             workers=recipe.train.workers,
             rank=state.process_index,
             processes=state.num_processes,
-            begun=begun,
+            partial_epoch=partial_epoch,
             pin_memory=state.device.type == "cuda",
         )
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
-    num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch) - shift
+    num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch) - step_offset
     if not isinstance(loader, StreamLoader) and recipe.train.batching.by == "examples":
         _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
     objective = make_objective(recipe, task, train_data, loss)
@@ -192,8 +192,8 @@ def prepare(
         },
         audit=looked_at,
         padded_to=padded_to,
-        cuts=cuts,
-        shift=shift,
+        batch_plans=batch_plans,
+        step_offset=step_offset,
         notices=notices,
     )
     _check_best(recipe, job)

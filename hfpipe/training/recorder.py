@@ -19,7 +19,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.runs import checkpoints
 from hfpipe.runs.records import Lines
 from hfpipe.runs.store import Run, finite
-from hfpipe.system.stops import Stops, stopped
+from hfpipe.system.stops import StopRequests, stopped
 
 Save = Callable[[Path | None], None]
 """Called on every process: on the main one with the folder to fill, on the others with None."""
@@ -35,7 +35,7 @@ class Recorder:
         recipe: says when to save, and what best means.
         num_steps: steps of the whole run.
         steps_per_epoch: steps of one epoch.
-        shift: what is added to a step before it is divided into epochs.
+        step_offset: what is added to a step before it is divided into epochs.
         evaluates: whether the engine measures an evaluation split.
         greater_is_better: the direction of `recipe.evaluate.best`.
         save: writes weights, tokenizer and state into a folder.
@@ -64,13 +64,13 @@ class Recorder:
         about: Mapping[str, Any] | None = None,
         required: tuple[str, ...] = (),
         needed: int = 0,
-        shift: int = 0,
-        stops: Stops | None = None,
+        step_offset: int = 0,
+        stops: StopRequests | None = None,
         agree: Agree | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.recipe, self.save, self.show, self.writes = run, recipe, save, show, writes
-        self.num_steps, self.steps_per_epoch, self.shift = num_steps, steps_per_epoch, shift
+        self.num_steps, self.steps_per_epoch, self.step_offset = num_steps, steps_per_epoch, step_offset
         self.evaluates = evaluates
         self.sign = 1 if greater_is_better else -1
         self.about, self.required, self.needed = dict(about or {}), required, needed
@@ -201,7 +201,7 @@ class Recorder:
         return step == self.num_steps or (self._ends_epoch(step) if every == "epoch" else step % int(every) == 0)
 
     def _ends_epoch(self, step: int) -> bool:
-        return (step + self.shift) % self.steps_per_epoch == 0
+        return (step + self.step_offset) % self.steps_per_epoch == 0
 
     def _save_due(self, step: int) -> bool:
         spec = self.recipe.checkpoints
@@ -213,7 +213,7 @@ class Recorder:
         """Save and stop, where that is due; every process comes here at the same step."""
         asked, due = 0, False
         if self.stops is not None:
-            self.stops.look_at_clock(2 * self.longest_step + 1.5 * self.longest_save)
+            self.stops.check_deadline(2 * self.longest_step + 1.5 * self.longest_save)
             asked = self.stops.asked
         if (minutes := self.recipe.checkpoints.every_minutes) is not None:
             due = time.perf_counter() - self.saved_at >= 60 * minutes

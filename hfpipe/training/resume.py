@@ -14,7 +14,7 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 
 from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError
-from hfpipe.parts.inputs.batch_plan import Cut, cut_of, read_cut
+from hfpipe.parts.inputs.batch_plan import BatchPlan, plan_for, read_plan
 from hfpipe.parts.inputs.batches import TrainLoader
 from hfpipe.parts.model.models import save_tokenizer
 from hfpipe.recipe.schema import Batching, Recipe
@@ -53,7 +53,7 @@ def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
         "precision": job.precision.name,
         "device": job.device.type,
         "processes": PartialState().num_processes,
-        "cuts": [cut.as_json() for cut in job.cuts],
+        "cuts": [batch_plan.as_json() for batch_plan in job.batch_plans],
         "threads": torch.get_num_threads(),
     }
 
@@ -67,7 +67,7 @@ def saver(job: Job) -> Callable[[Path | None], None]:
             randoms = gather_object(randoms)
         if folder is None:
             return
-        require_finite(job.model, f"after step {job.trace.step:,}", "Try a smaller optimizer.lr.")
+        require_finite(job.model, f"after step {job.status.step:,}", "Try a smaller optimizer.lr.")
         job.model.save_pretrained(folder)
         save_tokenizer(job.tokenizer, folder)
         checkpoint_state.write_state(folder, job.optimizer, job.schedule, job.scaler, randoms)
@@ -94,7 +94,7 @@ def agree(asked: int, due: bool) -> tuple[int, bool]:
     return signal or -clock, bool(save)
 
 
-def cuts_of(plan: Plan) -> tuple[Cut, ...]:
+def batch_plans_of(plan: Plan) -> tuple[BatchPlan, ...]:
     """How rows became updates up to the checkpoint, and how they do from there on; what differs was allowed by name.
 
     Raises:
@@ -103,13 +103,13 @@ def cuts_of(plan: Plan) -> tuple[Cut, ...]:
     """
     recipe, progress, processes = plan.recipe, plan.progress, PartialState().num_processes
     if plan.checkpoint is None:
-        return (cut_of(recipe, processes),)
-    cuts = _cuts_in(progress)
-    before, now = cuts[-1], cut_of(recipe, processes, plan.checkpoint.step)
+        return (plan_for(recipe, processes),)
+    batch_plans = _plans_in(progress)
+    before, now = batch_plans[-1], plan_for(recipe, processes, plan.checkpoint.step)
     if recipe.dataset.streaming:
         now = replace(now, seed=before.seed)  # a stream that is shuffled anew is told below
     if now.same_updates(before):
-        return cuts
+        return batch_plans
     if processes != progress["processes"] and not plan.may_differ("processes"):
         raise _other_processes(before, now, progress["processes"], recipe)
     if recipe.dataset.streaming:
@@ -119,19 +119,19 @@ def cuts_of(plan: Plan) -> tuple[Cut, ...]:
             allowed=f"updates of {before.size}",
             fix=_ANEW,
         )
-    return (*cuts, now)
+    return (*batch_plans, now)
 
 
-def _cuts_in(progress: Mapping[str, Any]) -> tuple[Cut, ...]:
+def _plans_in(progress: Mapping[str, Any]) -> tuple[BatchPlan, ...]:
     """How rows became updates up to a checkpoint; what was written before that could change has no list of it."""
     if "cuts" in progress:
-        return tuple(read_cut(one) for one in progress["cuts"])
+        return tuple(read_plan(one) for one in progress["cuts"])
     recipe, spec = progress["recipe"], progress["recipe"]["train"]
     batches, batching = spec["accumulate"] * progress["processes"], Batching(**spec.get("batching", {}))
-    return (Cut(0, recipe["seed"], progress["rows_per_step"], batches, batching),)
+    return (BatchPlan(0, recipe["seed"], progress["rows_per_step"], batches, batching),)
 
 
-def _other_processes(before: Cut, now: Cut, processes: int, recipe: Recipe) -> ModelError:
+def _other_processes(before: BatchPlan, now: BatchPlan, processes: int, recipe: Recipe) -> ModelError:
     """The error of other updates because of another number of processes, with what would keep them."""
     size, over = divmod(before.rows, now.batches)
     can_stay = size and not over and recipe.train.batching.tokens is None
@@ -146,7 +146,7 @@ def _other_processes(before: Cut, now: Cut, processes: int, recipe: Recipe) -> M
     )
 
 
-def put_back(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
+def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     """Put a prepared job where the plan says, after comparing data, tokenizer, checkpoint and code.
 
     Returns:
@@ -181,16 +181,16 @@ def put_back(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
             checkpoint_state.load_schedule(folder, now.schedule)
 
     def restore_random() -> None:
-        (epoch, _), rank = job.place(step), PartialState().process_index
+        (epoch, _), rank = job.position(step), PartialState().process_index
         randoms = [] if plan.reset_optimizer else checkpoint_state.read_json(folder / "random.json")
         if rank < len(randoms):
             checkpoint_state.restore_random(randoms[rank])
         else:  # nothing is known of this process: a stream of its own
             set_seed((recipe.seed + epoch + 1_000_003 * rank + step) % 2**32)
 
-    job.resumption = checkpoint_state.Resumption(step, restore, restore_random)
+    job.resume_point = checkpoint_state.ResumePoint(step, restore, restore_random)
     if carried:
-        checkpoint_state.carry_on_schedule(kept, job.schedule, step, scale)
+        checkpoint_state.advance_schedule(kept, job.schedule, step, scale)
         rate = job.schedule.get_last_lr()[0]
         notices.append(
             f"the learning rate of step {step + 1:,} is {rate:.4g}"
@@ -285,15 +285,15 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
         differ("code", RecipeError, f"the code of {name}", version, now["code"].get(name))
     differ("given", RecipeError, "what was passed as an object", progress["given"], now["given"])
     differ("train.precision", RecipeError, "the precision", progress["precision"], now["precision"])
-    is_cut_anew = len(job.cuts) > len(_cuts_in(progress))
+    has_new_plan = len(job.batch_plans) > len(_plans_in(progress))
     for what in ("device", "threads", "processes"):
         if progress[what] != now[what]:
-            same = "" if what == "processes" and is_cut_anew else "; the same updates, not the same last bits"
+            same = "" if what == "processes" and has_new_plan else "; the same updates, not the same last bits"
             notices.append(f"{what}: {progress[what]} before, {now[what]} now{same}")
     for path, (first, second) in plan.changes.items():
         notices.append(f"{path} changed from {first} to {second}, as allowed")
-    if is_cut_anew:
-        notices.append(_told_cut(job))
+    if has_new_plan:
+        notices.append(_new_updates_notice(job))
     elif "seed" in plan.changes:
         notices.append(
             "with another seed the rest of this epoch follows another order: some rows come twice or not at all"
@@ -301,13 +301,13 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     return notices
 
 
-def _told_cut(job: Job) -> str:
+def _new_updates_notice(job: Job) -> str:
     """What changed in the updates, and what becomes of the epoch that was begun."""
     assert isinstance(job.loader, TrainLoader)
-    (*_, before, now), begun = job.cuts, job.loader.order.begun
-    assert begun is not None
+    (*_, before, now), partial = job.batch_plans, job.loader.order.partial_epoch
+    assert partial is not None
     size = f"have {now.size} each, where they had {before.size}" if now.size != before.size else "are put together anew"
-    left = len(begun.left)
+    left = len(partial.left)
     whole = left == len(job.train_data)
     return f"from step {now.after + 1:,} on updates {size}" + (
         "" if whole else f"; of the epoch that was begun {left:,} rows are left, and are trained on that way"
@@ -321,8 +321,8 @@ def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
         ModelError: an epoch had other steps.
         RecipeError: the run would end before the checkpoint.
     """
-    before, steps = _cuts_in(progress), job.steps_per_epoch
-    if len(job.cuts) > len(before):
+    before, steps = _plans_in(progress), job.steps_per_epoch
+    if len(job.batch_plans) > len(before):
         steps = len(before[-1].order(job.train_data).updates(0))
     if steps != progress["steps_per_epoch"] and job.num_steps > step:
         raise ModelError(

@@ -92,7 +92,7 @@ def plan(
     progress = checkpoint.progress if checkpoint else {}
     trained = load_recipe(progress["recipe"]) if progress else own  # a field that came later has its default
     changes = differences(trained.model_dump(mode="json"), wanted.model_dump(mode="json"))
-    before = run.about.get("allowed_changes", {})
+    before = run.metadata.get("allowed_changes", {})
     refused = {
         path: change
         for path, change in _guarded(changes).items()

@@ -185,7 +185,7 @@ def dropout_off(model: torch.nn.Module) -> Iterator[None]:
     model.eval()
     model.__dict__["train"] = lambda mode=True: model  # shadows the method: engines call train() before every epoch
     try:
-        with random_states_kept():
+        with preserved_rng():
             yield
     finally:
         del model.__dict__["train"]
@@ -194,7 +194,7 @@ def dropout_off(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def random_states_kept() -> Iterator[None]:
+def preserved_rng() -> Iterator[None]:
     """Put the global random states of Python, NumPy and torch back afterwards."""
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

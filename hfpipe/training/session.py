@@ -21,8 +21,8 @@ from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
 from hfpipe.system.display import Display
-from hfpipe.system.machine import faults_told
-from hfpipe.system.stops import Stops
+from hfpipe.system.machine import translated_errors
+from hfpipe.system.stops import StopRequests
 from hfpipe.training.attempt import Attempt, memory_ran_out
 from hfpipe.training.finish import finish, reload_best
 from hfpipe.training.fit_memory import try_memory
@@ -37,7 +37,7 @@ def train_once(
     engine: Any,
     display: Display,
     parts: dict[str, Any],
-    stops: Stops,
+    stops: StopRequests,
     attempt: Attempt,
     *,
     main: bool,
@@ -60,16 +60,16 @@ def train_once(
     from hfpipe.system.processes import from_main
     from hfpipe.training import resume
     from hfpipe.training.determinism import cost, deterministic
-    from hfpipe.training.job import measure, predict_split
+    from hfpipe.training.job import evaluate_step, predict_split
     from hfpipe.training.prepare import prepare
     from hfpipe.training.scale_check import check_scale, is_due
 
     recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
-    stops.now()
-    job = prepare(recipe, say=display.say, cuts=resume.cuts_of(plan), **parts)
+    stops.raise_if_requested()
+    job = prepare(recipe, say=display.say, batch_plans=resume.batch_plans_of(plan), **parts)
     train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
     given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
-    notices = resume.put_back(job, plan, given)
+    notices = resume.restore_job(job, plan, given)
     several = PartialState().num_processes > 1
     if several and recipe.train.fit_memory and step < job.num_steps:
         try_memory(job)
@@ -82,7 +82,7 @@ def train_once(
         recipe,
         num_steps=job.num_steps,
         steps_per_epoch=job.steps_per_epoch,
-        shift=job.shift,
+        step_offset=job.step_offset,
         evaluates=job.evaluation_data is not None,
         greater_is_better=is_greater_better(recipe),
         save=resume.saver(job),
@@ -141,7 +141,7 @@ def train_once(
     finally:
         display.close()
     if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:
-        stops.now()  # the rest is quickly done again
+        stops.raise_if_requested()  # the rest is quickly done again
     if recorder.stops_early:
         emit({"type": "notice", "text": recorder.told_early})
     seconds = recorder.training_seconds
@@ -150,7 +150,7 @@ def train_once(
         raise RecipeError("the engine emitted no step record", where=recipe.where("engine"))
     if final is None and job.evaluation_data is not None:
         job.model.to(job.device)
-        final = measure(job, last["step"])  # all processes together
+        final = evaluate_step(job, last["step"])  # all processes together
         emit(final)
     best, at = from_main(str(recorder.best_folder or ""), final and final["step"])
     if best:
@@ -196,7 +196,7 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         if taken:
             with open(run.path / "log.txt", "a", encoding="utf-8") as log:
                 log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
-        about, processes = run.about, (plan.progress.get("processes"), PartialState().num_processes)
+        about, processes = run.metadata, (plan.progress.get("processes"), PartialState().num_processes)
         other = {"processes": processes} if plan.checkpoint and processes[0] != processes[1] else {}
         entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": {**plan.changes, **other}}
         allowed = {**plan.changes, **(other if plan.may_differ("processes") else {})}
@@ -214,12 +214,12 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
         }
         if plan.changes:
             run.write_text("recipe.yaml", to_yaml(plan.recipe))
-    run.note(
+    run.update_metadata(
         status="running",
         device=str(job.device),
         threads=torch.get_num_threads(),
         processes=PartialState().num_processes,
-        updates=[cut.as_json() for cut in job.cuts],
+        updates=[one.as_json() for one in job.batch_plans],
         precision=asdict(job.precision),
         identity=job.identity,
         fresh=job.fresh,
@@ -233,20 +233,20 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
 def _memory_told(job: Any) -> Iterator[None]:
     """Say of which micro-batch memory ran out."""
     try:
-        with faults_told():
+        with translated_errors():
             yield
     except MachineError as error:
         if not memory_ran_out(error):
             raise
-        if job.trace.measures:
+        if job.status.evaluating:
             raise MachineError(
                 f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs of mean length",
                 fix="Lower evaluate.batch_size, which changes no figure, or shorten model.max_length.",
             ) from error
-        rows, *rest = job.trace.shape or (job.recipe.train.batch_size,)
+        rows, *rest = job.status.shape or (job.recipe.train.batch_size,)
         length = f" of up to {rest[-1]} tokens" if rest else ""
         by_tokens = job.recipe.train.batching.tokens is not None
         fix = error.fix.replace("train.batch_size", "train.batching.tokens") if by_tokens else error.fix
         raise MachineError(
-            f"out of memory in step {job.trace.step}, in a micro-batch of {rows} inputs{length}", fix=fix
+            f"out of memory in step {job.status.step}, in a micro-batch of {rows} inputs{length}", fix=fix
         ) from error

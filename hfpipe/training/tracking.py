@@ -17,7 +17,7 @@ from hfpipe.errors import MachineError
 from hfpipe.recipe import Recipe
 from hfpipe.runs import Run
 from hfpipe.system.display import NOTE, Display
-from hfpipe.system.redaction import discreet
+from hfpipe.system.redaction import redact
 
 # The names that transformers' integrations give the same figures, so that runs of both lie in one chart.
 _STEP_KEYS = {"loss": "train/loss", "grad_norm": "train/grad_norm", "lr": "train/learning_rate", "epoch": "train/epoch"}
@@ -69,9 +69,9 @@ def configuration(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
             for key, part in value.items():
                 add(f"{path}.{key}".lstrip("."), part)
         elif isinstance(value, str):
-            flat[path] = discreet(value)
+            flat[path] = redact(value)
         elif isinstance(value, list | dict):
-            flat[path] = discreet(json.dumps(value, ensure_ascii=False))
+            flat[path] = redact(json.dumps(value, ensure_ascii=False))
         else:
             flat[path] = value
 

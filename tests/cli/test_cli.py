@@ -114,12 +114,11 @@ def test_a_fault_of_hfpipe_is_told_without_a_traceback(
     hfpipe_command: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last resort is exit code 1, one sentence, and the way to see more."""
-    import hfpipe.training
 
     def broken(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError("of hfpipe's")
 
-    monkeypatch.setattr(hfpipe.training, "finetune", broken)
+    monkeypatch.setattr("hfpipe.training.finetune.finetune", broken)
     done = hfpipe_command("finetune", recipe, "--json")
     assert done.code == 1
     assert "ZeroDivisionError: of hfpipe's" in done.json["error"]
@@ -132,12 +131,11 @@ def test_stopping_a_command_is_130(
     hfpipe_command: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
     """Ctrl-C outside of training, and the end of input at a question, are told and leave with 130."""
-    import hfpipe.training
 
     def stopped(*arguments: Any, **options: Any) -> None:
         raise stop
 
-    monkeypatch.setattr(hfpipe.training, "finetune", stopped)
+    monkeypatch.setattr("hfpipe.training.finetune.finetune", stopped)
     done = hfpipe_command("finetune", recipe, "--json")
     assert (done.code, done.json["exit_code"]) == (130, 130)
     assert "stopped by the user" in done.err
@@ -201,7 +199,9 @@ def two_runs(runs: Path, recipe_fields: dict[str, Any]) -> Path:
 
     for name, seed in (("first", 1), ("second", 2)):
         run = Run.create(load_recipe(recipe_fields, [f"seed={seed}"]), runs, name)
-        run.note(id=name, status="finished", seed=seed, engine="loop", started=f"2026-01-0{seed}T00:00:00+00:00")
+        run.update_metadata(
+            id=name, status="finished", seed=seed, engine="loop", started=f"2026-01-0{seed}T00:00:00+00:00"
+        )
         run.write_json("metrics.json", {"metrics": {"f1": seed / 10, "pearson": None}})
     return runs
 

@@ -85,7 +85,7 @@ def test_an_argument_that_is_not_there(function: Callable[..., Any], tmp_path: P
 def test_what_may_be_given_is_what_prepare_takes() -> None:
     """The list of parts is that of `hfpipe.prepare`."""
     parameters = inspect.signature(hfpipe.prepare).parameters
-    assert [name for name in parameters if name not in ("recipe", "say", "cuts")] == list(PARTS)
+    assert [name for name in parameters if name not in ("recipe", "say", "batch_plans")] == list(PARTS)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_a_group_where_a_run_is_meant(
 ) -> None:
     """By its folder, too: exit 2, and the runs that may be meant."""
     group = Group.create(run.recipe, tmp_path / "all", "seeds")
-    group.note(seeds=[1, 2])
+    group.update_metadata(seeds=[1, 2])
     for seed in (1, 2):
         group.run(seed).path.mkdir()
-        group.run(seed).note(
+        group.run(seed).update_metadata(
             id=f"seed-{seed}", status="finished", best="accuracy", started=f"2026-01-0{seed}T00:00:00+00:00"
         )
         group.run(seed).write_json("metrics.json", {"metrics": {"accuracy": seed / 4}})

@@ -111,7 +111,7 @@ def test_calibration_is_fitted_on_other_rows_and_predict_uses_it(
 
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in pairs["validation"][10:]))
-    told = hfpipe.training.predict(run, file)
+    told = hfpipe.predict(run, file)
     assert [("other", "same").index(one["label"]) for one in told] == [one["said"] for one in examples]
     assert [one["probabilities"]["same"] for one in told] == pytest.approx(
         [one["probabilities"][1] for one in examples], abs=1e-5

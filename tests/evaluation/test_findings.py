@@ -17,34 +17,40 @@ def drawn(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     rng = np.random.default_rng(seed)
     right = rng.integers(0, classes, rows)
     logits = np.round(rng.normal(size=(rows, classes)) + 1.2 * (right[:, None] == np.arange(classes)), 1)
-    chances = softmax(logits, axis=1)
-    return chances.argmax(axis=1), right, chances
+    probabilities = softmax(logits, axis=1)
+    return probabilities.argmax(axis=1), right, probabilities
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_figures_by_count_are_the_figures_of_the_drawn_rows(classes: int) -> None:
     """A bootstrap by counts gives what scikit-learn and `reliability` give on the rows drawn so often."""
-    _, right, chances = drawn(80, classes)
+    _, right, probabilities = drawn(80, classes)
     counts = np.random.default_rng(1).multinomial(80, np.full(80, 1 / 80), size=5)
-    functions = findings.figures_by_count(chances, right)
+    functions = findings.figures_by_count(probabilities, right)
     for number, times in enumerate(counts):
         rows = np.repeat(np.arange(80), times)
-        table = findings.by_class(chances[rows].argmax(axis=1), right[rows], list("abcd")[:classes], chances[rows])
-        whole = {**findings.ranking(table), **findings.reliability(chances[rows], right[rows])}
+        table = findings.by_class(
+            probabilities[rows].argmax(axis=1), right[rows], list("abcd")[:classes], probabilities[rows]
+        )
+        whole = {**findings.ranking(table), **findings.reliability(probabilities[rows], right[rows])}
         for name, function in functions.items():
             assert function(counts.astype(float))[number] == pytest.approx(whole[name]), name
 
 
 def test_ranking_and_brier_are_scikit_learns() -> None:
     """Of two classes those of class 1; of more the mean of each against the others."""
-    said, right, chances = drawn(300, 2)
-    table = findings.by_class(said, right, ["no", "yes"], chances)
-    assert findings.ranking(table)["roc_auc"] == pytest.approx(roc_auc_score(right, chances[:, 1]))
-    assert findings.ranking(table)["average_precision"] == pytest.approx(average_precision_score(right, chances[:, 1]))
-    assert findings.reliability(chances, right)["brier"] == pytest.approx(brier_score_loss(right, chances[:, 1]))
-    said, right, chances = drawn(300, 3)
-    found = findings.ranking(findings.by_class(said, right, ["a", "b", "c"], chances))
-    assert found["roc_auc"] == pytest.approx(roc_auc_score(right, chances, multi_class="ovr", average="macro"))
+    said, right, probabilities = drawn(300, 2)
+    table = findings.by_class(said, right, ["no", "yes"], probabilities)
+    assert findings.ranking(table)["roc_auc"] == pytest.approx(roc_auc_score(right, probabilities[:, 1]))
+    assert findings.ranking(table)["average_precision"] == pytest.approx(
+        average_precision_score(right, probabilities[:, 1])
+    )
+    assert findings.reliability(probabilities, right)["brier"] == pytest.approx(
+        brier_score_loss(right, probabilities[:, 1])
+    )
+    said, right, probabilities = drawn(300, 3)
+    found = findings.ranking(findings.by_class(said, right, ["a", "b", "c"], probabilities))
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(right, probabilities, multi_class="ovr", average="macro"))
 
 
 def test_each_class_has_its_own_figures_and_what_is_undefined_is_none() -> None:
@@ -58,9 +64,9 @@ def test_each_class_has_its_own_figures_and_what_is_undefined_is_none() -> None:
 
 def test_reliability_by_hand() -> None:
     """Four sure decisions of which three are right, and one unsure one that is wrong."""
-    chances = np.array([[0.05, 0.95]] * 4 + [[0.55, 0.45]])
+    probabilities = np.array([[0.05, 0.95]] * 4 + [[0.55, 0.45]])
     right = np.array([1, 1, 1, 0, 1])
-    found = findings.reliability(chances, right)
+    found = findings.reliability(probabilities, right)
     sure, unsure = found["bins"][9], found["bins"][5]
     assert (sure["count"], sure["confidence"], sure["accuracy"]) == (4, pytest.approx(0.95), 0.75)
     assert (unsure["count"], unsure["accuracy"]) == (1, 0.0)
@@ -98,13 +104,15 @@ def test_errors_of_a_regression() -> None:
 
 def test_the_interval_of_a_figure_by_count_holds_it() -> None:
     """Intervals of a ranking and of a Brier score lie around them; one example alone has none."""
-    _, right, chances = drawn(200, 2)
-    functions = findings.figures_by_count(chances, right)
+    _, right, probabilities = drawn(200, 2)
+    functions = findings.figures_by_count(probabilities, right)
     found = count_intervals(functions, 200, seed=3)
     for name in ("roc_auc", "average_precision", "brier"):
         low, high = found[name]
         assert low < float(functions[name](np.ones((1, 200)))[0]) < high
-    assert count_intervals(findings.figures_by_count(chances[:1], right[:1]), 1, seed=3) == dict.fromkeys(functions)
+    assert count_intervals(findings.figures_by_count(probabilities[:1], right[:1]), 1, seed=3) == dict.fromkeys(
+        functions
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,9 @@ def test_an_override_of_a_varied_field_is_refused() -> None:
 # Differences and verdicts, on made-up records
 
 
-def made_up(name: str, losses: list[float], *overrides: str, items: list[int] | None = None, **fields: Any) -> Trace:
+def dummy_predictions(
+    name: str, losses: list[float], *overrides: str, items: list[int] | None = None, **fields: Any
+) -> Trace:
     """A trace whose gradient is what its reduction makes of a mean gradient of norm 2, unless `norm` is given."""
     made = recipe(*overrides)
     items = items or [8] * len(losses)
@@ -165,7 +167,7 @@ def parted(first: int | None, beyond: int | None = None, within: bool | None = N
 
 
 DIGESTS = {"dataset": "a", "checkpoint": "a", "tokenizer": "a"}
-BASE = made_up("base", [0.7, 0.6, 0.5, 0.4], items=[8, 8, 3, 8], digests=DIGESTS)
+BASE = dummy_predictions("base", [0.7, 0.6, 0.5, 0.4], items=[8, 8, 3, 8], digests=DIGESTS)
 RAGGED = [8, 8, 3, 8]
 CASES = {
     "same": ([], {}, parted(None), "the same, bit for bit"),
@@ -276,7 +278,7 @@ def test_verdict_says_what_was_measured_and_predicted(case: str) -> None:
     """Each verdict in words follows from the records: size alone without a prediction, a cause only with one."""
     overrides, fields, difference, words = CASES[case]
     fields = {"items": RAGGED, "digests": DIGESTS, **fields}
-    trace = made_up(case, fields.pop("losses", [0.7, 0.6, 0.5, 0.4]), *overrides, **fields)
+    trace = dummy_predictions(case, fields.pop("losses", [0.7, 0.6, 0.5, 0.4]), *overrides, **fields)
     assert verdicts.verdict(trace, BASE, difference) == words
 
 
@@ -298,16 +300,16 @@ def test_verdict_says_what_was_measured_and_predicted(case: str) -> None:
 )
 def test_adamw_is_said_to_hide_the_reduction_and_gets_no_rate(difference: Difference, words: str) -> None:
     """Under AdamW a factor on the gradient is no factor on the learning rate, and no effective rate is claimed."""
-    base = made_up("mean", [0.7, 0.6], "optimizer.name=adamw")
-    summed = made_up("sum", [0.7, 0.6], "optimizer.name=adamw", "loss.reduction=sum")
+    base = dummy_predictions("mean", [0.7, 0.6], "optimizer.name=adamw")
+    summed = dummy_predictions("sum", [0.7, 0.6], "optimizer.name=adamw", "loss.reduction=sum")
     assert verdicts.verdict(summed, base, difference) == words
     assert verdicts.effective_learning_rate(summed) is None
 
 
 def test_adamw_hides_a_constant_factor_until_a_ragged_batch() -> None:
     """A drift that begins right after a ragged batch is put down to it, and one that begins before it is not."""
-    base = made_up("mean", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", items=RAGGED)
-    summed = made_up("sum", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", "loss.reduction=sum", items=RAGGED)
+    base = dummy_predictions("mean", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", items=RAGGED)
+    summed = dummy_predictions("sum", [0.7, 0.6, 0.5, 0.4], "optimizer.name=adamw", "loss.reduction=sum", items=RAGGED)
     assert verdicts.verdict(summed, base, parted(2, 4)) == (
         "drifts from step 4: adamw hides that the gradient is 8 times the baseline's, "
         "until it is 3 times in step 3, a ragged batch"
@@ -318,7 +320,7 @@ def test_adamw_hides_a_constant_factor_until_a_ragged_batch() -> None:
 def test_the_baseline_says_when_it_is_not_divided_once() -> None:
     """A baseline that sums without division, divides twice or diverged says so; a sound one just stands there."""
     said = {
-        words: verdicts.of_baseline(made_up("b", [0.7], *overrides, **fields))
+        words: verdicts.of_baseline(dummy_predictions("b", [0.7], *overrides, **fields))
         for words, overrides, fields in (
             ("the baseline", [], {}),
             ("the baseline: sum without division", ["loss.reduction=sum"], {}),
@@ -341,7 +343,7 @@ def test_the_baseline_says_when_it_is_not_divided_once() -> None:
 )
 def test_effective_rate_and_predicted_ratio(overrides: list[str], rate: float, ratio: float) -> None:
     """Rate and ratio come from the reduction, the divisor of step 1, and whether the optimizer divides."""
-    trace = made_up("variant", [0.7, 0.6, 0.5, 0.4], *overrides, items=RAGGED)
+    trace = dummy_predictions("variant", [0.7, 0.6, 0.5, 0.4], *overrides, items=RAGGED)
     assert verdicts.effective_learning_rate(trace) == pytest.approx(rate, rel=1e-12)
     assert verdicts.predicted_gradient_ratio(trace, BASE) == ratio
     assert verdicts.gradient_ratio(trace, BASE) == ratio
@@ -357,11 +359,11 @@ def saved(folder: Path, **tensors: torch.Tensor) -> Path:
 def test_differences_are_exact_and_rounding_grows_with_the_steps(tmp_path: Path) -> None:
     """The first step is by !=, the step beyond rounding by the bound of that step, and the weights count as well."""
     weights = torch.tensor([1.0, -2.0])
-    base = made_up("base", [0.5, 0.5, 0.5])
+    base = dummy_predictions("base", [0.5, 0.5, 0.5])
     base = Trace(**{**vars(base), "path": saved(tmp_path / "base", w=weights)})
 
     def against(name: str, losses: list[float], **tensors: torch.Tensor) -> Difference:
-        trace = made_up(name, losses)
+        trace = dummy_predictions(name, losses)
         return differ(Trace(**{**vars(trace), "path": saved(tmp_path / name, **tensors)}), base)
 
     assert rounding(2, 0.5) == 2 * GROWTH * EPS
@@ -394,8 +396,8 @@ def test_models_with_other_tensors_have_no_weight_difference(tmp_path: Path) -> 
 
 def test_the_figure_is_the_same_text_for_the_same_numbers() -> None:
     """The SVG is XML, labelled, byte for byte reproducible, and drawn even when nothing differs."""
-    summed = made_up("sum", [0.7, 0.9], "loss.reduction=sum", failure="nan")
-    twin = made_up("twin", [0.7, 0.6, 0.5, 0.4])
+    summed = dummy_predictions("sum", [0.7, 0.9], "loss.reduction=sum", failure="nan")
+    twin = dummy_predictions("twin", [0.7, 0.6, 0.5, 0.4])
     text = figure.losses_svg("mine", [BASE, summed, twin], {"twin": "base"})
     assert text == figure.losses_svg("mine", [BASE, summed, twin], {"twin": "base"})
     words = "".join(ElementTree.fromstring(text).itertext())

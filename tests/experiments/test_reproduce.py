@@ -55,7 +55,7 @@ def test_a_run_comes_out_again(
 def test_a_run_of_two_recipes_is_not_trained_again(train: Callable[..., hfpipe.Run]) -> None:
     """What was resumed with --allow-change comes from no one recipe: said before anything is trained."""
     run = train("train.epochs=1", name="one")
-    run.note(allowed_changes={"optimizer.lr": 0.2, "train.batch_size": 4})
+    run.update_metadata(allowed_changes={"optimizer.lr": 0.2, "train.batch_size": 4})
     with pytest.raises(RecipeError, match=r"another recipe on its way \(optimizer\.lr\).*--anyway"):
         reproduce(run, runs_dir=run.path.parent)
     assert [path.name for path in run.path.parent.iterdir()] == ["one"]
@@ -72,7 +72,9 @@ def test_a_run_that_does_not_come_out_is_told(
     for name in ("records.jsonl", "metrics.json", "model"):  # of the first run, those of another training are left
         (shutil.rmtree if name == "model" else Path.unlink)(run.path / name)
         (shutil.copytree if name == "model" else shutil.copyfile)(other.path / name, run.path / name)
-    run.note(model=other.about["model"], threads=999, versions={**run.about["versions"], "torch": "1.0"})
+    run.update_metadata(
+        model=other.metadata["model"], threads=999, versions={**run.metadata["versions"], "torch": "1.0"}
+    )
     done = hfpipe_command("runs", "reproduce", "one", "--runs-dir", run.path.parent, "--json")
     assert done.code == 6, done.err
     found = done.json
@@ -104,7 +106,7 @@ def test_where_two_runs_part(train: Callable[..., hfpipe.Run]) -> None:
     weights = load_file(file)
     weights["classifier.bias"] = weights["classifier.bias"] + 1
     save_file(weights, file)
-    second.note(model={"model.safetensors": "other"})
+    second.update_metadata(model={"model.safetensors": "other"})
     found = compare_runs(first, second, {})
     assert found.max_abs_weight_difference == pytest.approx(1)
     assert (found.weights_equal, found.metrics_equal, found.first_differing_step) == (False, True, 6)
@@ -117,7 +119,7 @@ def test_a_model_that_is_gone_is_compared_by_its_digests(train: Callable[..., hf
     first, second = train("train.max_steps=1", name="one"), train("train.max_steps=1", name="two")
     shutil.rmtree(first.path / "model")
     assert compare_runs(first, second, {}).weights_equal
-    second.note(model={"model.safetensors": "other"})
+    second.update_metadata(model={"model.safetensors": "other"})
     found = compare_runs(first, second, {})
     assert (found.weights_equal, found.max_abs_weight_difference) == (False, None)
 
@@ -178,6 +180,6 @@ def test_what_came_from_python_is_refused(train: Callable[..., hfpipe.Run], reci
 def test_an_unfinished_run_is_refused(train: Callable[..., hfpipe.Run]) -> None:
     """There is nothing to compare with."""
     run = train("train.max_steps=1")
-    run.note(status="stopped")
+    run.update_metadata(status="stopped")
     with pytest.raises(RecipeError, match="is stopped: there is nothing to compare with"):
         reproduce(run)

@@ -43,7 +43,7 @@ def measured(
 ) -> Run:
     """A run that kept these answers to the examples of a split."""
     run = Run(folder / name) if (folder / name).is_dir() else Run.create(recipe, folder, name)
-    run.note(id=name, status="finished", identity={"dataset": {"digest": "d"}})
+    run.update_metadata(id=name, status="finished", identity={"dataset": {"digest": "d"}})
     losses = [0.1 if one == other else 2.0 for one, other in zip(said, right, strict=True)]
     pairs = [(one if isinstance(one, str) else one["name"]) for one in recipe.evaluate.metrics]
     figures: dict[str, Any] = {"loss": float(np.mean(losses))}
@@ -274,10 +274,10 @@ def test_every_kind_of_answer_is_compared(
 def group_of(recipe: Recipe, folder: Path, name: str, figures: Mapping[int, float], data: str = "d") -> Group:
     """A group whose runs have these accuracies."""
     group = Group.create(recipe, folder, name)
-    group.note(format=1, id=name, seeds=list(figures), status="finished")
+    group.update_metadata(format=1, id=name, seeds=list(figures), status="finished")
     for seed, value in figures.items():
         run = Run.create(with_overrides(recipe, [f"seed={seed}"]), group.path, f"seed-{seed}")
-        run.note(status="finished", identity={"dataset": {"digest": data}, "recipe": {"digest": str(seed)}})
+        run.update_metadata(status="finished", identity={"dataset": {"digest": data}, "recipe": {"digest": str(seed)}})
         run.write_json("metrics.json", {"split": "validation", "metrics": {"accuracy": value}})
     return group
 
@@ -349,11 +349,11 @@ def test_a_run_lies_somewhere_among_the_seeds(
 def test_a_group_without_a_finished_seed_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     """There is nothing to compare, and what to do is said; of a group half trained, it is said that it is half."""
     whole = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9, 3: 0.85})
-    whole.run(3).note(status="failed")
+    whole.run(3).update_metadata(status="failed")
     remarks = compare_figures(whole, whole, NAMES)["remarks"]
     assert remarks[0] == "2 of 3 seeds of A are finished; the others are left out"
     empty = group_of(recipe, tmp_path, "b", {1: 0.8})
-    empty.run(1).note(status="failed")
+    empty.run(1).update_metadata(status="failed")
     with pytest.raises(RecipeError, match="no seed of the group 'B' is finished"):
         compare_figures(whole, empty, NAMES)
 

@@ -47,12 +47,12 @@ def test_a_seed_of_a_group_is_the_run_alone(engine: str, recipe_fields: dict[str
     _, err = alone.communicate(timeout=120)
     assert alone.returncode == 0, err.decode()
     runs = Run(tmp_path / "alone"), group.run(9)
-    weights = [run.about["model"]["model.safetensors"] for run in runs]
+    weights = [run.metadata["model"]["model.safetensors"] for run in runs]
     assert weights[0] == weights[1]
     assert runs[0].metrics == runs[1].metrics
     assert trace(runs[0]) == trace(runs[1])
     assert len(trace(runs[0])) > 12
-    assert group.run(8).about["model"]["model.safetensors"] != runs[1].about["model"]["model.safetensors"]
+    assert group.run(8).metadata["model"]["model.safetensors"] != runs[1].metadata["model"]["model.safetensors"]
 
 
 def test_the_summary_is_that_of_the_runs(short: hfpipe.Recipe, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_stopped_group_goes_on(short: hfpipe.Recipe, tmp_path: Path, monkeypat
     def cut(recipe: Any, **how: Any) -> Run:
         begun.append(recipe.seed)
         if len(begun) == 2:  # as a process that is killed leaves it
-            Run.create(recipe, how["runs_dir"], how["name"]).note(status="running", pid=2**22 + 1)
+            Run.create(recipe, how["runs_dir"], how["name"]).update_metadata(status="running", pid=2**22 + 1)
             raise StoppedByUser("stopped by the user")
         return real(recipe, **how)
 
@@ -120,16 +120,16 @@ def test_a_stopped_group_goes_on(short: hfpipe.Recipe, tmp_path: Path, monkeypat
     assert f"--resume {tmp_path / 'cut'}" in stopped.value.fix
     left = Group(tmp_path / "cut")
     assert left.status == "stopped"
-    assert left.about["failed_seed"] == 43
+    assert left.metadata["failed_seed"] == 43
     kept = (left.run(42).path / "run.json").read_bytes()
     begun.append(0)
     again = hfpipe.finetune_seeds(short, seeds=3, runs_dir=tmp_path, name="cut")
     assert begun[3:] == [43, 44]
     assert (left.run(42).path / "run.json").read_bytes() == kept
     assert again.status == "finished"
-    assert again.about["error"] is None
+    assert again.metadata["error"] is None
     for seed in again.seeds:
-        weights = [one.run(seed).about["model"]["model.safetensors"] for one in (again, whole)]
+        weights = [one.run(seed).metadata["model"]["model.safetensors"] for one in (again, whole)]
         assert weights[0] == weights[1]
     assert again.summary["metrics"] == whole.summary["metrics"]
 
@@ -145,7 +145,7 @@ def test_a_failing_seed_stops_the_group_with_its_own_error(
     def fail(recipe: Any, **how: Any) -> Run:
         run = real(recipe, **how)
         if recipe.seed == 2:
-            run.note(status="failed")
+            run.update_metadata(status="failed")
             raise NumericError("the loss is nan", where="step 3", fix="Try a smaller optimizer.lr.")
         return run
 
@@ -178,10 +178,10 @@ def untrained(short: hfpipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(seeds_module, "_train", none)
     group = Group.create(short, tmp_path, "g")
-    group.note(format=1, id="g", seeds=[42, 43], status="finished", given={})
+    group.update_metadata(format=1, id="g", seeds=[42, 43], status="finished", given={})
     for seed in group.seeds:
         run = Run.create(short, group.path, f"seed-{seed}")
-        run.note(status="finished")
+        run.update_metadata(status="finished")
         figures = {"split": "validation", "metrics": {"accuracy": 0.5}, "steps": 6, "examples_per_second": 1.0}
         run.write_json("metrics.json", figures)
     return group
@@ -226,15 +226,15 @@ def test_seeds_may_be_added_and_not_left_out(short: hfpipe.Recipe, untrained: Gr
 
 def test_a_group_that_another_process_trains_is_refused(untrained: Group) -> None:
     """Two processes on one group would overwrite each other's runs."""
-    untrained.note(status="running", pid=os.getppid())
+    untrained.update_metadata(status="running", pid=os.getppid())
     with pytest.raises(RecipeError, match=r"'g' is running \(process"):
         hfpipe.finetune_seeds(resume=untrained)
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_named(short: hfpipe.Recipe, untrained: Group) -> None:
     """A group that went on with another torch says so in its remarks."""
-    untrained.run(42).note(versions={"torch": "2.13.0"})
-    untrained.run(43).note(versions={"torch": "2.14.0"})
+    untrained.run(42).update_metadata(versions={"torch": "2.13.0"})
+    untrained.run(43).update_metadata(versions={"torch": "2.14.0"})
     (remark,) = hfpipe.finetune_seeds(resume=untrained).summary["remarks"]
     assert remark == "the runs differ in more than their seed: versions.torch: 2.13.0 for seed 42, 2.14.0 for seed 43"
 
@@ -262,7 +262,7 @@ def test_a_given_model_is_the_same_start_for_every_seed(short: hfpipe.Recipe, tm
     group = hfpipe.finetune_seeds(short, seeds=[1, 2], runs_dir=tmp_path, model=given)
     assert all(value.equal(before[key]) for key, value in given.state_dict().items())
     alone = hfpipe.finetune(short, overrides=["seed=2"], runs_dir=tmp_path, model=fresh())
-    weights = [run.about["model"]["model.safetensors"] for run in (alone, group.run(2))]
+    weights = [run.metadata["model"]["model.safetensors"] for run in (alone, group.run(2))]
     assert weights[0] == weights[1]
 
 
@@ -336,9 +336,9 @@ def test_a_group_is_shown_and_deleted_as_a_run_is(
     assert shown.code == 0
     assert "accuracy" in shown.out
     assert hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path, "--json").json["metrics"]["accuracy"] == 0.5
-    untrained.run(43).note(status="running", pid=os.getppid())
+    untrained.run(43).update_metadata(status="running", pid=os.getppid())
     refused = hfpipe_command("runs", "delete", "g", "--yes", "--runs-dir", tmp_path)
     assert (refused.code, untrained.path.is_dir()) == (2, True)
-    untrained.run(43).note(status="finished")
+    untrained.run(43).update_metadata(status="finished")
     assert hfpipe_command("runs", "delete", "g", "--yes", "--runs-dir", tmp_path).code == 0
     assert not untrained.path.exists()

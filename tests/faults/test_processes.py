@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hfpipe.errors import MachineError
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 30.0  # seconds; it takes two
@@ -140,6 +140,6 @@ def test_a_wait_that_is_no_time(
 )
 def test_fault_26_whatever_gloo_says(told: str, what: str) -> None:
     """Each sentence that gloo has for a process that is gone or hangs is a fault of the machine, and no fault of hfpipe."""
-    with pytest.raises(MachineError) as caught, faults_told():
+    with pytest.raises(MachineError) as caught, translated_errors():
         raise RuntimeError(told)
     assert what in caught.value.what

@@ -172,7 +172,7 @@ def test_fault_01_a_kill_inside_a_save(
         display = At(0, die)
         resumed = hfpipe.finetune(resume=run, display=display)
         assert ending(resumed) == whole
-        at = resumed.about["resumed"][0]["step"]
+        at = resumed.metadata["resumed"][0]["step"]
         assert at in (2, 4)
         assert f"going on from step {at}" in display.said
         if at == 2:
@@ -273,7 +273,7 @@ def test_fault_03_a_disk_without_a_byte_left(start: Start, small_disk: Path) -> 
     assert "step-00000006" in message
     assert ", and 0 are free" in message
     run = hfpipe.Run(small_disk / "full")
-    assert run.about["status"] == "running"  # its end could not be written
+    assert run.metadata["status"] == "running"  # its end could not be written
     filler.unlink()
     assert ending(hfpipe.finetune(resume=run)) == whole
 
@@ -301,11 +301,11 @@ def test_fault_04_records_that_can_not_be_written(start: Start, monkeypatch: pyt
     run = start("checkpoints.every_steps=null", "evaluate.best=null", name="later", display=Seen())
     assert ending(run) == whole
     assert len(warned) == 1
-    assert run.about["records_missing"] == 0
+    assert run.metadata["records_missing"] == 0
     refused[:] = [*range(9, 13), None]
     run = start("checkpoints.every_steps=null", "evaluate.best=null", name="never")
     assert run.status == "finished"
-    assert run.about["records_missing"] >= 4
+    assert run.metadata["records_missing"] >= 4
     assert (run.path / "records.jsonl").read_text().endswith("\n")
 
 
@@ -378,7 +378,7 @@ def test_fault_07_a_missing_state(stopped: hfpipe.Run, name: str) -> None:
     assert f"{name} is missing" in message
     assert "--reset-optimizer" in message
     run = hfpipe.finetune(resume=stopped, reset_optimizer=True)
-    assert run.about["resumed"][-1]["step"] == 4
+    assert run.metadata["resumed"][-1]["step"] == 4
     assert any("the optimizer begins afresh" in record.get("text", "") for record in run.records)
     rates = [record["lr"] for record in run.records if record["type"] == "step"]
     assert rates == pytest.approx([1e-3 * (12 - step) / 12 for step in range(12)])
@@ -398,8 +398,8 @@ def test_fault_08_a_flipped_bit(stopped: hfpipe.Run, whole: Any) -> None:
         path.write_bytes(content)
     os.truncate(folder / "model.safetensors", 1000)
     run = hfpipe.finetune(resume=stopped, use_previous=True)
-    assert run.about["resumed"][0]["step"] == 2
-    assert "model.safetensors" in run.about["resumed"][0]["skipped"][0]
+    assert run.metadata["resumed"][0]["step"] == 2
+    assert "model.safetensors" in run.metadata["resumed"][0]["skipped"][0]
     assert ending(run) == whole
 
 
@@ -482,7 +482,7 @@ def test_fault_12_an_allowed_change_takes_effect(stopped: hfpipe.Run, engine: st
     assert run.recipe.optimizer.lr == 0.002
     groups = json.loads((run.path / checkpoints.name_of(12) / "optimizer.json").read_text())["groups"]
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
-    assert run.about["resumed"][0]["changes"]["optimizer.lr"] == [0.001, 0.002]
+    assert run.metadata["resumed"][0]["changes"]["optimizer.lr"] == [0.001, 0.002]
 
 
 def test_fault_12_a_change_that_was_allowed_once_stays_allowed(stopped: hfpipe.Run) -> None:
@@ -542,19 +542,19 @@ def test_fault_13_other_code(stopped: hfpipe.Run, monkeypatch: pytest.MonkeyPatc
 
 
 def test_fault_14_another_cut_of_the_same_update(stopped: hfpipe.Run) -> None:
-    """Half the micro-batch and twice the accumulation is the same order, and goes on; training/test_other_updates.py has others."""
+    """Half the micro-batch and twice the accumulation is the same order, and goes on; test_other_updates.py has others."""
     allowed = ["train.batch_size", "train.accumulate"]
     halved = ["train.batch_size=4", "train.accumulate=2"]
     run = hfpipe.finetune(resume=stopped, overrides=halved, allow_change=allowed)
     items = [record["num_items"] for record in run.records if record["type"] == "step"]
     assert items == [8, 8, 8, 8, 8, 4] * 2
-    assert len(run.about["updates"]) == 1
+    assert len(run.metadata["updates"]) == 1
 
 
 def test_fault_14_other_workers(stopped: hfpipe.Run, whole: Any) -> None:
     """Another number of workers changes no order: it needs no permission, is recorded, and changes no bit."""
     run = hfpipe.finetune(resume=stopped, overrides=["train.workers=1"])
-    assert run.about["resumed"][0]["changes"] == {"train.workers": [0, 1]}
+    assert run.metadata["resumed"][0]["changes"] == {"train.workers": [0, 1]}
     assert ending(run) == whole
 
 
@@ -818,7 +818,7 @@ def test_fault_27_memory_is_made_to_fit(
     narrow(Narrow(2, after=after))
     run = start("train.fit_memory=true", engine=engine)
     assert (run.recipe.train.batch_size, run.recipe.train.accumulate) == (2, 4)
-    assert [one["batch_size"] for one in run.about["fitted"]] == [4, 2]
+    assert [one["batch_size"] for one in run.metadata["fitted"]] == [4, 2]
     (notice, *_) = [one["text"] for one in run.records if "the same update" in one.get("text", "")]
     assert "out of memory in step" in notice
     steps = [record for record in run.records if record["type"] == "step"]
@@ -829,7 +829,7 @@ def test_fault_27_memory_is_made_to_fit(
         assert plain[0] == plain[1]
         assert ending(run)[0] == ending(smaller)[0]
     else:  # from the checkpoint of step 4
-        assert run.about["resumed"][0]["step"] == 4
+        assert run.metadata["resumed"][0]["step"] == 4
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -841,10 +841,10 @@ def test_fault_27_memory_is_made_to_fit_by_tokens(start: Start, engine: str, nar
     run = start(by_tokens, "train.fit_memory=true", engine=engine)
     assert run.recipe.train.batching.tokens < 128
     assert run.recipe.train.batching.tokens * run.recipe.train.accumulate == 128
-    assert run.about["fitted"][-1]["tokens"] == run.recipe.train.batching.tokens
+    assert run.metadata["fitted"][-1]["tokens"] == run.recipe.train.batching.tokens
     items = [[record["num_items"] for record in one.records if record["type"] == "step"] for one in (whole, run)]
     assert items[0] == items[1]
-    assert len(run.about["updates"]) == 1
+    assert len(run.metadata["updates"]) == 1
 
 
 def test_fault_27_nothing_smaller(start: Start, narrow: Callable[[Narrow], None]) -> None:
@@ -898,7 +898,7 @@ def test_fault_28_some_are_left_out(start: Start, gradient: bool) -> None:
         left = {record["step"]: record["left_out"] for record in run.records if "left_out" in record}
         assert list(left) == [5, 7]
         assert all("nan" in what for what in left.values())
-        assert run.about["left_out"] == {"not_finite": 2, "scaled_away": 0}
+        assert run.metadata["left_out"] == {"not_finite": 2, "skipped_by_scaler": 0}
         endings.append(ending(run))
     assert endings[0][0] == endings[1][0]
     assert [one for one in endings[0][1] if one["type"] == "step"] == [

@@ -31,7 +31,7 @@ from hfpipe.parts.data.sources import stream_source
 from hfpipe.recipe import load_recipe
 from hfpipe.runs import find_run
 from hfpipe.runs.store import Run
-from hfpipe.system.redaction import discreet
+from hfpipe.system.redaction import redact
 
 
 @pytest.fixture
@@ -450,9 +450,9 @@ def test_fault_72_innocent_words_stay() -> None:
     home = str(Path.home())
     os.environ["X_TOKEN"] = "abc"
     try:
-        assert discreet("abc and /tmp/x") == "abc and /tmp/x"
+        assert redact("abc and /tmp/x") == "abc and /tmp/x"
     finally:
         del os.environ["X_TOKEN"]
-    assert discreet(f"{home}sick") == f"{home}sick"
-    assert discreet(f"'{home}/x' and {home}") == "'~/x' and ~/"
-    assert discreet("hf_" + "a" * 34) == "***"
+    assert redact(f"{home}sick") == f"{home}sick"
+    assert redact(f"'{home}/x' and {home}") == "'~/x' and ~/"
+    assert redact("hf_" + "a" * 34) == "***"

@@ -26,7 +26,7 @@ def trained(fields: dict[str, Any], runs: Path, engine: str, *overrides: str) ->
     """A finished run and its weights."""
     recipe = hfpipe.load_recipe(fields, overrides)
     run = hfpipe.finetune(recipe, engine=engine, runs_dir=runs)
-    assert run.about["device"].startswith("cuda"), run.about["device"]
+    assert run.metadata["device"].startswith("cuda"), run.metadata["device"]
     return run, load_file(run.path / "model" / "model.safetensors")
 
 
@@ -88,7 +88,7 @@ def test_one_update_however_it_is_cut(recipe_fields: dict[str, Any], tmp_path: P
 def test_fp16_trains_with_its_scaler(recipe_fields: dict[str, Any], tmp_path: Path, engine: str) -> None:
     """A run in fp16 finishes with finite losses and weights that moved, and says which precision it had."""
     run, weights = trained(recipe_fields, tmp_path, engine, "train.precision=fp16", "train.epochs=4")
-    assert run.about["precision"]["name"] == "fp16"
+    assert run.metadata["precision"]["name"] == "fp16"
     assert steps(run)
     assert all(math.isfinite(record["loss"]) for record in steps(run))
     assert all(value.isfinite().all() for value in weights.values())

@@ -127,7 +127,7 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(kind, family, recipe_f
     ]  # fmt: skip
     losses = [mean_loss_of(one) for one in seen]
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-7)
-    decisions = [list(job.task.decide(one.logits, job.evaluation_data, job.evaluation_rows)[0]) for one in seen]
+    decisions = [list(job.task.decode(one.logits, job.evaluation_data, job.evaluation_rows)[0]) for one in seen]
     if kind == "multiple-choice":
         assert decisions[0] == decisions[1] == decisions[2]
     texts = [[one["prediction_text"] for one in some] for some in decisions] if kind == "question-answering" else []

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from hfpipe.training.job import measure
+from hfpipe.training.job import evaluate_step
 from hfpipe.training.prepare import prepare
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
@@ -122,7 +122,7 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(family, recipe_for):
     measured = []
     for batch_size in (1, 3, 64):
         job = prepare(recipe_for(family, *TASK, f"evaluate.batch_size={batch_size}"), dataset=DATA)
-        measured.append(measure(job, 0)["metrics"])
+        measured.append(evaluate_step(job, 0)["metrics"])
     losses = [one.pop("loss") for one in measured]
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-7)
     assert measured[0] == measured[1] == measured[2]
@@ -136,6 +136,6 @@ def test_the_evaluation_of_stock_trainer_does(recipe_for, no_dropout, tmp_path):
         for size in (64, 2)
     ]
     recipe = recipe_for("bert", *TASK, *no_dropout("bert"), "evaluate.batch_size=2")
-    right = measure(prepare(recipe, dataset={**counted, "validation": counted["train"]}), 0)["metrics"]["loss"]
+    right = evaluate_step(prepare(recipe, dataset={**counted, "validation": counted["train"]}), 0)["metrics"]["loss"]
     assert losses[0] == pytest.approx(right, abs=1e-6)
     assert abs(losses[1] - right) > 1e-3

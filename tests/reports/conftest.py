@@ -152,7 +152,7 @@ def make_run() -> Callable[..., Run]:
 
 
 @pytest.fixture
-def made_up(tmp_path: Path) -> Callable[..., Run]:
+def dummy_predictions(tmp_path: Path) -> Callable[..., Run]:
     """Writes a finished run from its parts; what is left out has no file."""
     return lambda *arguments, **parts: write_run(tmp_path / "runs", *arguments, **parts)
 
@@ -193,7 +193,7 @@ def write_run(
     )
     if audited is not None:
         run.write_json("audit.json", audited)
-    run.note(
+    run.update_metadata(
         id=name, name="quickstart", status="finished", engine="trainer", seed=seed, device="cpu",
         precision={"name": "bf16", "why": "the CPU has it"}, started="2026-11-21T14:05:01+00:00",
         command=["/usr/bin/hfpipe", "finetune", "recipes/quickstart.yaml", "--runs-dir", "/home/someone/runs", "--name", name],

@@ -118,15 +118,17 @@ def reports(
     audit: Callable[..., dict[str, Any]],
 ) -> list[Path]:
     """Reports of two, of 77 and of oddly named classes, of 100,000 steps, of a regression, and of a group."""
-    made_up = partial(make_run, tmp_path_factory.mktemp("runs"))
+    dummy_predictions = partial(make_run, tmp_path_factory.mktemp("runs"))
     many = [f"a class with a name of some length {row}" for row in range(77)]
     odd = ["<script>alert(1)</script>", "x" * 120, "fünf", "four", "five", "six"]
     runs = [
-        made_up("two", document=classification(["different", "same"]), audited=audit(["different", "same"])),
-        made_up("many", document=classification(many, 3000), audited=audit(many)),
-        made_up("odd-" + "long-name-" * 5, document=classification(odd), audited=audit(odd), notices=["word" * 80]),
-        made_up("long", document=classification(["different", "same"]), steps=100_000),
-        made_up("number", document=regression, audited=audit(None)),
+        dummy_predictions("two", document=classification(["different", "same"]), audited=audit(["different", "same"])),
+        dummy_predictions("many", document=classification(many, 3000), audited=audit(many)),
+        dummy_predictions(
+            "odd-" + "long-name-" * 5, document=classification(odd), audited=audit(odd), notices=["word" * 80]
+        ),
+        dummy_predictions("long", document=classification(["different", "same"]), steps=100_000),
+        dummy_predictions("number", document=regression, audited=audit(None)),
     ]
     for run in runs:
         write_report(run)

@@ -82,12 +82,14 @@ def require_well_formed(text: str) -> None:
 
 
 def test_a_report_shows_what_was_found(
-    made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]], audit: Callable[..., dict[str, Any]]
+    dummy_predictions: Callable[..., Run],
+    classification: Callable[..., dict[str, Any]],
+    audit: Callable[..., dict[str, Any]],
 ) -> None:
     """Result, interval, baseline, remark, notice, curves, classes, matrix, slices, splits, data, command and recipe."""
     names = ["different", "same"]
     other = {**classification(names, seed=5), "split": "test", "overrides": ["dataset.path=/home/someone/other"]}
-    text = page(made_up(document=classification(names), audited=audit(names), others=[other]))
+    text = page(dummy_predictions(document=classification(names), audited=audit(names), others=[other]))
     require_well_formed(text)
     told = seen(text)
     assert "on 408 examples of validation." in told
@@ -117,7 +119,9 @@ def test_a_report_shows_what_was_found(
 
 
 def test_names_from_data_never_become_markup(
-    made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]], audit: Callable[..., dict[str, Any]]
+    dummy_predictions: Callable[..., Run],
+    classification: Callable[..., dict[str, Any]],
+    audit: Callable[..., dict[str, Any]],
 ) -> None:
     """A class called <script>, and the same in a metric, slice, notice and remark, is shown as it is written."""
     evil = "<script>alert('x')</script>"
@@ -125,7 +129,7 @@ def test_names_from_data_never_become_markup(
     document["metrics"][evil] = 0.5
     document["slices"][0] |= {"by": evil, "value": evil}
     document["remarks"].append(evil)
-    run = made_up(document=document, audited=audit([evil, "same"]), notices=[evil])
+    run = dummy_predictions(document=document, audited=audit([evil, "same"]), notices=[evil])
     lines = (run.path / "records.jsonl").read_text(encoding="utf-8").replace('"accuracy"', json.dumps(evil))
     (run.path / "records.jsonl").write_text(lines, encoding="utf-8")
     text = page(run)
@@ -145,11 +149,11 @@ def test_odd_names_are_drawn_as_they_are(name: str) -> None:
 
 
 def test_a_drawing_takes_its_colours_from_the_page(
-    made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]], regression: dict[str, Any]
+    dummy_predictions: Callable[..., Run], classification: Callable[..., dict[str, Any]], regression: dict[str, Any]
 ) -> None:
     """No drawing has a colour of its own, so that light, dark and print can choose."""
     for name, document in (("a", classification(["x", "y"])), ("b", regression)):
-        text = page(made_up(name, document=document))
+        text = page(dummy_predictions(name, document=document))
         drawings = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.DOTALL)
         assert len(drawings) >= 5
         colours = set(re.findall(r"(?:fill|stroke): ?([^;\"]+)", " ".join(drawings)))
@@ -158,7 +162,10 @@ def test_a_drawing_takes_its_colours_from_the_page(
 
 @pytest.mark.parametrize("drop", ["every key", "to null"])
 def test_anything_may_be_missing(
-    made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]], regression: dict[str, Any], drop: str
+    dummy_predictions: Callable[..., Run],
+    classification: Callable[..., dict[str, Any]],
+    regression: dict[str, Any],
+    drop: str,
 ) -> None:
     """Each key of a document gone or null, one after the other, still makes a whole page."""
     for whole in (classification(["different", "same"], 40), regression):
@@ -167,11 +174,11 @@ def test_anything_may_be_missing(
             document = less if drop == "every key" else {**less, key: None}
             if key in ("metrics", "split"):
                 continue
-            run = made_up(f"{whole['kind'][5:8]}-{number}", document={"metrics": {}, **document}, steps=0)
+            run = dummy_predictions(f"{whole['kind'][5:8]}-{number}", document={"metrics": {}, **document}, steps=0)
             require_well_formed(page(run))
 
 
-def test_an_empty_run_still_has_a_page(tmp_path: Path, made_up: Callable[..., Run]) -> None:
+def test_an_empty_run_still_has_a_page(tmp_path: Path, dummy_predictions: Callable[..., Run]) -> None:
     """Only run.json; no records, no metrics, and a recipe of another version: what is there is shown."""
     folder = tmp_path / "old"
     folder.mkdir()
@@ -184,11 +191,13 @@ def test_an_empty_run_still_has_a_page(tmp_path: Path, made_up: Callable[..., Ru
 
 
 def test_many_classes_and_many_steps_stay_small(
-    made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]], audit: Callable[..., dict[str, Any]]
+    dummy_predictions: Callable[..., Run],
+    classification: Callable[..., dict[str, Any]],
+    audit: Callable[..., dict[str, Any]],
 ) -> None:
     """77 classes become the most confused pairs, 100,000 steps points with a band, and the page stays under 500 KB."""
     names = [f"class {row}" for row in range(77)]
-    text = page(made_up(document=classification(names, 5000), audited=audit(names), steps=100_000))
+    text = page(dummy_predictions(document=classification(names, 5000), audited=audit(names), steps=100_000))
     require_well_formed(text)
     assert "The most confused pairs of 77 classes." in text
     assert "Each point is the mean of 334 steps" in text
@@ -196,14 +205,14 @@ def test_many_classes_and_many_steps_stay_small(
     assert len(text.encode()) < MOST_BYTES / 2
 
 
-def test_objects_from_python_are_told(made_up: Callable[..., Run]) -> None:
+def test_objects_from_python_are_told(dummy_predictions: Callable[..., Run]) -> None:
     """A run with parts that stand in no recipe does not pretend that a command reproduces it."""
-    text = page(made_up(given={"loss": "my.losses:focal"}))
+    text = page(dummy_predictions(given={"loss": "my.losses:focal"}))
     assert "loss (my.losses:focal)" in text
     assert "runs reproduce" not in text
 
 
-def test_what_was_changed_on_the_way_is_told(made_up: Callable[..., Run]) -> None:
+def test_what_was_changed_on_the_way_is_told(dummy_predictions: Callable[..., Run]) -> None:
     """A run that went on with another recipe shows from which step what was changed, and does not call its command whole."""
     changes = {
         "optimizer.lr": [2e-5, 1e-5],
@@ -215,7 +224,7 @@ def test_what_was_changed_on_the_way_is_told(made_up: Callable[..., Run]) -> Non
         {"step": 1234, "changes": changes},
         {"step": 2000, "changes": {"seed": [1, 2]}},
     ]
-    text = page(made_up(resumed=resumed))
+    text = page(dummy_predictions(resumed=resumed))
     require_well_formed(text)
     told = seen(text)
     assert "hfpipe finetune recipes/quickstart.yaml" in told
@@ -227,14 +236,19 @@ def test_what_was_changed_on_the_way_is_told(made_up: Callable[..., Run]) -> Non
     assert "--anyway" in told
     assert "The recipe as it was then" not in told
     assert "/home/someone" not in text
-    untouched = seen(page(made_up("two", resumed=resumed[:1])))
+    untouched = seen(page(dummy_predictions("two", resumed=resumed[:1])))
     assert "another recipe" not in untouched
     assert "--anyway" not in untouched
 
 
-def test_a_group_shows_its_seeds(made_up: Callable[..., Run], classification: Callable[..., dict[str, Any]]) -> None:
+def test_a_group_shows_its_seeds(
+    dummy_predictions: Callable[..., Run], classification: Callable[..., dict[str, Any]]
+) -> None:
     """Mean, interval and baseline, a dot a seed, the curves, and a relative link to each report that is there."""
-    runs = [made_up(f"seed-{seed}", document=classification(["a", "<i>"], seed=seed), seed=seed) for seed in (1, 2, 3)]
+    runs = [
+        dummy_predictions(f"seed-{seed}", document=classification(["a", "<i>"], seed=seed), seed=seed)
+        for seed in (1, 2, 3)
+    ]
     for run in runs[:2]:
         write_report(run)
     accuracy = {

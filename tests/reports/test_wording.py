@@ -35,7 +35,7 @@ def test_numbers_have_four_digits(value: Any, told: str) -> None:
 )
 def test_paths_of_this_machine_are_cut(text: str, left: str | None) -> None:
     """Absolute paths lose all but their last part; Hub ids, addresses and relative paths stay."""
-    assert wording.without_places(text) == (text if left is None else left)
+    assert wording.strip_path(text) == (text if left is None else left)
 
 
 def test_the_command_is_told_without_where_it_ran() -> None:
@@ -76,9 +76,9 @@ def test_a_result_without_anything_beside_it() -> None:
     assert wording.result({"metrics": {}}, "f1") is None
 
 
-def test_figures_of_the_run_win_over_the_document(made_up: Callable[..., Run]) -> None:
+def test_figures_of_the_run_win_over_the_document(dummy_predictions: Callable[..., Run]) -> None:
     """metrics.json holds what the final weights have; the document adds the rest, and a damaged one is told."""
-    run = made_up(document={"metrics": {"accuracy": 0.5}, "examples": 9, "remarks": ["odd"]})
+    run = dummy_predictions(document={"metrics": {"accuracy": 0.5}, "examples": 9, "remarks": ["odd"]})
     run.write_json("metrics.json", {"split": "validation", "metrics": {"accuracy": 0.75}, "examples": 12})
     own = wording.own_evaluation(run)
     assert (own["metrics"], own["examples"], own["remarks"]) == ({"accuracy": 0.75}, 12, ["odd"])

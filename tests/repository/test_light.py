@@ -53,7 +53,7 @@ def test_nothing_heavy_is_imported(tmp_path: Path, arguments: list[str], expecte
     from hfpipe.recipe import load_recipe
     from hfpipe.runs import Run
 
-    Run.create(load_recipe("quickstart"), tmp_path / "runs", "one").note(status="finished")
+    Run.create(load_recipe("quickstart"), tmp_path / "runs", "one").update_metadata(status="finished")
     (tmp_path / "broken.yaml").write_text("train: {epochs: 0}\nlos: {}\ntrainer: {no_cuda: true}\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, json.dumps(arguments)]

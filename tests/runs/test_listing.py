@@ -38,7 +38,9 @@ def make(tmp_path: Path, recipe: Recipe) -> Callable[..., Run]:
     def made(run_id: str, days: float = 0, *, folder: str = "runs", **about: Any) -> Run:
         run = Run.create(recipe, tmp_path / folder, run_id)
         started = (NOON + timedelta(days=days)).isoformat()
-        run.note(**{"id": run_id, "name": "r", "status": "finished", "engine": "loop", "started": started, **about})
+        run.update_metadata(
+            **{"id": run_id, "name": "r", "status": "finished", "engine": "loop", "started": started, **about}
+        )
         run.write_json("metrics.json", {"metrics": {"loss": 0.5, "accuracy": 0.75, "f1": 0.25}})
         return run
 
@@ -131,9 +133,9 @@ def test_the_deciding_figure_is_shown(make: Callable[..., Run], tmp_path: Path) 
     """The recipe's best, from run.json or from the recipe; else the first that is no loss; else the loss."""
     run = make("a")
     assert listing.row(run)["metric"] == {"f1": 0.25}
-    run.note(best="accuracy")
+    run.update_metadata(best="accuracy")
     assert listing.row(run)["metric"] == {"accuracy": 0.75}
-    run.note(best=None)
+    run.update_metadata(best=None)
     assert listing.row(run)["metric"] == {"accuracy": 0.75}
     run.write_json("metrics.json", {"metrics": {"loss": 0.5}})
     assert listing.row(run)["metric"] == {"loss": 0.5}
@@ -146,16 +148,16 @@ def test_a_run_whose_process_is_gone_died(make: Callable[..., Run], dead: int) -
     run = make("a", status="running", pid=dead, host=platform.node())
     assert run.status == "died"
     assert listing.row(run)["seconds"] is None
-    run.note(host="elsewhere")
+    run.update_metadata(host="elsewhere")
     assert run.status == "running"
     with pytest.raises(RecipeError, match="running on elsewhere"):
         delete_run(run)
-    run.note(host=platform.node(), pid=os.getpid())
+    run.update_metadata(host=platform.node(), pid=os.getpid())
     assert run.status == "running"
     assert listing.row(run)["seconds"] > 0
-    run.note(pid=dead, status="stopped")
+    run.update_metadata(pid=dead, status="stopped")
     assert run.status == "stopped"
-    run.note(status="preparing")
+    run.update_metadata(status="preparing")
     delete_run(run)
     assert not run.path.exists()
     assert not list(run.path.parent.iterdir())
@@ -202,7 +204,7 @@ def test_a_newer_format_is_refused_with_both_versions(
 
 def test_a_run_without_a_format_is_read(make: Callable[..., Run]) -> None:
     """Runs of before there was a number."""
-    assert make("a").about["engine"] == "loop"
+    assert make("a").metadata["engine"] == "loop"
 
 
 def test_a_recipe_of_another_version_is_told(make: Callable[..., Run], hfpipe_command: Callable[..., Any]) -> None:
@@ -217,7 +219,7 @@ def test_a_recipe_of_another_version_is_told(make: Callable[..., Run], hfpipe_co
     assert (
         hfpipe_command("runs", "list", "--runs-dir", run.path.parent, "--json").json["runs"][0]["status"] == "finished"
     )
-    run.note(versions={})
+    run.update_metadata(versions={})
     with pytest.raises(RecipeError) as caught:
         _ = run.recipe
     assert "was written by" not in str(caught.value)

@@ -29,7 +29,7 @@ def recipe() -> Recipe:
 def run(tmp_path: Path, recipe: Recipe) -> Run:
     """A fresh run."""
     made = Run.create(recipe, tmp_path / "runs", "one")
-    made.note(id="one", status="finished", started="2026-01-01T00:00:00+00:00")
+    made.update_metadata(id="one", status="finished", started="2026-01-01T00:00:00+00:00")
     return made
 
 
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told(tmp_path: Path, recipe: Recipe) -> None:
         pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
     try:
         run = Run.create(recipe, disk, "one")
-        run.note(status="running")
+        run.update_metadata(status="running")
 
         def fill() -> None:
             for step in range(10_000):
@@ -245,7 +245,7 @@ def test_runs_are_found_by_path_id_and_start(run: Run, recipe: Recipe) -> None:
     """A run is named by its folder, its id, or a start of it that is unique."""
     folder = run.path.parent
     other = Run.create(recipe, folder, "other")
-    other.note(id="other", started="2026-02-01T00:00:00+00:00")
+    other.update_metadata(id="other", started="2026-02-01T00:00:00+00:00")
     assert [each.id for each in list_runs(folder)] == ["other", "one"]
     for name in (str(run.path), "one", "on"):
         assert find_run(name, folder).path == run.path.resolve()
@@ -264,7 +264,7 @@ def test_a_damaged_run_hides_no_other(run: Run, recipe: Recipe) -> None:
     assert find_run("one", run.path.parent).status == "finished"
     assert damaged.status == "damaged"
     with pytest.raises(RecipeError, match=r"damaged/run\.json: not JSON"):
-        _ = damaged.about
+        _ = damaged.metadata
     delete_run(damaged)
     assert not damaged.path.exists()
 
@@ -272,12 +272,12 @@ def test_a_damaged_run_hides_no_other(run: Run, recipe: Recipe) -> None:
 @pytest.mark.parametrize("status", ["preparing", "running"])
 def test_a_living_run_is_not_deleted(run: Run, status: str) -> None:
     """A run whose process lives stays; one whose process is gone can go."""
-    run.note(status=status, pid=os.getpid())
+    run.update_metadata(status=status, pid=os.getpid())
     with pytest.raises(RecipeError, match="is running"):
         delete_run(run)
     done = subprocess.Popen(["true"])
     done.wait()
-    run.note(pid=done.pid)
+    run.update_metadata(pid=done.pid)
     delete_run(run)
     assert not run.path.exists()
 
@@ -296,8 +296,8 @@ def test_the_difference_of_two_runs_names_every_field(run: Run, recipe: Recipe) 
     from hfpipe.runs.difference import difference
 
     other: Any = Run.create(with_overrides(recipe, ["train.epochs=7", "model.config={a: 1}"]), run.path.parent, "two")
-    run.note(seed=1, identity={"dataset": {"digest": "x"}})
-    other.note(seed=2, identity={"dataset": {"digest": "y"}})
+    run.update_metadata(seed=1, identity={"dataset": {"digest": "x"}})
+    other.update_metadata(seed=2, identity={"dataset": {"digest": "y"}})
     other.write_json("metrics.json", {"metrics": {"f1": 0.5}})
     found = {path: (first, second) for path, first, second in difference(run, other)}
     assert found["recipe.train.epochs"] == (3, 7)

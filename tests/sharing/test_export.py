@@ -87,13 +87,13 @@ def test_a_model_that_was_changed_or_is_not_whole_is_not_exported(run: hfpipe.Ru
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(ModelError, match="has changed"):
         export(run, tmp_path / "out")
-    run.note(model={})
+    run.update_metadata(model={})
     with pytest.raises(ModelError, match=r"lacks 1 weights, such as classifier\.bias"):
         export(run, tmp_path / "out")
     (run.path / "model" / "config.json").write_text("{")
     with pytest.raises(ModelError, match="can't be loaded"):
         export(run, tmp_path / "out")
-    run.note(status="failed")
+    run.update_metadata(status="failed")
     with pytest.raises(ModelError, match="is failed"):
         export(run, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}

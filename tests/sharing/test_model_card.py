@@ -43,7 +43,7 @@ def trained(tiny_checkpoint: Path, pairs_folder: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture
-def made_up(tmp_path: Path) -> Run:
+def dummy_predictions(tmp_path: Path) -> Run:
     """A run of Hub ids, as its folder would be; nothing was trained."""
     fields = {
         "name": "mrpc",
@@ -60,7 +60,7 @@ def of_fields(folder: Path, fields: dict[str, Any]) -> Run:
     run = Run(folder / "made")
     run.write_text("recipe.yaml", to_yaml(hfpipe.load_recipe(fields)))
     identity = {"dataset": {"path": "x", "commit": COMMIT, "digest": "6" * 64}}
-    run.note(
+    run.update_metadata(
         id="made",
         status="finished",
         identity=identity,
@@ -86,7 +86,7 @@ def of_fields(folder: Path, fields: dict[str, Any]) -> Run:
 def test_every_run_ends_with_a_card(trained: hfpipe.Run) -> None:
     """It lies in model/, its digest stands in run.json, and Hub and user may change it: evaluate does not mind."""
     path = trained.path / "model" / "README.md"
-    assert trained.about["model"]["README.md"] == snapshot.digests(path.parent)["README.md"]
+    assert trained.metadata["model"]["README.md"] == snapshot.digests(path.parent)["README.md"]
     loaded = ModelCard.load(path)
     assert loaded.data.library_name == "transformers"
     path.write_text(f"{path.read_text(encoding='utf-8')}\nMine.\n", encoding="utf-8")
@@ -106,9 +106,9 @@ def test_no_path_of_this_machine_is_in_it(trained: hfpipe.Run, pairs_folder: Pat
     assert all(one.dataset_revision is None for one in data.eval_results)
 
 
-def test_the_metadata_parse_back(made_up: Run) -> None:
+def test_the_metadata_parse_back(dummy_predictions: Run) -> None:
     """Ids, split, revision and figures come back as EvalResult; an undefined figure and the loss are left out."""
-    data = ModelCard(str(card(made_up))).data
+    data = ModelCard(str(card(dummy_predictions))).data
     assert (data.base_model, data.datasets) == ("google-bert/bert-base-cased", "nyu-mll/glue")
     assert (data.pipeline_tag, data.tags, data.metrics) == (
         "text-classification",
@@ -128,9 +128,9 @@ def test_the_metadata_parse_back(made_up: Run) -> None:
     assert [one.metric_type for one in data.eval_results] == ["accuracy", "f1"]
 
 
-def test_the_text_says_what_the_run_says(made_up: Run) -> None:
+def test_the_text_says_what_the_run_says(dummy_predictions: Run) -> None:
     """Interval, baseline, settings, data and notices; a path in a notice is cut, and names are no markup."""
-    text = card(made_up).text
+    text = card(dummy_predictions).text
     assert "f1 0.8701: 95 % interval 0.8400 to 0.9000, on 408 examples of validation." in text
     assert "| f1 | 0.8701 | 0.8400 to 0.9000 | 0.8120 |" in text
     assert "| odd | undefined |" in text

@@ -46,7 +46,9 @@ def run(tmp_path: Path) -> Run:
     made.append({"type": "notice", "text": "from /home/someone"})
     from hfpipe.system import snapshot
 
-    made.note(id="one", status="finished", model=snapshot.digests(made.path / "model"), command=["/home/someone/x"])
+    made.update_metadata(
+        id="one", status="finished", model=snapshot.digests(made.path / "model"), command=["/home/someone/x"]
+    )
     return made
 
 
@@ -130,7 +132,7 @@ def test_only_what_was_measured_is_sent(run: Run) -> None:
     (run.path / "model" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ModelError, match=r"model.safetensors has changed"):
         uploads(run, "ann/tiny")
-    run.note(status="failed")
+    run.update_metadata(status="failed")
     with pytest.raises(ModelError, match="is failed and has no finished model"):
         uploads(run, "ann/tiny")
 
@@ -186,7 +188,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeApi]:
             setattr(fake, name, fail(error))
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda **options: fake)
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
-        monkeypatch.setattr("hfpipe.system.hub.settle_offline", lambda say: False)
+        monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda say: False)
         return fake
 
     return install
@@ -256,7 +258,7 @@ def test_without_network_or_token(api: Callable[..., FakeApi], run: Run, monkeyp
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(MachineError, match=r"no token.*hf auth login"):
         push(run, "ann/tiny")
-    monkeypatch.setattr("hfpipe.system.hub.settle_offline", lambda say: True)
+    monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda say: True)
     with pytest.raises(MachineError, match="can't be reached, so nothing was sent"):
         push(run, "ann/tiny")
     assert fake.calls == []

@@ -129,8 +129,8 @@ def test_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     said: list[str] = []
-    assert hub.settle_offline(said.append)
-    assert hub.settle_offline(said.append)
+    assert hub.detect_offline(said.append)
+    assert hub.detect_offline(said.append)
     assert len(said) == 1
     assert "127.0.0.1:9 can't be reached" in said[0]
     assert "local cache" in said[0]
@@ -159,6 +159,6 @@ def test_a_hub_that_answers_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         thread.start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         said: list[str] = []
-        assert not hub.settle_offline(said.append)
+        assert not hub.detect_offline(said.append)
         thread.join()
     assert said == []

@@ -49,7 +49,7 @@ for engine in ("trainer", "loop"):
     run = hfpipe.finetune(fields, engine=engine, runs_dir=runs, name=engine, display=Heard())
     found[engine] = run.metrics
 found["again"] = hfpipe.evaluate(run, display=Heard()).metrics
-found["identity"] = run.about["identity"]
+found["identity"] = run.metadata["identity"]
 try:
     hfpipe.finetune(fields, overrides=["model.checkpoint=bert-base-cased"], runs_dir=runs)
 except hfpipe.HfpipeError as error:
@@ -130,7 +130,7 @@ def test_the_hub_is_asked_only_when_it_is_needed(
     from hfpipe.system.display import Silent
 
     asked: list[int] = []
-    monkeypatch.setattr(hub, "settle_offline", lambda say: asked.append(1))
+    monkeypatch.setattr(hub, "detect_offline", lambda say: asked.append(1))
     least = {"dataset": {"path": "./d"}, "task": {"text": "t"}, "model": {"checkpoint": "./m"}}
     reach_hub(load_recipe({**least, **fields}), Silent())
     assert bool(asked) is asks

@@ -180,7 +180,7 @@ def test_a_changed_rate_takes_effect(tmp_path: Path, name: str) -> None:
     second = build_optimizer(other, torch.optim.SGD, lr=0.02)
     plan = build_schedule(second, name, num_steps=20, **twice)
     checkpoint_state.load_optimizer(tmp_path, second, None, settings=False)
-    checkpoint_state.carry_on_schedule(tmp_path, plan, 4, 2.0)
+    checkpoint_state.advance_schedule(tmp_path, plan, 4, 2.0)
     for step in range(4, 8):
         assert plan.get_last_lr() == pytest.approx([2 * lr for lr in schedule.get_last_lr()], rel=1e-9)
         assert [group["lr"] for group in second.param_groups] == plan.get_last_lr()
@@ -195,6 +195,6 @@ def test_an_unchanged_schedule_is_carried_on_to_the_same_rates(tmp_path: Path) -
     for _ in range(6):
         expected.optimizer.step()
         expected.step()
-    checkpoint_state.carry_on_schedule(None, plan, 6, 1.0)
+    checkpoint_state.advance_schedule(None, plan, 6, 1.0)
     assert plan.get_last_lr() == expected.get_last_lr()
     assert plan.get_last_lr() != [0.1]

@@ -63,7 +63,7 @@ def test_deterministic_is_on_while_training_and_off_afterwards(
     assert seen[:2] == [True, True]
     assert not torch.are_deterministic_algorithms_enabled()
     assert any(record.get("text", "").startswith("deterministic: ") for record in run.records)
-    assert run.about["threads"] == torch.get_num_threads()
+    assert run.metadata["threads"] == torch.get_num_threads()
 
 
 def test_an_operation_without_a_deterministic_algorithm_is_told(recipe_fields: dict[str, Any], tmp_path: Path) -> None:

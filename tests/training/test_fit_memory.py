@@ -85,8 +85,8 @@ def test_fault_27_one_of_two_processes_is_out_of_memory(launched: Path, engine: 
     fitted, small = Run(launched / f"{engine}-fitted"), Run(launched / f"{engine}-small")
     assert (fitted.status, small.status) == ("finished", "finished")
     assert (fitted.recipe.train.batch_size, fitted.recipe.train.accumulate) == (2, 4)
-    assert [one["batch_size"] for one in fitted.about["fitted"]] == [4, 2]
-    assert fitted.about["fitted"][0]["why"] == (
+    assert [one["batch_size"] for one in fitted.metadata["fitted"]] == [4, 2]
+    assert fitted.metadata["fitted"][0]["why"] == (
         "out of memory with the widest micro-batch, of 8 inputs, on 1 of 2 processes"
     )
     kept = [[one for one in run.records if one["type"] == "step"] for run in (fitted, small)]

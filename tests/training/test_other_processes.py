@@ -1,7 +1,7 @@
 """A run that was stopped goes on with another number of processes, each started by torchrun.
 
-This file is also what torchrun starts: `training/test_other_processes.py FOLDER TASK...` does what the functions of those names say
-with FOLDER/fields.json.
+This file is also what torchrun starts: `test_other_processes.py FOLDER TASK...` does what the functions of those names say with
+FOLDER/fields.json.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def test_fault_14_another_number_of_processes(launched: Path, tiny_checkpoint: P
     after = 3 - before
     whole, run = Run(launched / f"{before}-{engine}-whole"), Run(launched / f"{before}-{engine}-stopped")
     assert (whole.status, run.status) == ("finished", "finished")
-    assert (whole.about["processes"], run.about["processes"]) == (before, after)
-    (resumed,) = run.about["resumed"]
+    assert (whole.metadata["processes"], run.metadata["processes"]) == (before, after)
+    (resumed,) = run.metadata["resumed"]
     assert resumed["step"] == STOP
     engines, sizes = [engine, run.recipe.engine], [ROWS // before, ROWS // after]
     assert resumed["changes"] == {"engine": engines, "train.batch_size": sizes, "processes": [before, after]}
@@ -179,11 +179,11 @@ def test_fault_14_processes_that_make_other_updates(launched: Path, before: int,
     run = Run(launched / f"{before}-{engine}-other-updates")
     items = [record["num_items"] for record in run.records if record["type"] == "step"]
     assert items == [8, 8, 8, 1, 8, 8, *rest, *whole]
-    assert len(run.about["resumed"]) == (2 if engine == "trainer" else 1)
-    assert [one["changes"]["processes"] for one in run.about["resumed"]] == [[before, after]] * len(
-        run.about["resumed"]
+    assert len(run.metadata["resumed"]) == (2 if engine == "trainer" else 1)
+    assert [one["changes"]["processes"] for one in run.metadata["resumed"]] == [[before, after]] * len(
+        run.metadata["resumed"]
     )
-    assert [(one["after"], one["rows"]) for one in run.about["updates"]] == [(0, 8), (6, rows)]
+    assert [(one["after"], one["rows"]) for one in run.metadata["updates"]] == [(0, 8), (6, rows)]
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_fault_12_an_allowed_change_of_the_update_takes_effect(stopped: Stopped,
         with pytest.raises(Killed):
             hfpipe.finetune(resume=again, overrides=overrides, allow_change=ALLOWED, engine=engine, display=Dying(6))
         again = hfpipe.finetune(resume=again, engine=ENGINES[ENGINES.index(engine) - 1])
-        assert [one["step"] for one in again.about["resumed"]] == [4, 5]
+        assert [one["step"] for one in again.metadata["resumed"]] == [4, 5]
         endings.append((records(again), digest(again)))
     for other, weights in endings[1:]:
         assert other == endings[0][0]
@@ -127,8 +127,8 @@ def test_fault_12_the_length_of_the_run_follows(stopped: Stopped) -> None:
         "are trained on that way"
     ) in told
     assert "train.batch_size changed from 8 to 16, as allowed" in told
-    assert [(one["after"], one["rows"]) for one in run.about["updates"]] == [(0, 8), (4, 16)]
-    assert run.about["resumed"][0]["changes"] == {"train.batch_size": [8, 16]}
+    assert [(one["after"], one["rows"]) for one in run.metadata["updates"]] == [(0, 8), (4, 16)]
+    assert run.metadata["resumed"][0]["changes"] == {"train.batch_size": [8, 16]}
     with pytest.raises(RecipeError, match=r"went on with another recipe on its way \(train\.batch_size\)"):
         reproduce(run, runs_dir=run.path.parent)
 
@@ -169,7 +169,7 @@ def test_fault_12_changed_twice_in_one_epoch(stopped: Stopped, seen: list[int]) 
     # 32 rows as 8 each, one up to 33, one up to 36; then up to 42, the next multiple of 7.
     assert items(run) == [8] * 4 + [1, 3] + [6, 2] + [7] * 6 + [2]
     assert seen == shuffled(44, 42, 0)[36:].tolist() + shuffled(44, 42, 1).tolist()
-    assert [(one["after"], one["rows"]) for one in run.about["updates"]] == [(0, 8), (4, 3), (6, 7)]
+    assert [(one["after"], one["rows"]) for one in run.metadata["updates"]] == [(0, 8), (4, 3), (6, 7)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

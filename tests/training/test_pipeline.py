@@ -70,7 +70,7 @@ def test_a_run_folder_holds_what_the_contract_lists(train: Callable[..., hfpipe.
     assert run.recipe.engine == engine
     assert hfpipe.load_recipe(run.path / "recipe.yaml") == run.recipe
 
-    about = run.about
+    about = run.metadata
     assert (about["id"], about["status"], about["seed"], about["engine"]) == ("one", "finished", 42, engine)
     assert {"torch", "transformers", "python"} <= set(about["versions"])
     assert about["fresh"] == ["classifier.bias", "classifier.weight"]
@@ -234,8 +234,8 @@ def test_parts_may_be_objects(
     )
     assert run.metrics["seen"] == 21.0
     assert all(record["lr"] == 1e-3 for record in run.records if record["type"] == "step")
-    assert run.about["fresh"] == []
-    given = run.about["given"]
+    assert run.metadata["fresh"] == []
+    given = run.metadata["given"]
     assert set(given) == {"dataset", "model", "loss", "optimizer", "schedule", "metrics"}
     assert given["loss"].endswith(":pair_loss")
 
@@ -259,7 +259,7 @@ def test_an_engine_may_be_a_function(train: Callable[..., hfpipe.Run]) -> None:
 
     run = train("train.max_steps=1", engine=mine)
     assert len(seen) == 1
-    assert run.about["given"]["engine"].endswith("mine")
+    assert run.metadata["given"]["engine"].endswith("mine")
     with pytest.raises(RecipeError, match="emitted no step record"):
         train(engine=lambda job, emit: None)
 
@@ -316,7 +316,7 @@ def test_a_loss_that_is_no_number_stops_the_run(train: Callable[..., hfpipe.Run]
     assert caught.value.exit_code == 6
     run = hfpipe.Run(tmp_path / "runs" / "broken")
     assert run.status == "failed"
-    assert "is nan at step 3" in run.about["error"]
+    assert "is nan at step 3" in run.metadata["error"]
     assert [record["step"] for record in run.records if record["type"] == "step"] == [1, 2]
     with pytest.raises(ModelError, match="is failed and has no model"):
         hfpipe.evaluate(run)

@@ -1,6 +1,6 @@
 """One global batch on one process and on two, under torchrun: the same updates with both engines.
 
-This file is also what torchrun starts: `training/test_processes.py FOLDER` trains every case on FOLDER/fields.json.
+This file is also what torchrun starts: `test_processes.py FOLDER` trains every case on FOLDER/fields.json.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def work(folder: Path) -> None:
 
     from hfpipe import finetune, load_recipe
     from hfpipe.cli import app as cli
-    from hfpipe.training.job import measure, predict_split
+    from hfpipe.training.job import evaluate_step, predict_split
     from hfpipe.training.prepare import prepare
 
     torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def work(folder: Path) -> None:
     for size in SIZES:
         splits = f"dataset.splits={{train: 'train[:8]', evaluation: 'train[:{size}]'}}"
         job = prepare(load_recipe(fields, [*COMMON, splits, "evaluate.batch_size=4"]))
-        figures = measure(job, 0)["metrics"]
+        figures = evaluate_step(job, 0)["metrics"]
         logits = [one.tolist() for one in predict_split(job, job.evaluation_data).logits]
         if os.environ["RANK"] == "0":
             (folder / f"scored-{processes}-{size}.json").write_text(json.dumps([figures, logits]), encoding="utf-8")
@@ -170,10 +170,10 @@ def test_two_processes_stop_early_together(launched: tuple[Path, dict[int, str]]
     from safetensors.torch import load_file
 
     one, two = (run_of(launched[0], processes, f"early-{engine}") for processes in (1, 2))
-    assert one.about["stopped_early"] == two.about["stopped_early"]
-    assert one.about["stopped_early"]["step"] % 4 != 0
+    assert one.metadata["stopped_early"] == two.metadata["stopped_early"]
+    assert one.metadata["stopped_early"]["step"] % 4 != 0
     steps = [[record["step"] for record in run.records if record["type"] == "step"] for run in (one, two)]
-    assert steps[0] == steps[1] == list(range(1, one.about["stopped_early"]["step"] + 1))
+    assert steps[0] == steps[1] == list(range(1, one.metadata["stopped_early"]["step"] + 1))
     weights = [load_file(run.path / "model" / "model.safetensors") for run in (one, two)]
     assert max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0]) < 1e-6
 

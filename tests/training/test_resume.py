@@ -83,7 +83,7 @@ def assert_same(resumed: hfpipe.Run, whole: hfpipe.Run) -> None:
         assert mine == theirs
     assert digest(resumed) == digest(whole)
     assert resumed.metrics == whole.metrics
-    assert resumed.about["stopped_early"] == whole.about["stopped_early"]
+    assert resumed.metadata["stopped_early"] == whole.metadata["stopped_early"]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -91,7 +91,7 @@ def test_a_resumed_run_ends_as_the_whole_one(start: Start, setting: str, tmp_pat
     """Each engine goes on from a checkpoint of the other, and of itself, to the weights and records of the whole run."""
     overrides, dies_at = SETTINGS[setting]
     whole = start(*overrides, engine="loop", name="whole")
-    assert bool(whole.about["stopped_early"]) == ("patience" in setting)
+    assert bool(whole.metadata["stopped_early"]) == ("patience" in setting)
     pairs = {"trainer": ENGINES, "loop": ("trainer",)}
     if setting == "workers":  # whose processes take seconds to start
         pairs = {"trainer": ("loop",), "loop": ("trainer",)}
@@ -106,7 +106,7 @@ def test_a_resumed_run_ends_as_the_whole_one(start: Start, setting: str, tmp_pat
             shutil.copytree(stopped.path, copy)
             resumed = hfpipe.finetune(resume=copy, engine=second)
             assert_same(resumed, whole)
-            assert resumed.about["resumed"][0]["step"] == int(max(saved)[5:])
+            assert resumed.metadata["resumed"][0]["step"] == int(max(saved)[5:])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -126,5 +126,5 @@ def test_a_resumed_stream_ends_as_the_whole_one(
     whole = start(*overrides, engine="loop", name="whole")
     stopped = start(*overrides, engine=engine, dies_at=7)
     resumed = hfpipe.finetune(resume=stopped, engine=ENGINES[ENGINES.index(engine) - 1])
-    assert resumed.about["resumed"][0]["step"] == 6
+    assert resumed.metadata["resumed"][0]["step"] == 6
     assert_same(resumed, whole)

@@ -50,7 +50,7 @@ def test_both_engines_stop_at_the_same_step(start: Start) -> None:
     for run in runs:
         assert (run.status, last_step(run)) == ("finished", 16)
         why = "stopped after step 16: no better loss in 2 evaluations"
-        assert run.about["stopped_early"] == {"step": 16, "of": 36, "why": why}
+        assert run.metadata["stopped_early"] == {"step": 16, "of": 36, "why": why}
         assert why in [one["text"] for one in records(run, "notice")]
         assert [one["step"] for one in records(run, "evaluation")] == [4, 8, 12, 16]
         summary = run.read_json("metrics.json")
@@ -66,7 +66,7 @@ def test_it_changes_nothing_but_the_end(start: Start, engine: str, every: str) -
     early = start(f"evaluate.every={every}", engine=engine, name="early")
     whole = start(f"evaluate.every={every}", "evaluate.patience=null", engine=engine, name="whole")
     assert last_step(whole) == 36
-    assert early.about["stopped_early"]["step"] == last_step(early) < 36
+    assert early.metadata["stopped_early"]["step"] == last_step(early) < 36
     kept = records(early, "step", "evaluation")
     assert kept == records(whole, "step", "evaluation")[: len(kept)]
     assert kept[-1]["type"] == "evaluation"
@@ -102,10 +102,10 @@ def test_more_patience_goes_on_as_if_it_had_been_there(start: Start, engine: str
         resume=run, overrides=more, allow_change=["evaluate.patience"], engine=ENGINES[ENGINES.index(engine) - 1]
     )
     whole = start(*more, f"checkpoints.every={saving}", engine=engine, name="whole")
-    assert run.about["resumed"][0]["step"] == (16 if saving == "epoch" else 8)
+    assert run.metadata["resumed"][0]["step"] == (16 if saving == "epoch" else 8)
     assert [one for one in records(run) if "resumed" not in one] == records(whole)
     assert digest(run) == digest(whole)
-    assert run.about["stopped_early"] == whole.about["stopped_early"]
+    assert run.metadata["stopped_early"] == whole.metadata["stopped_early"]
 
 
 def test_a_run_that_goes_on_has_not_stopped_early(start: Start) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_has_not_stopped_early(start: Start) -> None:
             allow_change=["evaluate.patience"],
             display=DiesWhen(lambda one: one["type"] == "step"),
         )
-    assert run.about["stopped_early"] is None
+    assert run.metadata["stopped_early"] is None
     assert last_step(hfpipe.finetune(resume=run)) > 16
 
 
@@ -129,8 +129,8 @@ def test_less_patience_stops_where_it_is(start: Start, tmp_path: Path) -> None:
     run = hfpipe.finetune(
         resume=tmp_path / "runs" / "one", overrides=["evaluate.patience=2"], allow_change=["evaluate.patience"]
     )
-    assert (last_step(run), run.about["stopped_early"]["step"]) == (18, 18)
-    assert run.about["stopped_early"]["why"] == "stopped after step 18: no better loss in 2 evaluations"
+    assert (last_step(run), run.metadata["stopped_early"]["step"]) == (18, 18)
+    assert run.metadata["stopped_early"]["why"] == "stopped after step 18: no better loss in 2 evaluations"
 
 
 def test_another_figure_is_waited_for_anew(start: Start, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_another_figure_is_waited_for_anew(start: Start, tmp_path: Path) -> None
         start("evaluate.patience=null", display=DiesWhen(lambda one: one["type"] == "step" and one["step"] == 19))
     changes = ["evaluate.best=accuracy", "evaluate.patience=2"]
     run = hfpipe.finetune(resume=tmp_path / "runs" / "one", overrides=changes, allow_change=["evaluate"])
-    assert run.about["resumed"][0]["step"] == 18
+    assert run.metadata["resumed"][0]["step"] == 18
     assert last_step(run) >= 24
 
 
@@ -149,7 +149,7 @@ def test_a_death_after_the_last_step_is_made_good(start: Start, tmp_path: Path) 
         start(display=DiesWhen(lambda one: "stopped after step 16" in one.get("text", "")))
     run = hfpipe.finetune(resume=tmp_path / "runs" / "one")
     whole = start(name="whole")
-    assert run.about["resumed"][0]["step"] == 16
+    assert run.metadata["resumed"][0]["step"] == 16
     assert [one for one in records(run) if "resumed" not in one] == records(whole)
     assert digest(run) == digest(whole)
 

@@ -82,7 +82,7 @@ def test_fault_25_one_of_two_processes_gets_a_signal(launched: Path, engine: str
     whole, resumed = Run(launched / f"{engine}-whole"), Run(launched / f"{engine}-stopped")
     assert (whole.status, resumed.status) == ("finished", "finished")
     (saved,) = checkpoints.list_checkpoints(resumed.path)
-    assert 2 <= saved.step == resumed.about["resumed"][0]["step"] < 18
+    assert 2 <= saved.step == resumed.metadata["resumed"][0]["step"] < 18
     assert len(json.loads((saved.path / "random.json").read_text())) == 2
     weights = [(run.path / "model" / "model.safetensors").read_bytes() for run in (whole, resumed)]
     assert weights[0] == weights[1]

@@ -115,8 +115,8 @@ def test_both_engines_tell_the_trackers_the_same(
     events = [of_tensorboard(run) for run in runs]
     assert events[0] == events[1]
     assert events[0] == pytest.approx(of_records(runs[0]), rel=1e-6)  # tensorboard keeps 32 bits
-    assert {run.about["model"]["model.safetensors"] for run in (plain, *runs)} == {
-        plain.about["model"]["model.safetensors"]
+    assert {run.metadata["model"]["model.safetensors"] for run in (plain, *runs)} == {
+        plain.metadata["model"]["model.safetensors"]
     }
     assert not (plain.path / "tracking").exists()
     for file in (runs[0].path / "tracking").rglob("*"):

@@ -1,4 +1,4 @@
-"""Rows that are labelled as they are read: windows of rows, each checked with the place of every row, then forgotten."""
+"""Rows that are labelled as they are read: chunks of rows, each checked with the place of every row, then forgotten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hfpipe.runs.store import finite
 
 STANDARD_INPUT = "-"
 FIRST_WINDOW = 8  # rows; a pipe gives its first labels after so many
-LARGEST_WINDOW = 1024
+LARGEST_CHUNK = 1024
 _PARQUET_BATCH = 1024
 FORMATS = (*files.FORMATS, "parquet")
 SUFFIXES = {".txt": "text", **{f".{form}": form for form in FORMATS}}
@@ -35,7 +35,7 @@ Batches = Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class Chunk:
     """Some rows in the order of the input.
 
     Attributes:
@@ -55,12 +55,12 @@ class Window:
     kept: Columns = field(default_factory=dict)
 
     def where(self, row: int) -> str:
-        """Where a row of the window stands in the input."""
+        """Where a row of the chunk stands in the input."""
         return self.place(self.places[row])
 
 
-def window_sizes(largest: int) -> Iterator[int]:
-    """Rows in each window: few at first, then twice as many each time up to `largest`.
+def chunk_sizes(largest: int) -> Iterator[int]:
+    """Rows in each chunk: few at first, then twice as many each time up to `largest`.
 
     The sizes depend on nothing but that number, and so do the figures: which rows share a batch decides their last bit.
     """
@@ -94,7 +94,7 @@ def is_piped(source: str) -> bool:
     return source == STANDARD_INPUT or not Path(source).expanduser().is_file()
 
 
-def read_windows(
+def read_chunks(
     source: str,
     form: str,
     names: Sequence[str],
@@ -102,10 +102,10 @@ def read_windows(
     encoding: str = "utf-8",
     separator: str | None = None,
     quote: str | None = '"',
-    largest: int = LARGEST_WINDOW,
+    largest: int = LARGEST_CHUNK,
     keep: Sequence[str] = (),
-) -> Iterator[Window]:
-    """The rows of a file or of standard input, never more than a window of them in memory.
+) -> Iterator[Chunk]:
+    """The rows of a file or of standard input, never more than a chunk of them in memory.
 
     A `json` file that is one list is the exception: its text is read as a whole.
 
@@ -116,7 +116,7 @@ def read_windows(
         encoding: of a text file; a byte order mark is no part of the data.
         separator: csv and tsv: between fields; None is a comma, in tsv a tab.
         quote: csv and tsv: around fields; None for no such character.
-        largest: rows in a window at most.
+        largest: rows in a chunk at most.
         keep: the columns to pass on.
 
     Raises:
@@ -132,21 +132,21 @@ def read_windows(
     title = "standard input" if source == STANDARD_INPUT else source
     if form == "parquet":
         batches = _of_parquet(source, names, keep)
-        yield from _windows(batches, names, keep, _of_row(title), largest)
+        yield from _chunks(batches, names, keep, _of_row(title), largest)
         return
     read = _of_text(source, title, form, encoding, separator or ("\t" if form == "tsv" else ","), quote, largest)
     if form == "text":
         read = ((lines, {names[0]: columns["text"]}) for lines, columns in read)
-    yield from _windows(_with_columns(read, names, keep, title), names, keep, _of_line(title), largest)
+    yield from _chunks(_with_columns(read, names, keep, title), names, keep, _of_line(title), largest)
 
 
-def given_windows(
+def given_chunks(
     rows: Iterable[Mapping[str, Any]], names: Sequence[str], largest: int, keep: Sequence[str] = ()
-) -> Iterator[Window]:
-    """Rows that are in memory, as windows; raises as `read_windows`, with the number of the row."""
+) -> Iterator[Chunk]:
+    """Rows that are in memory, as chunks; raises as `read_chunks`, with the number of the row."""
     place = "row {} (counted from 0)".format
     batches = (([number], {name: [value] for name, value in row.items()}) for number, row in enumerate(rows))
-    return _windows(_with_kept(batches, keep, place), names, keep, place, largest)
+    return _chunks(_with_kept(batches, keep, place), names, keep, place, largest)
 
 
 def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> None:
@@ -184,11 +184,11 @@ def _meant(name: str, there: Sequence[str]) -> str:
     return f" ({near(name, there).removeprefix('; ')})" if near(name, there) else ""
 
 
-def _windows(
+def _chunks(
     batches: Batches, names: Sequence[str], keep: Sequence[str], place: Places, largest: int
-) -> Iterator[Window]:
+) -> Iterator[Chunk]:
     """Batches of any size, cut anew."""
-    sizes = window_sizes(largest)
+    sizes = chunk_sizes(largest)
     size, first = next(sizes), 0
     wanted = dict.fromkeys((*names, *keep))
     held: Columns = {name: [] for name in wanted}
@@ -202,16 +202,16 @@ def _windows(
                 held[name] += columns[name][start:end]
             start = end
             if len(places) == size:
-                yield _window(first, held, names, keep, places, place)
+                yield _chunk(first, held, names, keep, places, place)
                 first, size = first + size, next(sizes)
                 held, places = {name: [] for name in wanted}, []
     if places:
-        yield _window(first, held, names, keep, places, place)
+        yield _chunk(first, held, names, keep, places, place)
 
 
-def _window(
+def _chunk(
     first: int, held: Columns, names: Sequence[str], keep: Sequence[str], places: Sequence[int], place: Places
-) -> Window:
+) -> Chunk:
     """Checked rows in Arrow; what is passed on may be null."""
     values = {name: held[name] for name in names}
     kept = {name: _as_json(name, held[name], places, place) for name in keep}
@@ -220,7 +220,7 @@ def _window(
             row = next(row for row, value in enumerate(column) if value is None)
             raise DataError(f"{name!r} is empty (null)", where=place(places[row]), fix="Fill or drop the row.")
     arrays = [files.as_arrow(column, name, place, places) for name, column in values.items()]
-    return Window(first, pa.table(arrays, names=list(values)), values, places, place, kept)
+    return Chunk(first, pa.table(arrays, names=list(values)), values, places, place, kept)
 
 
 def _as_json(name: str, column: Sequence[Any], places: Sequence[int], place: Places) -> list[Any]:
@@ -271,7 +271,7 @@ def _with_kept(batches: Batches, keep: Sequence[str], place: Places) -> Batches:
 def _of_text(
     source: str, title: str, form: str, encoding: str, separator: str, quote: str | None, largest: int
 ) -> Batches:
-    """The rows of a text file, in batches no larger than the first window, so that a slow pipe is read as it comes."""
+    """The rows of a text file, in batches no larger than the first chunk, so that a slow pipe is read as it comes."""
     batch_size = min(FIRST_WINDOW, largest)
     try:
         with _opened(source) as binary:

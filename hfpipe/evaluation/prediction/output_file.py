@@ -1,6 +1,6 @@
-"""Labelled rows on their way into a file: kept window by window in FILE.partial, which the same command goes on with.
+"""Labelled rows on their way into a file: kept chunk by chunk in FILE.partial, which the same command goes on with.
 
-FILE.partial has one JSON value a line. The first is a header that says what labels what. Then, for each window of rows,
+FILE.partial has one JSON value a line. The first is a header that says what labels what. Then, for each chunk of rows,
 its labels, an object a row, and behind them a mark `[rows so far, digest of the rows of the input so far]`. What stands
 behind the last mark is half written and is written anew; a row that was mended behind it does no harm.
 """
@@ -59,7 +59,7 @@ def require_free(output: Path, *, overwrite: bool) -> None:
         raise RecipeError(f"{str(output)!r} is there already", where="--output", fix="Say --overwrite to replace it.")
 
 
-class Partial:
+class PartialOutput:
     """FILE.partial, open and locked; as a context it is closed at the end, and stays on the disk.
 
     Attributes:
@@ -131,7 +131,7 @@ class Partial:
         self._begin(self.header, f"another input: its first {self.rows:,} rows are not those of INPUT", overwrite)
 
     def write(self, labelled: Sequence[Mapping[str, Any]], digest: str) -> None:
-        """Add the labels of a window; `digest` is that of the rows of the input up to its end."""
+        """Add the labels of a chunk; `digest` is that of the rows of the input up to its end."""
         self.rows, self.digest = self.rows + len(labelled), digest
         lines = [*map(as_line, labelled), json.dumps([self.rows, digest]) + "\n"]
         self.file.write("".join(lines).encode())
@@ -176,7 +176,7 @@ class Partial:
 
 
 def next_digest(before: str, values: Mapping[str, Sequence[Any]]) -> str:
-    """The digest of the rows of the input up to the end of a window, from that of the rows before it."""
+    """The digest of the rows of the input up to the end of a chunk, from that of the rows before it."""
     return hashlib.sha256(f"{before}{json.dumps(values, sort_keys=True, default=repr)}".encode()).hexdigest()
 
 

@@ -14,11 +14,11 @@ from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs.store import Run
 from hfpipe.runs.targets import OTHER_SPLITS, quiet, reach_hub, require_effect, with_checkpoint
 from hfpipe.system.display import NOTE, Display, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 if TYPE_CHECKING:
     from hfpipe.evaluation.prediction.predict_rows import Labelled
-    from hfpipe.evaluation.prediction.predictor import Labeller
+    from hfpipe.evaluation.prediction.predictor import Predictor
 
 
 def predict(
@@ -26,7 +26,7 @@ def predict(
     source: Any,
     *,
     input_format: str | None = None,
-    window: int = 1024,
+    chunk: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -42,7 +42,7 @@ def predict(
         source: a csv, tsv, json, jsonl, parquet or text file by its path, or `-` for standard input; or rows in memory:
             a list of texts, of pairs of texts, or of mappings from column to value.
         input_format: where the ending of `source` does not say it.
-        window: rows that are labelled together at most.
+        chunk: rows that are labelled together at most.
         keep: columns of the input to copy into what is said of each row.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
@@ -56,11 +56,11 @@ def predict(
         HfpipeError: with the exit code that the command line would give.
     """
     if isinstance(source, str | Path):
-        chunks = predict_windows(
+        chunks = predict_chunks(
             target,
             source,
             input_format=input_format,
-            window=window,
+            chunk=chunk,
             keep=keep,
             recipe=recipe,
             overrides=overrides,
@@ -68,14 +68,14 @@ def predict(
             display=display,
         )
         return [row for one in chunks for row in one]
-    _require_window(window)
-    with quiet(), faults_told(after_stop=""):
-        from hfpipe.evaluation.prediction.predict_rows import label_rows
+    _require_chunk(chunk)
+    with quiet(), translated_errors(after_stop=""):
+        from hfpipe.evaluation.prediction.predict_rows import predict_rows
 
-        labeller = _labeller(
+        predictor = _predictor(
             target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
         )
-        return label_rows(labeller, source, window, keep)
+        return predict_rows(predictor, source, chunk, keep)
 
 
 def predict_file(
@@ -86,7 +86,7 @@ def predict_file(
     output_format: str | None = None,
     overwrite: bool = False,
     input_format: str | None = None,
-    window: int = 1024,
+    chunk: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -102,7 +102,7 @@ def predict_file(
         output_format: where the ending of `output` does not say it.
         overwrite: replace an output that is there, and discard what another command left in OUTPUT.partial.
         input_format: where the ending of `source` does not say it.
-        window: rows that are in memory and labelled together at most.
+        chunk: rows that are in memory and labelled together at most.
         keep: columns of the input to copy into the rows of the output.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
@@ -117,30 +117,30 @@ def predict_file(
     display, into = display or Silent(), Path(output)
     kind = output_file.format_of(into, output_format)
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
-    with quiet(), faults_told(after_stop=""):
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk, keep)
+    with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import label_into
 
         return label_into(
-            _labeller(target, recipe, overrides, lambda: resolved, display),
+            _predictor(target, recipe, overrides, lambda: resolved, display),
             resolved,
             str(source),
             form,
             into,
             kind,
             overwrite=overwrite,
-            window=window,
+            chunk=chunk,
             say=display.say,
             keep=keep,
         )
 
 
-def predict_windows(
+def predict_chunks(
     target: Run | str | Path,
     source: str | Path,
     *,
     input_format: str | None = None,
-    window: int = 1024,
+    chunk: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -152,13 +152,13 @@ def predict_windows(
     Yields:
         The labels of some rows at a time, in the order of the input, as soon as the model has said them.
     """
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, window, keep)
-    with quiet(), faults_told(after_stop=""):
-        from hfpipe.evaluation.prediction.predict_rows import labelled, windows_of
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk, keep)
+    with quiet(), translated_errors(after_stop=""):
+        from hfpipe.evaluation.prediction.predict_rows import chunks_of, labelled
 
-        labeller = _labeller(target, recipe, overrides, lambda: resolved, display)
-        for one in windows_of(resolved, str(source), form, window, keep):
-            yield labelled(labeller, one)
+        predictor = _predictor(target, recipe, overrides, lambda: resolved, display)
+        for one in chunks_of(resolved, str(source), form, chunk, keep):
+            yield labelled(predictor, one)
 
 
 def predict_glue(
@@ -192,7 +192,7 @@ def predict_glue(
     reach_hub(resolved, display)
     from hfpipe.evaluation.prediction.submission import submit
 
-    with quiet(), faults_told(after_stop=""):
+    with quiet(), translated_errors(after_stop=""):
         return submit(resolved, Path(folder), overwrite=overwrite, say=display.say)
 
 
@@ -203,11 +203,11 @@ def _of_input(
     recipe: Recipe | str | Path | Mapping[str, Any] | None,
     overrides: Sequence[str],
     runs_dir: str | Path | None,
-    window: int,
+    chunk: int,
     keep: Sequence[str],
 ) -> tuple[Recipe, str]:
     """The recipe that reads an input, and its format; what is wrong with the first rows is told before anything loads."""
-    _require_window(window)
+    _require_chunk(chunk)
     from hfpipe.evaluation.prediction import chunks
 
     form = chunks.format_of(str(source), input_format)
@@ -215,10 +215,10 @@ def _of_input(
         raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
     resolved = _for_rows(target, form, recipe, overrides, runs_dir)
     if not chunks.is_piped(str(source)):
-        from hfpipe.evaluation.prediction.predict_rows import windows_of
+        from hfpipe.evaluation.prediction.predict_rows import chunks_of
 
-        with quiet(), faults_told(after_stop=""):
-            next(windows_of(resolved, str(source), form, window, keep), None)
+        with quiet(), translated_errors(after_stop=""):
+            next(chunks_of(resolved, str(source), form, chunk, keep), None)
     return resolved, form
 
 
@@ -243,30 +243,30 @@ def _for_rows(
     return resolved
 
 
-def _require_window(window: int) -> None:
-    if window < 1:
-        raise RecipeError(f"{window}", where="--window", allowed="1 or more rows")
+def _require_chunk(chunk: int) -> None:
+    if chunk < 1:
+        raise RecipeError(f"{chunk}", where="--chunk", allowed="1 or more rows")
 
 
-def _labeller(
+def _predictor(
     target: Run | str | Path,
     recipe: object,
     overrides: Sequence[str],
     resolve_recipe: Callable[[], Recipe],
     display: Display | None,
-) -> Labeller:
+) -> Predictor:
     """The loaded model of the target, which a run keeps."""
     from hfpipe.evaluation.prediction.predict_rows import kept_labeller
-    from hfpipe.evaluation.prediction.predictor import load_labeller
+    from hfpipe.evaluation.prediction.predictor import load_predictor
     from hfpipe.system import hub
 
     say = (display or Silent()).say
 
-    def load() -> Labeller:
+    def load() -> Predictor:
         resolved = resolve_recipe()
         checkpoint = resolved.model.checkpoint
         if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
-            hub.settle_offline(lambda text: say(f"{NOTE}{text}"))
-        return load_labeller(resolved, say)
+            hub.detect_offline(lambda text: say(f"{NOTE}{text}"))
+        return load_predictor(resolved, say)
 
     return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()

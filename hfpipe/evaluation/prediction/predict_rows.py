@@ -1,4 +1,4 @@
-"""Label rows as they come: read a window, label it, write it, forget it."""
+"""Label rows as they come: read a chunk, label it, write it, forget it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from weakref import WeakKeyDictionary
 from hfpipe.errors import RecipeError, StoppedByUser
 from hfpipe.evaluation.prediction.chunks import (
     STANDARD_INPUT,
-    Window,
-    given_windows,
+    Chunk,
+    given_chunks,
     is_piped,
-    read_windows,
+    read_chunks,
     require_columns,
 )
-from hfpipe.evaluation.prediction.output_file import Partial, next_digest
-from hfpipe.evaluation.prediction.predictor import Labeller, columns_read
+from hfpipe.evaluation.prediction.output_file import PartialOutput, next_digest
+from hfpipe.evaluation.prediction.predictor import Predictor, columns_read
 from hfpipe.parts.inputs.rows import Say
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.store import Run
@@ -57,30 +57,30 @@ class Labelled:
     examples_per_second: float
 
 
-def label_rows(labeller: Labeller, rows: Any, window: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
+def predict_rows(predictor: Predictor, rows: Any, chunk: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Label rows that are in memory.
 
     Args:
-        labeller: the loaded model.
+        predictor: the loaded model.
         rows: texts, pairs of texts, or mappings from column to value.
-        window: rows that are labelled together at most.
+        chunk: rows that are labelled together at most.
         keep: columns to copy into what is said of each row.
 
     Raises:
         RecipeError: rows that are no texts of this task, or columns that can't be kept.
         DataError: missing columns or empty values, with the number of the row.
     """
-    columns = labeller.columns
-    require_apart(labeller.recipe, keep)
-    given = given_windows(_as_mappings(rows, columns, labeller.recipe), columns, window, keep)
-    return [row for one in given for row in labelled(labeller, one)]
+    columns = predictor.columns
+    require_apart(predictor.recipe, keep)
+    given = given_chunks(_as_mappings(rows, columns, predictor.recipe), columns, chunk, keep)
+    return [row for one in given for row in labelled(predictor, one)]
 
 
-def labelled(labeller: Labeller, window: Window) -> list[dict[str, Any]]:
-    """What the task says of each row of a window, behind the columns that are kept of it."""
+def labelled(predictor: Predictor, chunk: Chunk) -> list[dict[str, Any]]:
+    """What the task says of each row of a chunk, behind the columns that are kept of it."""
     return [
-        {**{name: column[row] for name, column in window.kept.items()}, **said}
-        for row, said in enumerate(labeller.label(window))
+        {**{name: column[row] for name, column in chunk.kept.items()}, **said}
+        for row, said in enumerate(predictor.label(chunk))
     ]
 
 
@@ -98,28 +98,28 @@ def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
             raise RecipeError(what, where="--keep", allowed=taken, fix="Rename the column in the input.")
 
 
-def windows_of(recipe: Recipe, source: str, form: str, window: int, keep: Sequence[str] = ()) -> Iterator[Window]:
-    """The windows of a file or of standard input, as the recipe says that files of this format are written.
+def chunks_of(recipe: Recipe, source: str, form: str, chunk: int, keep: Sequence[str] = ()) -> Iterator[Chunk]:
+    """The chunks of a file or of standard input, as the recipe says that files of this format are written.
 
     Raises:
         RecipeError: columns that can't be kept.
     """
     require_apart(recipe, keep)
     spec = recipe.dataset
-    return read_windows(
+    return read_chunks(
         source,
         form,
         columns_read(recipe),
         encoding=spec.encoding,
         separator=spec.separator,
         quote=spec.quote,
-        largest=window,
+        largest=chunk,
         keep=keep,
     )
 
 
 def label_into(
-    labeller: Labeller,
+    predictor: Predictor,
     recipe: Recipe,
     source: str,
     form: str,
@@ -127,21 +127,21 @@ def label_into(
     kind: str,
     *,
     overwrite: bool,
-    window: int,
+    chunk: int,
     say: Say,
     keep: Sequence[str] = (),
 ) -> Labelled:
     """Label a file or standard input into a file, or go on with that where it was left.
 
     Args:
-        labeller: the loaded model.
+        predictor: the loaded model.
         recipe: says how files of this format are written.
         source: a path, or `-`.
         form: of the source.
         output: a jsonl, csv or parquet file; it is there only when all of it is.
         kind: format of the output.
         overwrite: replace a file that is there, and discard a partial one that another command left.
-        window: rows that are labelled together at most.
+        chunk: rows that are labelled together at most.
         say: is told what goes on.
         keep: columns of the source to copy into the rows of the output.
 
@@ -149,8 +149,8 @@ def label_into(
         HfpipeError: with the exit code; whatever was labelled before is in `output.partial`.
     """
     piped = is_piped(source)
-    with Partial(output, _about(labeller, window, keep), overwrite=overwrite) as partial:
-        windows = _behind(partial, lambda: windows_of(recipe, source, form, window, keep), overwrite, piped)
+    with PartialOutput(output, _about(predictor, chunk, keep), overwrite=overwrite) as partial:
+        chunks = _behind(partial, lambda: chunks_of(recipe, source, form, chunk, keep), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
         if partial.begun_anew:
             say(partial.begun_anew)
@@ -158,54 +158,56 @@ def label_into(
             say(f"going on with {partial.path} behind row {resumed:,}")
         told = started
         try:
-            for one in windows:
+            for one in chunks:
                 digest = next_digest(digest, one.values | one.kept)
-                partial.write(labelled(labeller, one), digest)
+                partial.write(labelled(predictor, one), digest)
                 if time.monotonic() - told > _TELL_EVERY:
                     told = time.monotonic()
                     say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (told - started):,.0f} a second")
             seconds = time.monotonic() - started
             if not partial.rows:
                 say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
-            partial.finish(output, kind, [*keep, *_empty(labeller)])
+            partial.finish(output, kind, [*keep, *_empty(predictor)])
         except KeyboardInterrupt:
             fix = f"The same command goes on behind row {partial.rows:,}; {partial.path} has what was labelled."
             raise StoppedByUser("stopped by the user", fix=fix) from None
         return Labelled(output, partial.rows, resumed, (partial.rows - resumed) / max(seconds, 1e-9))
 
 
-def _behind(partial: Partial, read: Callable[[], Iterator[Window]], overwrite: bool, piped: bool) -> Iterator[Window]:
-    """The windows of the input behind the rows that are labelled already, which must be the same rows."""
-    windows, digest, rows = read(), next_digest("", {}), 0
-    while rows < partial.rows and (one := next(windows, None)) is not None:
+def _behind(
+    partial: PartialOutput, read: Callable[[], Iterator[Chunk]], overwrite: bool, piped: bool
+) -> Iterator[Chunk]:
+    """The chunks of the input behind the rows that are labelled already, which must be the same rows."""
+    chunks, digest, rows = read(), next_digest("", {}), 0
+    while rows < partial.rows and (one := next(chunks, None)) is not None:
         digest, rows = next_digest(digest, one.values | one.kept), rows + one.table.num_rows
     if (rows, digest) == (partial.rows, partial.digest):
-        return windows
+        return chunks
     partial.refuse_input(overwrite=overwrite and not piped)  # what was read of a pipe is gone
     return read()
 
 
-def _about(labeller: Labeller, window: int, keep: Sequence[str]) -> dict[str, Any]:
+def _about(predictor: Predictor, chunk: int, keep: Sequence[str]) -> dict[str, Any]:
     """What decides the labels beside the rows."""
-    recipe = labeller.recipe
+    recipe = predictor.recipe
     options = {
         "task": recipe.task.model_dump(mode="json"),
-        "max_length": labeller.max_length,
+        "max_length": predictor.max_length,
         "batch_size": recipe.evaluate.batch_size,
-        "precision": labeller.precision.name,
-        "window": window,
+        "precision": predictor.precision.name,
+        "chunk": chunk,
         "keep": list(keep),
     }
     written = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
-    return {"model": labeller.digests, "set of options": written}
+    return {"model": predictor.digests, "set of options": written}
 
 
-def _empty(labeller: Labeller) -> list[str]:
+def _empty(predictor: Predictor) -> list[str]:
     """The columns of an output without rows."""
     found: list[str] = []
-    for name in _COLUMNS[labeller.recipe.task.kind]:
-        is_each = name == "probabilities" and labeller.task.names
-        found += [f"probability_{one}" for one in labeller.task.names] if is_each else [name]
+    for name in _COLUMNS[predictor.recipe.task.kind]:
+        is_each = name == "probabilities" and predictor.task.names
+        found += [f"probability_{one}" for one in predictor.task.names] if is_each else [name]
     return found
 
 
@@ -241,10 +243,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_kept: WeakKeyDictionary[Run, tuple[object, Labeller]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Run, tuple[object, Predictor]] = WeakKeyDictionary()
 
 
-def kept_labeller(run: Run, changes: object, load: Callable[[], Labeller]) -> Labeller:
+def kept_labeller(run: Run, changes: object, load: Callable[[], Predictor]) -> Predictor:
     """The loaded model of a run, kept as long as the `Run` is and as nothing in its files or in `changes` differs."""
     files = [run.path / "recipe.yaml", *sorted((run.path / "model").glob("*"))]
     stats = [(file.name, *_stat(file)) for file in files]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation.inference import predict
-from hfpipe.evaluation.prediction.chunks import Window
+from hfpipe.evaluation.prediction.chunks import Chunk
 from hfpipe.parts import tasks
 from hfpipe.parts.inputs.rows import Say
 from hfpipe.parts.inputs.tokenized import encode_batch
@@ -23,8 +23,8 @@ from hfpipe.system.snapshot import digest_of_files
 
 
 @dataclass
-class Labeller:
-    """A trained model in memory, ready to label windows of rows.
+class Predictor:
+    """A trained model in memory, ready to label chunks of rows.
 
     Attributes:
         recipe: with the checkpoint in it.
@@ -49,18 +49,18 @@ class Labeller:
         """The columns that are read."""
         return columns_read(self.recipe)
 
-    def label(self, window: Window) -> list[dict[str, Any]]:
-        """What the task says of each row of a window, in its order; rows of similar length share a batch.
+    def label(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """What the task says of each row of a chunk, in its order; rows of similar length share a batch.
 
         Raises:
             DataError: a row that the task can't read, with its place.
-            HfpipeError: with the places of the window's first and last row.
+            HfpipeError: with the places of the chunk's first and last row.
         """
-        rows = datasets.Dataset(window.table, fingerprint="window")  # nothing is cached by it
-        self._check(rows, window)
+        rows = datasets.Dataset(chunk.table, fingerprint="chunk")  # nothing is cached by it
+        self._check(rows, chunk)
         try:
             encoded = encode_batch(
-                window.values, list(range(len(rows))), self.task, self.tokenizer, self.max_length, labelled=False
+                chunk.values, list(range(len(rows))), self.task, self.tokenizer, self.max_length, labelled=False
             )
             inputs = datasets.Dataset.from_dict(encoded)
             predictions = predict(
@@ -72,12 +72,12 @@ class Labeller:
                 precision=self.precision,
             )
         except HfpipeError as error:
-            place = f"{window.where(0)} to {window.where(-1)}{': ' if error.where else ''}{error.where}"
+            place = f"{chunk.where(0)} to {chunk.where(-1)}{': ' if error.where else ''}{error.where}"
             raise type(error)(error.what, where=place, allowed=error.allowed, fix=error.fix) from error
-        return self.task.told(predictions.logits, inputs, rows)
+        return self.task.format_predictions(predictions.logits, inputs, rows)
 
-    def _check(self, rows: datasets.Dataset, window: Window) -> None:
-        """Refuse a window with a row that can't be read, and find out which one it is."""
+    def _check(self, rows: datasets.Dataset, chunk: Chunk) -> None:
+        """Refuse a chunk with a row that can't be read, and find out which one it is."""
         title, where = "the input", self.recipe.where("task.text")
         try:
             self.task.check(rows, title, where, labelled=False)
@@ -87,7 +87,7 @@ class Labeller:
                     self.task.check(rows.select([row]), title, where, labelled=False)
                 except DataError as error:
                     what = error.what.removeprefix(f"{title}: ").removesuffix(" (row 0, counted from 0)")
-                    raise DataError(what, where=window.where(row), allowed=error.allowed, fix=error.fix) from None
+                    raise DataError(what, where=chunk.where(row), allowed=error.allowed, fix=error.fix) from None
             raise
 
 
@@ -96,7 +96,7 @@ def columns_read(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*recipe.task.text, *(recipe.task.choices or ()))))
 
 
-def load_labeller(recipe: Recipe, say: Say) -> Labeller:
+def load_predictor(recipe: Recipe, say: Say) -> Predictor:
     """Load `recipe.model.checkpoint` to label rows with it; no data are looked at.
 
     Args:
@@ -123,7 +123,7 @@ def load_labeller(recipe: Recipe, say: Say) -> Labeller:
     model.to(state.device)
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
-    return Labeller(
+    return Predictor(
         recipe=recipe,
         task=task,
         tokenizer=tokenizer,

@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.evaluation.prediction.chunks import LARGEST_WINDOW, given_windows, require_columns
+from hfpipe.evaluation.prediction.chunks import LARGEST_CHUNK, given_chunks, require_columns
 from hfpipe.evaluation.prediction.glue import HIGHEST_STSB, TestSet, server_labels, test_sets_of, write_predictions
-from hfpipe.evaluation.prediction.predictor import Labeller, load_labeller
+from hfpipe.evaluation.prediction.predictor import Predictor, load_predictor
 from hfpipe.parts.data.open import open_data
 from hfpipe.parts.inputs.rows import Say
 from hfpipe.recipe.schema import Recipe
@@ -51,14 +51,14 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
             if one.config == recipe.dataset.name:
                 raise
             say(f"{NOTE}{one.file} is left out, and the server wants it: {error}")
-    labeller = load_labeller(recipe, say)
+    predictor = load_predictor(recipe, say)
     declared = recipe.task.names
-    labels = {one.file: _labels(one, labeller, declared) for one, _ in opened}
+    labels = {one.file: _labels(one, predictor, declared) for one, _ in opened}
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for one, rows in opened:
         say(f"labelling {len(rows):,} rows of {one.config}, split {one.split}")
-        written[one.file] = write_predictions(folder / one.file, _predictions(labeller, rows, labels[one.file]))
+        written[one.file] = write_predictions(folder / one.file, _predictions(predictor, rows, labels[one.file]))
         if written[one.file] != one.rows:
             say(f"{NOTE}{one.file} has {written[one.file]:,} rows, and the server's test set has {one.rows:,}")
     return written
@@ -76,18 +76,18 @@ def _rows_of(recipe: Recipe, test_set: TestSet) -> datasets.Dataset:
     return rows.select_columns(list(recipe.task.text))
 
 
-def _labels(test_set: TestSet, labeller: Labeller, declared: Any) -> dict[str, str]:
+def _labels(test_set: TestSet, predictor: Predictor, declared: Any) -> dict[str, str]:
     """What the server reads for each class; nothing for a number."""
-    kind, wanted = labeller.recipe.task.kind, "text-classification" if test_set.labels else "text-regression"
-    where = labeller.recipe.where("task.kind")
+    kind, wanted = predictor.recipe.task.kind, "text-classification" if test_set.labels else "text-regression"
+    where = predictor.recipe.where("task.kind")
     if kind != wanted:
         raise RecipeError(f"{kind!r} does not label {test_set.file}", where=where, allowed=wanted)
-    names = labeller.task.names
+    names = predictor.task.names
     return server_labels(test_set, names, declared, where) if test_set.labels else {}
 
 
-def _predictions(labeller: Labeller, rows: datasets.Dataset, labels: dict[str, str]) -> Iterator[str]:
+def _predictions(predictor: Predictor, rows: datasets.Dataset, labels: dict[str, str]) -> Iterator[str]:
     """What the server reads for each row."""
-    for window in given_windows(rows, labeller.columns, LARGEST_WINDOW):
-        for told in labeller.label(window):
+    for chunk in given_chunks(rows, predictor.columns, LARGEST_CHUNK):
+        for told in predictor.label(chunk):
             yield labels[told["label"]] if labels else f"{min(max(told['value'], 0.0), HIGHEST_STSB):.6f}"

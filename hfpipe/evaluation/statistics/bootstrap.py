@@ -209,13 +209,13 @@ def _accuracy(predictions: Array, references: Array, axis: int) -> Array:
 
 def _counts(predictions: Array, references: Array, axis: int) -> tuple[Array, Array, Array]:
     """True positives, predicted positives and positives of class 1."""
-    said, is_so = predictions == 1, references == 1
-    return (said & is_so).sum(axis=axis), said.sum(axis=axis), is_so.sum(axis=axis)
+    said, is_positive = predictions == 1, references == 1
+    return (said & is_positive).sum(axis=axis), said.sum(axis=axis), is_positive.sum(axis=axis)
 
 
 def _f1(predictions: Array, references: Array, axis: int) -> Array:
-    hits, said, is_so = _counts(predictions, references, axis)
-    return np.asarray(2 * hits / (said + is_so))
+    hits, said, is_positive = _counts(predictions, references, axis)
+    return np.asarray(2 * hits / (said + is_positive))
 
 
 def _precision(predictions: Array, references: Array, axis: int) -> Array:
@@ -224,8 +224,8 @@ def _precision(predictions: Array, references: Array, axis: int) -> Array:
 
 
 def _recall(predictions: Array, references: Array, axis: int) -> Array:
-    hits, _, is_so = _counts(predictions, references, axis)
-    return np.asarray(hits / is_so)
+    hits, _, is_positive = _counts(predictions, references, axis)
+    return np.asarray(hits / is_positive)
 
 
 def _matthews(predictions: Array, references: Array, axis: int) -> Array:
@@ -234,8 +234,8 @@ def _matthews(predictions: Array, references: Array, axis: int) -> Array:
     hits = (predictions == references).sum(axis=axis)
     both, said_twice, is_twice = 0, 0, 0
     for label in range(int(max(predictions.max(), references.max())) + 1):  # to sort them all takes five times as long
-        said, is_so = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
-        both, said_twice, is_twice = both + said * is_so, said_twice + said**2, is_twice + is_so**2
+        said, is_positive = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
+        both, said_twice, is_twice = both + said * is_positive, said_twice + said**2, is_twice + is_positive**2
     margins = (examples**2 - np.asarray(said_twice, float)) * (examples**2 - np.asarray(is_twice, float))
     return np.asarray((hits * examples - both) / np.sqrt(margins))
 

@@ -37,7 +37,7 @@ class Apart:
     resamples: int
 
 
-def apart(
+def compare_metrics(
     metrics: Sequence[tuple[str, Metric]],
     first: Array,
     second: Array,
@@ -74,7 +74,7 @@ def apart(
     return found
 
 
-def losses_apart(
+def compare_losses(
     first: tuple[Array, Array], second: tuple[Array, Array], *, seed: int, resamples: int = RESAMPLES
 ) -> Apart:
     """Compare two mean losses; each side is the losses and the weights of the examples, both `[examples]`."""

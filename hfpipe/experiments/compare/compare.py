@@ -11,7 +11,7 @@ from typing import Any
 from hfpipe.errors import HfpipeError, NumericError, RecipeError
 from hfpipe.experiments.compare.figure import losses_svg
 from hfpipe.experiments.compare.grid import Variant, grid
-from hfpipe.experiments.compare.traces import LINEAR, Difference, Trace, differ, read_trace
+from hfpipe.experiments.compare.traces import LINEAR, Difference, Trace, compare_traces, read_trace
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs import Run, default_folder
 from hfpipe.system.display import Display, Once, Silent
@@ -126,12 +126,12 @@ def compare(
                 variant.name, run, variant.recipe, divides=divides[variant.name], is_linear=is_linear, failure=failure
             )
         )
-    comparison = judge(group, traces)
+    comparison = build_comparison(group, traces)
     _write(comparison, base.name, traces)
     return comparison
 
 
-def judge(folder: Path, traces: Sequence[Trace]) -> Comparison:
+def build_comparison(folder: Path, traces: Sequence[Trace]) -> Comparison:
     """Compare every trace with the first one, and with the others before it for a twin."""
     from hfpipe.experiments.compare import verdicts
 
@@ -139,7 +139,7 @@ def judge(folder: Path, traces: Sequence[Trace]) -> Comparison:
     rows: list[Compared] = []
     alone: list[Trace] = []  # those that equal none before them
     for trace in traces:
-        difference = differ(trace, base)
+        difference = compare_traces(trace, base)
         twin = None if trace is base else _twin(trace, base, difference, alone)
         if twin is None:
             alone.append(trace)
@@ -165,7 +165,7 @@ def judge(folder: Path, traces: Sequence[Trace]) -> Comparison:
 def _twin(trace: Trace, base: Trace, difference: Difference, alone: Sequence[Trace]) -> tuple[str, str] | None:
     """The first earlier variant that this one equals in losses and weights, and how."""
     for other in alone:
-        apart = difference if other is base else differ(trace, other)
+        apart = difference if other is base else compare_traces(trace, other)
         if apart.size is not None and apart.weights_within:
             return other.name, apart.size
     return None

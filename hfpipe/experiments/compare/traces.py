@@ -92,13 +92,13 @@ def read_trace(
     if (run.path / "model").is_dir():
         summary = run.read_json("metrics.json") or {}
         weights_step = summary.get("evaluated_step") or summary.get("steps")
-    precision = (run.about.get("precision") or {}).get("name", "fp32")
-    identity = run.about.get("identity") or {}
+    precision = (run.metadata.get("precision") or {}).get("name", "fp32")
+    identity = run.metadata.get("identity") or {}
     digests = {what: identity[what]["digest"] for what in ("dataset", "checkpoint", "tokenizer") if what in identity}
     return Trace(name, recipe, run.path, steps, divides, is_linear, precision, weights_step, failure, digests)
 
 
-def differ(first: Trace, second: Trace) -> Difference:
+def compare_traces(first: Trace, second: Trace) -> Difference:
     """Compare two runs step by step, and the weights that they ended with."""
     ours, theirs = first.losses, second.losses
     common = sorted(ours.keys() & theirs.keys())

@@ -29,7 +29,7 @@ _UNDERSTOOD = (
 
 
 def gradient_ratio(trace: Trace, base: Trace) -> float | None:
-    """The L2 norm of the gradient of step 1, before clipping, over the baseline's. Measured."""
+    """The L2 norm of the gradient of step 1, before clipping, over the baseline's. SplitEvaluation."""
     ratio = trace.first_norm / base.first_norm if base.first_norm else math.nan
     return ratio if math.isfinite(ratio) else None
 

@@ -56,7 +56,7 @@ def _measured(one: Run | Group) -> dict[str, list[dict[str, Any]]]:
     each: list[dict[str, dict[str, Any]]] = []
     for run in runs:
         summary = run.read_json("metrics.json") or {}
-        source = ((run.about.get("identity") or {}).get("dataset") or {}).get("digest")
+        source = ((run.metadata.get("identity") or {}).get("dataset") or {}).get("digest")
         figures = dict(summary.get("also", {}))
         if summary.get("split"):
             figures[summary["split"]] = summary.get("metrics") or {}

@@ -145,7 +145,7 @@ def _apart(
     """What the resamples say of each figure, and why of others they say nothing."""
     import numpy as np
 
-    from hfpipe.evaluation.statistics.paired import apart, losses_apart
+    from hfpipe.evaluation.statistics.paired import compare_losses, compare_metrics
     from hfpipe.parts.build import load_metrics
 
     recipes = [run.recipe for run in (first, second)]
@@ -159,10 +159,10 @@ def _apart(
         # No code from the Hub or of a file is run to show a difference.
         metrics = load_metrics(recipes[0].model_copy(update={"evaluate": evaluate}), task, foreign=False)
         said = [column([one["said"] for one in side]) for side in examples]
-        found |= apart(metrics, said[0], said[1], column([one["right"] for one in examples[0]]), seed=_SEED)
+        found |= compare_metrics(metrics, said[0], said[1], column([one["right"] for one in examples[0]]), seed=_SEED)
     if recipes[0].loss == recipes[1].loss:
         sides = [tuple(np.array([one[key] for one in side]) for key in ("loss", "weight")) for side in examples]
-        found["loss"] = losses_apart(sides[0], sides[1], seed=_SEED)  # type: ignore[arg-type]
+        found["loss"] = compare_losses(sides[0], sides[1], seed=_SEED)  # type: ignore[arg-type]
     else:
         reasons["loss"] = "the recipes have other losses"
     return found, reasons

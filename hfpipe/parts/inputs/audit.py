@@ -1,7 +1,7 @@
 """What is in the data: classes, lengths, truncation, unknown tokens, repeated rows, contradictions and leaks.
 
 Everything is counted in Arrow and numpy, some thousand rows at a time, so that memory does not grow with the rows; what
-must be compared across rows goes by hashes on disk (parts/inputs/repeats.py). On 100,000 rows it takes less time than tokenizing
+must be compared across rows goes by hashes on disk (duplicates.py). On 100,000 rows it takes less time than tokenizing
 them.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from hfpipe.errors import DataError, ModelError
 from hfpipe.parts import tasks
 from hfpipe.parts.data.columns import IGNORED, is_list, is_text
-from hfpipe.parts.inputs import repeats
+from hfpipe.parts.inputs import duplicates
 from hfpipe.parts.inputs.rows import Rows
 from hfpipe.parts.model import models
 from hfpipe.parts.tasks.oddities import oddities
@@ -97,12 +97,12 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
     train, *others = rows.raw
     audited = {}
     shared = {}
-    with repeats.prints_of({split: len(part) for split, part in rows.raw.items()}) as prints:
+    with duplicates.fingerprints({split: len(part) for split, part in rows.raw.items()}) as prints:
         for split in rows.raw:
             audited[split] = _look(recipe, rows, split, prints[split])
         for split in others:
             if split != train:
-                shared[split] = repeats.shared(prints[split], prints[train])
+                shared[split] = duplicates.shared(prints[split], prints[train])
     found = Audit(audited, shared, rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
@@ -147,19 +147,19 @@ def _about_rows(split: str, one: SplitAudit) -> list[str]:
     return told
 
 
-def _look(recipe: Recipe, rows: Rows, split: str, prints: repeats.Prints) -> SplitAudit:
+def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprints) -> SplitAudit:
     """Count a split; the hashes of its texts and labels go into `prints`."""
     raw, encoded, task = rows.raw[split], rows.encoded[split].data, rows.task
     seen = _look_at_tokens(rows, encoded)
     empty = 0
     ids = [name for name in _IDS if name in raw.column_names]
-    with repeats.prints_of({name: len(raw) for name in ids}) as own:
+    with duplicates.fingerprints({name: len(raw) for name in ids}) as own:
         for piece in _pieces(raw, [*recipe.task.text, *(recipe.task.choices or ()), *recipe.task.label_columns, *ids]):
             empty += _empty(piece, recipe)
-            prints.add(repeats.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
+            prints.add(duplicates.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
             for name in ids:
-                own[name].add(repeats.hashes(_as_text(piece[name])))
-        repeated_ids = sum(repeats.repeated(one) for one in own.values())
+                own[name].add(duplicates.hashes(_as_text(piece[name])))
+        repeated_ids = sum(duplicates.repeated(one) for one in own.values())
     return SplitAudit(
         rows=len(raw),
         labels=dict(zip(task.names, map(int, seen.labels), strict=True)) if task.names else None,
@@ -168,8 +168,8 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: repeats.Prints) -> Spl
         full=int(seen.lengths[rows.max_length :].sum()) if len(encoded) == len(raw) else 0,
         unknown=seen.unknown / max(seen.words, 1),
         empty=empty,
-        repeated=repeats.repeated(prints),
-        contradicted=repeats.contradicted(prints),
+        repeated=duplicates.repeated(prints),
+        contradicted=duplicates.contradicted(prints),
         repeated_ids=repeated_ids,
         # of words most tokens carry no label
         ignored=seen.ignored if task.names and seen.items == len(encoded) else 0,
@@ -272,7 +272,7 @@ def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values.cast(pa.large_string()).cast(pa.string()) if not is_text(values.type) else values
 
 
-def _label_hashes(piece: pa.Table, recipe: Recipe) -> repeats.Hashes | None:
+def _label_hashes(piece: pa.Table, recipe: Recipe) -> duplicates.Hashes | None:
     """A number for the label of each row; None where two labels of one text contradict nothing."""
     labels = [piece[name] for name in recipe.task.label_columns]
     if any(
@@ -280,7 +280,7 @@ def _label_hashes(piece: pa.Table, recipe: Recipe) -> repeats.Hashes | None:
         for one in labels
     ):
         return None  # spans of a text: two questions about one context may be answered in two places
-    return repeats.hashes(_joined([_as_text(one) for one in labels]))
+    return duplicates.hashes(_joined([_as_text(one) for one in labels]))
 
 
 def _empty(piece: pa.Table, recipe: Recipe) -> int:

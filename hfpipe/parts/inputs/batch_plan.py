@@ -1,6 +1,6 @@
 """How rows become updates, and what that was before where it changed in the middle of a run.
 
-A run that goes on with updates of another size takes the rows that are left of the epoch it had begun, cuts them the new
+A run that goes on with updates of another size takes the rows that are left of the epoch it had partial_epoch, cuts them the new
 way, and cuts every later epoch so. Where it is in the order then follows from the list of its cuts alone: each row of an
 epoch is trained on once, however often that changed.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import datasets
 import numpy as np
 
-from hfpipe.parts.inputs.batches import Begun, Order, order_of
+from hfpipe.parts.inputs.batches import Order, PartialEpoch, order_of
 from hfpipe.recipe.schema import Batching, Recipe
 
 
 @dataclass(frozen=True)
-class Cut:
+class BatchPlan:
     """How rows become updates from a step on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Cut:
         tokens = self.batching.tokens
         return f"{self.rows:,} rows" if tokens is None else f"{tokens * self.batches:,} tokens"
 
-    def same_updates(self, other: Cut) -> bool:
+    def same_updates(self, other: BatchPlan) -> bool:
         """Whether both put the same rows into every update."""
         mine, theirs = self.batching, other.batching
         return (mine.by, mine.bucket, self.size, self.seed) == (theirs.by, theirs.bucket, other.size, other.seed)
@@ -56,35 +56,35 @@ class Cut:
         return {**vars(self), "batching": self.batching.model_dump(mode="json")}
 
 
-def cut_of(recipe: Recipe, processes: int, after: int = 0) -> Cut:
+def plan_for(recipe: Recipe, processes: int, after: int = 0) -> BatchPlan:
     """How a recipe puts rows together with so many processes."""
     spec = recipe.train
     batches = spec.accumulate * processes
-    return Cut(after, recipe.seed, spec.batch_size * batches, batches, spec.batching)
+    return BatchPlan(after, recipe.seed, spec.batch_size * batches, batches, spec.batching)
 
 
-def read_cut(found: Mapping[str, Any]) -> Cut:
+def read_plan(found: Mapping[str, Any]) -> BatchPlan:
     """A cut from JSON."""
-    return Cut(**{**found, "batching": Batching(**found["batching"])})
+    return BatchPlan(**{**found, "batching": Batching(**found["batching"])})
 
 
-def begun_of(encoded: datasets.Dataset, cuts: Sequence[Cut]) -> tuple[Begun | None, int]:
-    """The epoch in which a run changed its updates last with the rows that were left of it, and the shift of its steps.
+def partial_epoch_of(encoded: datasets.Dataset, batch_plans: Sequence[BatchPlan]) -> tuple[PartialEpoch | None, int]:
+    """The epoch in which a run changed its updates last with the rows that were left of it, and the step_offset of its steps.
 
     A step has a place in the order: its epoch times the updates of an epoch, and those before it in its epoch. Without a
-    change the place of the step that follows n others is n; the shift is what has to be added after the last change.
+    change the place of the step that follows n others is n; the step_offset is what has to be added after the last change.
 
     Args:
         encoded: the training rows.
-        cuts: of the run, in the order of their steps.
+        batch_plans: of the run, in the order of their steps.
     """
-    begun, shift, order = None, 0, cuts[0].order(encoded)
-    for cut in cuts[1:]:
-        epoch, within = divmod(cut.after + shift, len(order.updates(0)))
+    partial_epoch, step_offset, order = None, 0, batch_plans[0].order(encoded)
+    for plan in batch_plans[1:]:
+        epoch, within = divmod(plan.after + step_offset, len(order.updates(0)))
         rows = np.concatenate(order.updates(epoch)[within:])
-        begun = Begun(epoch, rows[rows >= 0])
-        order = replace(cut.order(encoded), begun=begun)
+        partial_epoch = PartialEpoch(epoch, rows[rows >= 0])
+        order = replace(plan.order(encoded), partial_epoch=partial_epoch)
         updates = order.updates(epoch)
         before = sum(bool((rows < 0).all()) for rows in updates)
-        shift = epoch * len(updates) + before - cut.after
-    return begun, shift
+        step_offset = epoch * len(updates) + before - plan.after
+    return partial_epoch, step_offset

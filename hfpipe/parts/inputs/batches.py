@@ -20,7 +20,7 @@ Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
 
 
-class Begun(NamedTuple):
+class PartialEpoch(NamedTuple):
     """An epoch that was begun with other updates than it goes on with."""
 
     epoch: int
@@ -42,7 +42,7 @@ class Order:
         lengths: tokens of each row, `[rows]`, where they decide what is put together.
         tokens: of an update, padding included, where it is cut by those and not by `size`.
         bucket: put rows of similar length together.
-        begun: the epoch that was begun with other updates, where there is one.
+        partial_epoch: the epoch that was begun with other updates, where there is one.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class Order:
     lengths: Rows | None = None
     tokens: int | None = None
     bucket: bool = False
-    begun: Begun | None = None
+    partial_epoch: PartialEpoch | None = None
 
     def updates(self, epoch: int) -> list[Rows]:
         """The row numbers of each update; there are as many updates in every epoch.
@@ -60,9 +60,9 @@ class Order:
         many rows as in a whole epoch, blanks among them, so that it has as many micro-batches.
         """
         updates = self._cut(epoch, None)
-        if self.begun is None or epoch != self.begun.epoch:
+        if self.partial_epoch is None or epoch != self.partial_epoch.epoch:
             return updates
-        left = self._cut(epoch, self.begun.left)
+        left = self._cut(epoch, self.partial_epoch.left)
         before = len(updates) - len(left)
         if self.tokens is None:
             left = [_filled(rows, len(whole)) for rows, whole in zip(left, updates[before:], strict=True)]
@@ -210,7 +210,7 @@ def train_loader(
     workers: int = 0,
     rank: int = 0,
     processes: int = 1,
-    begun: Begun | None = None,
+    partial_epoch: PartialEpoch | None = None,
     pin_memory: bool = False,
 ) -> TrainLoader:
     """The loader that both engines train from.
@@ -220,7 +220,9 @@ def train_loader(
     """
     size = batch_size * accumulate * processes
     order = order_of(encoded, size, seed, batching or Batching(), batches=accumulate * processes)
-    batches = EpochBatches(replace(order, begun=begun), accumulate=accumulate, rank=rank, processes=processes)
+    batches = EpochBatches(
+        replace(order, partial_epoch=partial_epoch), accumulate=accumulate, rank=rank, processes=processes
+    )
     return TrainLoader(
         Examples(encoded),
         batch_sampler=batches,

@@ -80,7 +80,7 @@ def by_tokens(
 
 
 def cut_by_tokens(order: Rows, lengths: Rows, tokens: int) -> list[Rows]:
-    """Cut rows into batches that, padded to their first row, have no more than so many tokens, and at least one row.
+    """BatchPlan rows into batches that, padded to their first row, have no more than so many tokens, and at least one row.
 
     Args:
         order: row numbers, the longest first.

@@ -9,7 +9,7 @@ from typing import Any
 from hfpipe.recipe import Recipe
 from hfpipe.runs.targets import as_recipe, quiet, reach_hub
 from hfpipe.system.display import Display, Silent
-from hfpipe.system.machine import faults_told
+from hfpipe.system.machine import translated_errors
 
 
 def look_at_data(
@@ -28,7 +28,7 @@ def look_at_data(
         display: where progress goes; by default nowhere.
 
     Returns:
-        The name of the data, the :class:`hfpipe.parts.inputs.audit.Audit`, what a longer max_length would cut and cost by split, and
+        The name of the data, the `Audit`, what a longer max_length would cut and cost by split, and
         the rendered rows.
 
     Raises:
@@ -37,7 +37,7 @@ def look_at_data(
     resolved, rows = _read(recipe, overrides, display or Silent())
     from hfpipe.parts.inputs import audit
 
-    with quiet(), faults_told():
+    with quiet(), translated_errors():
         found = audit.audit(resolved, rows)
         longer = {split: audit.longer(rows, split) for split in rows.raw}
         shown = audit.examples(rows, resolved.dataset.splits.train, examples)
@@ -73,7 +73,7 @@ def _read(
     reach_hub(resolved, display)
     from hfpipe.parts.inputs.rows import read_rows
 
-    with quiet(), faults_told():
+    with quiet(), translated_errors():
         return resolved, read_rows(resolved, say=display.say)
 
 
@@ -103,8 +103,8 @@ def peek(
     from hfpipe.system import hub
 
     if not hub.is_local(dataset) and not dataset.startswith("embedded:"):
-        hub.settle_offline((display or Silent()).say)
+        hub.detect_offline((display or Silent()).say)
     from hfpipe.parts.data.peek import peek as look
 
-    with quiet(), faults_told():
+    with quiet(), translated_errors():
         return look(dataset, config, split, rows)

@@ -18,7 +18,7 @@ from transformers import __version__ as transformers_version
 from hfpipe.parts import tasks
 from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import ROW
-from hfpipe.system.cache import damage, filled, kept_folder, own_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
 from hfpipe.system.snapshot import digest_of_files
 
 _BATCH = 1000  # rows that the tokenizer is given at once
@@ -73,15 +73,15 @@ def tokenize(
     key = hashlib.sha256(
         repr((identity, task, max_length, labelled, transformers_version, datasets.__version__, _code())).encode()
     ).hexdigest()[:32]
-    folder = kept_folder("tokens", key)
-    rebuilt = damage(folder) if folder.is_dir() else None
+    folder = entry_folder("tokens", key)
+    rebuilt = find_corruption(folder) if folder.is_dir() else None
     if folder.is_dir() and rebuilt is None:
         return Tokenized(_read(folder), None, None)
     started = time.perf_counter()
     # `map` gives a column that it makes the type of the raw column of that name, where the values fit: `labels` would
     # turn the floats of a multi-hot row into its class numbers' type. Under another name there is no such type.
     raw = rows.rename_columns({name: f"{_RAW}{name}" for name in rows.column_names})
-    with filled(folder) as staging:
+    with build_entry(folder) as staging:
         raw.map(
             _encode_raw,
             batched=True,
@@ -123,5 +123,5 @@ def _code() -> str:
 
 
 def _read(folder: Path) -> datasets.Dataset:
-    parts = [datasets.Dataset.from_file(str(file)) for file in own_files(folder)]
+    parts = [datasets.Dataset.from_file(str(file)) for file in entry_files(folder)]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)

@@ -139,10 +139,10 @@ def count(
         DataError: a sentence with other than one prediction a word, or a label that does not fit the scheme.
     """
     pairs = []
-    for row, (said, is_so) in enumerate(zip(predictions, references, strict=True)):
-        if len(said) != len(is_so):
-            raise DataError(f"{len(said)} labels are predicted for {len(is_so)} words", where=f"row {row}")
-        pairs.append((set(entities(said, scheme)), set(entities(is_so, scheme))))
+    for row, (said, is_positive) in enumerate(zip(predictions, references, strict=True)):
+        if len(said) != len(is_positive):
+            raise DataError(f"{len(said)} labels are predicted for {len(is_positive)} words", where=f"row {row}")
+        pairs.append((set(entities(said, scheme)), set(entities(is_positive, scheme))))
     known = sorted({*types, *(one.type for pair in pairs for side in pair for one in side)})
     column = {name: number for number, name in enumerate(known)}
     hits, predicted, right = np.zeros((3, len(pairs), len(known)), np.int64)
@@ -150,7 +150,7 @@ def count(
         for table, some in ((hits, found & real), (predicted, found), (right, real)):
             for one in some:
                 table[row, column[one.type]] += 1
-    words = np.array([len(is_so) for is_so in references], np.int64)
+    words = np.array([len(is_positive) for is_positive in references], np.int64)
     words_hit = [
         sum(one == other for one, other in zip(*pair, strict=True))
         for pair in zip(predictions, references, strict=True)

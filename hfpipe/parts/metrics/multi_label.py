@@ -35,10 +35,10 @@ class MultiLabel:
         Raises:
             DataError: shapes that are not those of labels, or names that are not one a label.
         """
-        said, is_so = np.asarray(predictions), np.asarray(references)
-        if said.shape != is_so.shape or said.ndim != 2:
+        said, is_positive = np.asarray(predictions), np.asarray(references)
+        if said.shape != is_positive.shape or said.ndim != 2:
             raise DataError(
-                f"predictions of shape {list(said.shape)} for references of shape {list(is_so.shape)}",
+                f"predictions of shape {list(said.shape)} for references of shape {list(is_positive.shape)}",
                 where="metric multi_label",
                 allowed="both [rows, labels]",
                 fix="For one class a row take accuracy or f1.",
@@ -47,22 +47,24 @@ class MultiLabel:
         if len(names) != said.shape[1]:
             raise DataError(f"{len(names)} names for {said.shape[1]} labels", where="metric multi_label")
         scores: dict[str, float | None] = {}
-        own = _three(said, is_so, None)
-        for name, micro, each in zip(("precision", "recall", "f1"), _three(said, is_so, "micro"), own, strict=True):
+        own = _three(said, is_positive, None)
+        for name, micro, each in zip(
+            ("precision", "recall", "f1"), _three(said, is_positive, "micro"), own, strict=True
+        ):
             scores[f"{name}_micro"] = _defined(micro)
             scores[f"{name}_macro"] = _defined(np.nanmean(each)) if np.isfinite(each).any() else None
-        scores["subset_accuracy"] = float((said == is_so).all(axis=1).mean()) if len(said) else None
+        scores["subset_accuracy"] = float((said == is_positive).all(axis=1).mean()) if len(said) else None
         return scores | {f"{name}_f1": _defined(value) for name, value in zip(names, own[2], strict=True)}
 
 
-def _three(said: Array, is_so: Array, average: str | None) -> tuple[Array, Array, Array]:
+def _three(said: Array, is_positive: Array, average: str | None) -> tuple[Array, Array, Array]:
     """Precision, recall and F1; NaN where undefined."""
     if not len(said):
         nothing = np.full(said.shape[1], np.nan)
         return nothing, nothing, nothing
     from sklearn.metrics import precision_recall_fscore_support
 
-    scores = precision_recall_fscore_support(is_so, said, average=average, zero_division=np.nan)
+    scores = precision_recall_fscore_support(is_positive, said, average=average, zero_division=np.nan)
     return scores[0], scores[1], scores[2]
 
 

@@ -85,10 +85,10 @@ def attention(
     lowest = torch.finfo(torch.float32).min  # and no less: a row without any key would be no number
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.add(attention_mask.float().clamp(min=lowest), torch.matmul(query, key.transpose(2, 3)), alpha=scale)
-    chances = torch.softmax(scores, dim=-1).to(value.dtype)
+    probabilities = torch.softmax(scores, dim=-1).to(value.dtype)
     if dropout:
-        chances = chances * kept(chances.shape, dropout, chances.dtype)
-    return torch.matmul(chances, value).transpose(1, 2).contiguous(), None
+        probabilities = probabilities * kept(probabilities.shape, dropout, probabilities.dtype)
+    return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), None
 
 
 def install(model: PreTrainedModel, which: str, device: torch.device) -> str:

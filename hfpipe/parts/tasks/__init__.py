@@ -87,18 +87,20 @@ class Task(Protocol):
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Makes a batch of encoded rows, padded to the longest of them, or to the next multiple of a length."""
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of the logits of a batch: an array for each encoded row, none of it padding."""
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """What is predicted for each raw row and what is right, as metrics take them."""
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and what is right, to try a metric on before the first step."""
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """What `hfpipe predict` says of each raw row."""
 
 
@@ -120,7 +122,7 @@ def make_task(spec: schema.Task, rows: datasets.Dataset, title: str, where: str)
 
 def head_task(spec: schema.Task, names: tuple[str, ...]) -> Task:
     """The task of a trained head, whose classes have these names; no data are looked at."""
-    made: Task = importlib.import_module(KINDS[spec.kind]).of_head(spec, names)
+    made: Task = importlib.import_module(KINDS[spec.kind]).from_head(spec, names)
     return made
 
 

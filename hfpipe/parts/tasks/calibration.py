@@ -36,17 +36,17 @@ class Calibration:
 
     def one_of(self, logits: Array) -> tuple[Array, Array]:
         """The class of each row, `[rows]`, and the probabilities, `[rows, classes]`, of classes that exclude each other."""
-        chances = softmax(self._cooled(logits), axis=-1)
+        probabilities = softmax(self._cooled(logits), axis=-1)
         if not self.thresholds:
-            return np.asarray(logits.argmax(axis=-1)), chances
-        return (chances[:, 1] >= self.thresholds[0]).astype(np.int64), chances
+            return np.asarray(logits.argmax(axis=-1)), probabilities
+        return (probabilities[:, 1] >= self.thresholds[0]).astype(np.int64), probabilities
 
     def any_of(self, logits: Array) -> tuple[Array, Array]:
         """Which classes hold, as 0 and 1, and the probabilities of classes that may hold together; `[rows, classes]`."""
-        chances = expit(self._cooled(logits))
+        probabilities = expit(self._cooled(logits))
         if not self.thresholds:
-            return (logits > 0).astype(np.int64), chances
-        return (chances >= np.array(self.thresholds)).astype(np.int64), chances
+            return (logits > 0).astype(np.int64), probabilities
+        return (probabilities >= np.array(self.thresholds)).astype(np.int64), probabilities
 
     def _cooled(self, logits: Array) -> Array:
         return np.asarray(logits, dtype=float) / self.temperature
@@ -116,14 +116,14 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
-def fit_threshold(chances: Array, is_so: Array, name: str, where: str) -> float:
+def fit_threshold(probabilities: Array, is_positive: Array, name: str, where: str) -> float:
     """The probability from which on saying a class gives its best F1; of several the one nearest to 1/2.
 
     It lies halfway between two probabilities that occur, so that rounding moves no row over it.
 
     Args:
-        chances: of the class, `[rows]`.
-        is_so: whether the class holds, `[rows]`.
+        probabilities: of the class, `[rows]`.
+        is_positive: whether the class holds, `[rows]`.
         name: of the class, for messages.
         where: the place in the recipe.
 
@@ -132,14 +132,14 @@ def fit_threshold(chances: Array, is_so: Array, name: str, where: str) -> float:
     """
     from sklearn.metrics import precision_recall_curve
 
-    if not is_so.any() or is_so.all():
-        share = "no row" if not is_so.any() else "every row"
+    if not is_positive.any() or is_positive.all():
+        share = "no row" if not is_positive.any() else "every row"
         raise DataError(
             f"{share} of the calibration split is {name!r}, so that no threshold can be told from another",
             where=where,
             fix="Take other rows, or leave evaluate.threshold out.",
         )
-    precision, recall, found = precision_recall_curve(is_so, chances)
+    precision, recall, found = precision_recall_curve(is_positive, probabilities)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     best = np.flatnonzero(f1[:-1] >= f1[:-1].max() - 1e-12)  # the last point has no threshold
     below = np.concatenate([[0.0], found])[best]

@@ -111,24 +111,26 @@ class ChoiceTask:
         """Pads to the longest choice of a batch, `[batch, choices, length]`."""
         return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple))
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, choices]`: a row of `[choices]` each."""
         return list(logits.cpu().numpy())
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The number of the choice with the greatest logit, and of the right one; both `[rows]`."""
         decisions = np.stack(logits).argmax(axis=-1)
         return decisions, np.asarray(encoded["labels"][:]) if "labels" in encoded.column_names else None
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and what is right, to try a metric on."""
         return np.array([0, 1]), np.array([0, 1])
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """For each row the number of its `choice`, its `text`, its `score`, and the `probabilities` of all in order."""
-        chances = softmax(np.stack(logits).astype(float), axis=-1)
+        probabilities = softmax(np.stack(logits).astype(float), axis=-1)
         return [
             {
                 "choice": int(row.argmax()),
@@ -136,7 +138,7 @@ class ChoiceTask:
                 "score": float(row.max()),
                 "probabilities": [float(one) for one in row],
             }
-            for row, (choices, _) in zip(chances, _rows(rows, self.choices), strict=True)
+            for row, (choices, _) in zip(probabilities, _rows(rows, self.choices), strict=True)
         ]
 
 
@@ -152,7 +154,7 @@ def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> C
     return ChoiceTask(spec.text, spec.choices, label, _is_by_text(rows, spec.choices, label, title, where))
 
 
-def of_head(spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
+def from_head(spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
     """The task of a trained head; labels are not read."""
     assert spec.choices is not None
     return ChoiceTask(spec.text, spec.choices, spec.label_columns[0], by_text=False)

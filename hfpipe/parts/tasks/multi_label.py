@@ -102,11 +102,11 @@ class MultiLabelTask:
         """Pads to the longest row of a batch."""
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, classes]`: a row of `[classes]` each."""
         return list(logits.cpu().numpy())
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The classes above 1/2 or their threshold, as 0 and 1, and those that hold; both `[rows, classes]`."""
@@ -115,12 +115,14 @@ class MultiLabelTask:
             return decisions, None
         return decisions, np.asarray(encoded["labels"][:]).astype(np.int64)
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
         hot = np.eye(2, self.num_labels, dtype=np.int64)
         return hot, hot
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """For each row its `labels`, and the `probabilities` of all classes, each by itself."""
         return [
             {
@@ -149,7 +151,7 @@ def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> M
     return MultiLabelTask(spec.text, labels, found)
 
 
-def of_head(spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
+def from_head(spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
     """The task of a trained head whose classes have these names."""
     return MultiLabelTask(spec.text, spec.label_columns, Classes(names))
 

@@ -176,12 +176,12 @@ class QuestionTask:
         tokenizer.padding_side = "right"
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, 2, length]`: `[2, own length]` for each window."""
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         return [one[:, :length] for one, length in zip(logits.cpu().numpy(), lengths, strict=True)]
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The best answer of each raw row over all of its windows, and what is right.
@@ -205,14 +205,16 @@ class QuestionTask:
         right = [{"answers": {"text": list(texts), "answer_start": list(starts)}} for texts, starts in pairs]
         return _objects(said), _objects(right)
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and what is right, to try a metric on; one without an answer where there are such."""
         answers = [("here", [0]), ("", []) if self.unanswerable else ("there", [5])]
         said = [{"prediction_text": text, "no_answer_probability": 0.0} for text, _ in answers]
         right = [{"answers": {"text": [text] * len(at), "answer_start": at}} for text, at in answers]
         return _objects(said), _objects(right)
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """For each row its `answer`, the `score` (its share of the probability), and its `start` and `end` character.
 
         Without an answer that is an empty text, and no characters.
@@ -274,7 +276,7 @@ def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> Q
     return _task(spec, unanswerable=bool(pc.any(pc.equal(pc.list_value_length(texts), 0)).as_py()))
 
 
-def of_head(spec: schema.Task, names: tuple[str, ...]) -> QuestionTask:
+def from_head(spec: schema.Task, names: tuple[str, ...]) -> QuestionTask:
     """The task of a trained head. What it was trained on is not known, so an empty answer is one where it scores best."""
     return _task(spec, unanswerable=True)
 

@@ -93,11 +93,11 @@ class TextTask:
         """Pads to the longest row of a batch."""
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, num_labels]`: a row of `[num_labels]` each."""
         return list(logits.cpu().numpy())
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """What is predicted, `[rows]`, and what is right, where the rows say so.
@@ -113,13 +113,15 @@ class TextTask:
         counted = labels != columns.IGNORED
         return decisions[counted], labels[counted]
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
         if self.classes is None:
             return np.array([0.25, 1.5]), np.array([0.25, 1.5])  # no class ids, which whole numbers could be
         return np.array([0, 1]), np.array([0, 1])
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """For each row its `label`, `score` and the `probabilities` of all classes; for a regression its `value`."""
         stacked = np.stack(logits).astype(float)
         if self.classes is None:
@@ -156,6 +158,6 @@ def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> T
     return TextTask(spec.text, label, found)
 
 
-def of_head(spec: schema.Task, names: tuple[str, ...]) -> TextTask:
+def from_head(spec: schema.Task, names: tuple[str, ...]) -> TextTask:
     """The task of a trained head whose classes have these names."""
     return TextTask(spec.text, spec.label_columns[0], None if spec.kind == "text-regression" else Classes(names))

@@ -131,12 +131,12 @@ class TokenTask:
         """Pads to the longest row of a batch, the labels with IGNORED."""
         return DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=multiple)
 
-    def kept(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
         """What is kept of a batch's logits `[batch, length, classes]`: those of scored positions, `[scored, classes]`."""
         scored = (batch["labels"] != IGNORED).cpu().numpy()
         return [row[places] for row, places in zip(logits.cpu().numpy(), scored, strict=True)]
 
-    def decide(
+    def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The label of every word as predicted, and as it is where the rows say so: lists of names, `[rows]`.
@@ -156,12 +156,14 @@ class TokenTask:
             right.append([self.names[classes[place]] for place in kept])
         return _objects(predicted), _objects(right)
 
-    def made_up(self) -> tuple[Array, Array]:
+    def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and what is right, with every label in them, to try a metric on."""
         labels = _objects([list(self.names), list(self.names)])
         return labels, labels
 
-    def told(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> list[dict[str, Any]]:
+    def format_predictions(
+        self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
+    ) -> list[dict[str, Any]]:
         """For each row the `labels` of its words and their `scores`, None for a word that was cut off or is no token.
 
         With a scheme of entities also `entities`: `type`, `start` and `end` (the first and one past the last word),
@@ -221,7 +223,7 @@ def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> T
     return _task(spec, found, scheme)
 
 
-def of_head(spec: schema.Task, names: tuple[str, ...]) -> TokenTask:
+def from_head(spec: schema.Task, names: tuple[str, ...]) -> TokenTask:
     """The task of a trained head whose classes have these names.
 
     Raises:

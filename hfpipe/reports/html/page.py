@@ -23,7 +23,7 @@ def write_report(run: Run) -> None:
     Raises:
         OSError: the page can't be written.
     """
-    recipe, about, records = _recipe(run), run.about, run.records
+    recipe, about, records = _recipe(run), run.metadata, run.records
     best = recipe.evaluate.best if recipe else None
     summary, own = run.read_json("metrics.json") or {}, wording.own_evaluation(run)
     others, damaged = wording.other_evaluations(run)
@@ -37,12 +37,12 @@ def write_report(run: Run) -> None:
     errors = own.get("errors") or {}
     page = {
         "title": run.id,
-        "about": wording.plain_places(about),
+        "about": wording.strip_paths(about),
         "recipe_name": about.get("name"),
         "result": wording.result(own, best),
         "is_chosen": wording.is_chosen(run, best, bool(recipe and recipe.checkpoints.keep_best)),
         "best": best,
-        "remarks": [wording.without_places(str(one)) for one in own.get("remarks") or []],
+        "remarks": [wording.strip_path(str(one)) for one in own.get("remarks") or []],
         "summary": summary,
         "figures": tables.figures(own, name),
         "notices": (said + damaged)[:_MOST_NOTICES],
@@ -64,7 +64,7 @@ def write_report(run: Run) -> None:
         "others": [
             {
                 "name": one.get("split") or key,
-                "document": wording.plain_places(one),
+                "document": wording.strip_paths(one),
                 "result": wording.result(one, best),
                 "figures": tables.figures(one, name),
             }
@@ -77,7 +77,7 @@ def write_report(run: Run) -> None:
         "command": wording.command(about),
         "changes": wording.changes(about),
         "recipe": _recipe_text(run),
-        "facts": _facts(wording.plain_places(about)),
+        "facts": _facts(wording.strip_paths(about)),
     }
     run.write_text("report.html", render("report.html", page))
 
@@ -117,7 +117,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         "split": summary.get("split"),
         "main": name,
         "mean": (metrics.get(name) or {}) if name else {},
-        "remarks": [wording.without_places(str(one)) for one in summary.get("remarks") or []],
+        "remarks": [wording.strip_path(str(one)) for one in summary.get("remarks") or []],
         "rows": [{"name": one, **_spread(metrics[one] or {})} for one in order],
         "curves": figures.seeds_curves(records, name),
         "strip": figures.strip(
@@ -143,7 +143,7 @@ def _seed(folder: Path, run: Run, columns: Sequence[str]) -> dict[str, Any]:
     metrics = summary.get("metrics") or {}
     has_report = (run.path / "report.html").is_file()
     return {
-        "seed": run.about.get("seed"),
+        "seed": run.metadata.get("seed"),
         "id": run.id,
         "link": Path(os.path.relpath(run.path / "report.html", folder)).as_posix() if has_report else None,
         "cells": [wording.number(metrics[one]) if one in metrics else "" for one in columns],
@@ -183,7 +183,7 @@ def _recipe(run: Run) -> Recipe | None:
 
 def _recipe_text(run: Run) -> str:
     try:
-        return wording.without_places((run.path / "recipe.yaml").read_text(encoding="utf-8")).rstrip()
+        return wording.strip_path((run.path / "recipe.yaml").read_text(encoding="utf-8")).rstrip()
     except OSError:
         return ""
 

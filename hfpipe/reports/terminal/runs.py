@@ -73,7 +73,7 @@ def everything(run: Run) -> dict[str, Any]:
     recipe = run.recipe.model_dump(mode="json")
     folder = run.path / "model"
     return {
-        **run.about,
+        **run.metadata,
         "run": str(run.path),
         "status": run.status,
         "metrics": run.metrics,

@@ -20,7 +20,7 @@ def as_json(group: Group) -> dict[str, Any]:
         "run": str(group.path),
         "group": group.id,
         "status": group.status,
-        "engine": group.about["engine"],
+        "engine": group.metadata["engine"],
         "seeds": group.seeds,
         "metrics": {name: one.get("mean") for name, one in summary["metrics"].items()},
         "split": summary["split"],

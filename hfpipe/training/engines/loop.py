@@ -15,7 +15,7 @@ from hfpipe.parts.optim.objective import Update
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.optim.schedules import steps_on_metric
 from hfpipe.parts.tasks import outputs_of
-from hfpipe.training.engines.steps import begin, evaluate, leave_out
+from hfpipe.training.engines.steps import begin, evaluate, skip_if_nonfinite
 from hfpipe.training.job import Job, seed_epoch
 
 Emit = Callable[[dict[str, Any]], None]
@@ -39,17 +39,17 @@ def train(job: Job, emit: Emit) -> None:
     every = recipe.evaluate.every if job.evaluation_data is not None else "never"
     job.scaler = accelerator.scaler
     step = job.start
-    if job.resumption:
-        job.resumption.restore(job)
+    if job.resume_point:
+        job.resume_point.restore(job)
 
-    for epoch in range(job.place(step)[0], math.ceil(job.epochs_by(job.num_steps))):
+    for epoch in range(job.position(step)[0], math.ceil(job.epochs_by(job.num_steps))):
         seed_epoch(recipe.seed, epoch)
         model.train()
-        _, within = job.place(step)  # not 0 where training goes on in the middle of an epoch
+        _, within = job.position(step)  # not 0 where training goes on in the middle of an epoch
         job.loader.set_epoch(epoch, within * recipe.train.accumulate)
-        if job.resumption and within:
-            job.resumption.restore_random()
-        for micro_batches in windows(job.loader, recipe.train.accumulate):
+        if job.resume_point and within:
+            job.resume_point.restore_random()
+        for micro_batches in group_micro_batches(job.loader, recipe.train.accumulate):
             # Count first: every item's loss is divided by the items of the whole update, not of its micro-batch.
             tally = objective.tally(micro_batches)
             update = Update(objective, tally, [])
@@ -66,13 +66,13 @@ def train(job: Job, emit: Emit) -> None:
 
             threshold = clip_threshold(recipe.train.max_grad_norm, objective.reduction, tally.divisor)
             figures, grad_norm = update.figures(accelerator.clip_grad_norm_(model.parameters(), threshold))
-            if leave_out(job, step + 1, figures, grad_norm):
+            if skip_if_nonfinite(job, step + 1, figures, grad_norm):
                 model.zero_grad()
             if getattr(job.optimizer, "divides_by_items", False):
                 job.optimizer.num_items = tally.divisor  # type: ignore[attr-defined]
             lr = schedule.get_last_lr()[0]
             optimizer.step()
-            job.trace.scaled_away += accelerator.optimizer_step_was_skipped
+            job.status.skipped_by_scaler += accelerator.optimizer_step_was_skipped
             if not accelerator.optimizer_step_was_skipped and not steps_on_metric(schedule):
                 schedule.step()
             model.zero_grad()
@@ -92,7 +92,7 @@ def train(job: Job, emit: Emit) -> None:
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
 
-def windows(loader: Any, accumulate: int) -> Iterator[list[Any]]:
+def group_micro_batches(loader: Any, accumulate: int) -> Iterator[list[Any]]:
     """The micro-batches of each update; the last window of an epoch may be shorter."""
     batches = iter(loader)
     while window := list(islice(batches, accumulate)):

@@ -10,7 +10,7 @@ import torch
 
 from hfpipe.errors import NumericError
 from hfpipe.parts.optim.schedules import steps_on_metric
-from hfpipe.training.job import Job, measure
+from hfpipe.training.job import Job, evaluate_step
 
 _SHOWN = 16  # row numbers in a message
 
@@ -21,9 +21,9 @@ def evaluate(job: Job, step: int) -> dict[str, Any]:
     Raises:
         NumericError: the model's outputs are not finite.
     """
-    job.trace.measures = True
-    record = measure(job, step)
-    job.trace.measures = False
+    job.status.evaluating = True
+    record = evaluate_step(job, step)
+    job.status.evaluating = False
     if steps_on_metric(job.schedule):
         figure = record["metrics"][job.recipe.evaluate.best or "loss"]
         job.schedule.step(math.nan if figure is None else figure)  # an undefined figure is no better than any
@@ -33,10 +33,10 @@ def evaluate(job: Job, step: int) -> dict[str, Any]:
 def begin(job: Job, step: int, batch: Mapping[str, torch.Tensor]) -> None:
     """Note which step is being made of which micro-batch, for a message if memory runs out in it."""
     widest = max((value.shape for value in batch.values()), key=len)
-    job.trace.step, job.trace.shape = step, tuple(widest)
+    job.status.step, job.status.shape = step, tuple(widest)
 
 
-def leave_out(job: Job, step: int, figures: dict[str, Any], grad_norm: float) -> bool:
+def skip_if_nonfinite(job: Job, step: int, figures: dict[str, Any], grad_norm: float) -> bool:
     """Whether a step is to be left out because its loss or gradient is not finite; then it takes no gradient to the weights.
 
     Args:
@@ -52,8 +52,8 @@ def leave_out(job: Job, step: int, figures: dict[str, Any], grad_norm: float) ->
     if math.isfinite(loss) and (math.isfinite(grad_norm) or job.scaler is not None):
         return False  # an infinite gradient is how the fp16 scaler finds its scale
     what = f"the loss {job.objective.name!r} is {loss}" if not math.isfinite(loss) else f"the gradient is {grad_norm}"
-    job.trace.not_finite += 1
-    if job.trace.not_finite > job.recipe.train.tolerate_nonfinite:
+    job.status.not_finite += 1
+    if job.status.not_finite > job.recipe.train.tolerate_nonfinite:
         raise NumericError(
             f"{what} at step {step}{_rows(job, step)}",
             fix="Look at those rows, try a smaller optimizer.lr or train.precision=fp32, or leave such steps out with "

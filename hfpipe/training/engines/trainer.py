@@ -22,7 +22,7 @@ from hfpipe.parts.optim.objective import Update
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.optim.schedules import steps_on_metric
 from hfpipe.parts.tasks import outputs_of
-from hfpipe.training.engines.steps import begin, evaluate, leave_out
+from hfpipe.training.engines.steps import begin, evaluate, skip_if_nonfinite
 from hfpipe.training.job import Job, seed_epoch
 
 Emit = Callable[[dict[str, Any]], None]
@@ -43,7 +43,7 @@ def train(job: Job, emit: Emit) -> None:
                 raise
             told = " ".join(str(error).split())
             raise RecipeError(f"Trainer refused its options: {told}", where=job.recipe.where("trainer")) from error
-        trainer.train(resume_from_checkpoint=trainer.place_of(scratch) if job.resumption else None)
+        trainer.train(resume_from_checkpoint=trainer.place_of(scratch) if job.resume_point else None)
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
 
 
@@ -65,7 +65,10 @@ class ItemTrainer(Trainer):
             processing_class=job.tokenizer,
             compute_metrics=job.compute_metrics,
             compute_loss_func=self.micro_batch_loss,
-            optimizers=(job.optimizer, Waiting(job.schedule) if steps_on_metric(job.schedule) else job.schedule),
+            optimizers=(
+                job.optimizer,
+                EvaluationDrivenSchedule(job.schedule) if steps_on_metric(job.schedule) else job.schedule,
+            ),
             callbacks=[Records(self)],
         )
         self.remove_callback(PrinterCallback)
@@ -76,13 +79,13 @@ class ItemTrainer(Trainer):
             return self.grad_norm
 
         self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
-        self.random_is_due = job.place(job.start)[1] != 0
+        self.random_is_due = job.position(job.start)[1] != 0
         job.scaler = self.accelerator.scaler
 
     def place_of(self, folder: str) -> str:
         """Write down for Trainer at which step it goes on; what was there then, it is handed in `_load_...` below."""
         state = TrainerState(
-            global_step=self.job.start + self.job.shift,
+            global_step=self.job.start + self.job.step_offset,
             epoch=self.job.epochs_by(self.job.start),
             train_batch_size=self.args.train_batch_size,
         )
@@ -95,8 +98,8 @@ class ItemTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """What optimizer, schedule and scaler remember, when the model is on its device."""
-        if self.job.resumption:
-            self.job.resumption.restore(self.job)
+        if self.job.resume_point:
+            self.job.resume_point.restore(self.job)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """It came with the optimizer."""
@@ -107,7 +110,7 @@ class ItemTrainer(Trainer):
     @property
     def step(self) -> int:
         """The steps that were taken; Trainer, which finds its epoch by them, counts their places in the order."""
-        return int(self.state.global_step - self.job.shift)
+        return int(self.state.global_step - self.job.step_offset)
 
     def get_train_dataloader(self) -> Any:
         """The job's own loader, whose order depends on seed and epoch alone."""
@@ -117,8 +120,8 @@ class ItemTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The micro-batches of one update, and the sum of their items' weights over all processes."""
-        if self.random_is_due and self.job.resumption:
-            self.job.resumption.restore_random()
+        if self.random_is_due and self.job.resume_point:
+            self.job.resume_point.restore_random()
             self.random_is_due = False
         batches = list(islice(epoch_iterator, num_batches))
         tally = self.job.objective.tally(batches)
@@ -152,7 +155,7 @@ class ItemTrainer(Trainer):
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
 
 
-class Waiting:
+class EvaluationDrivenSchedule:
     """A schedule that follows the evaluation, kept from Trainer: `steps.evaluate` steps it before the record goes out."""
 
     def __init__(self, schedule: Any) -> None:
@@ -176,7 +179,7 @@ class Records(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seed the epoch."""
-        epoch, _ = self.trainer.job.place(self.trainer.step)
+        epoch, _ = self.trainer.job.position(self.trainer.step)
         seed_epoch(self.trainer.job.recipe.seed, epoch)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -185,20 +188,20 @@ class Records(TrainerCallback):
         assert update is not None
         self.figures, self.grad_norm = update.figures(self.trainer.grad_norm)
         self.lr = self.trainer.job.schedule.get_last_lr()[0]
-        if leave_out(self.trainer.job, self.trainer.step + 1, self.figures, self.grad_norm):
+        if skip_if_nonfinite(self.trainer.job, self.trainer.step + 1, self.figures, self.grad_norm):
             self.trainer.model.zero_grad()
         if getattr(self.trainer.job.optimizer, "divides_by_items", False):
             self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count what the fp16 scaler left out."""
-        self.trainer.job.trace.scaled_away += self.trainer.accelerator.optimizer_step_was_skipped
+        self.trainer.job.status.skipped_by_scaler += self.trainer.accelerator.optimizer_step_was_skipped
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record a step, after the optimizer; say when to evaluate where Trainer, which counts places, does not know."""
         job, step, every = self.trainer.job, self.trainer.step, self.trainer.job.recipe.evaluate.every
         self.trainer.emit(job.step_record(step, self.figures, self.grad_norm, self.lr))
-        if job.shift and isinstance(every, int) and job.evaluation_data is not None:
+        if job.step_offset and isinstance(every, int) and job.evaluation_data is not None:
             control.should_evaluate = step % every == 0 or step == job.num_steps
 
     def on_evaluate(
@@ -219,7 +222,7 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
-        max_steps=job.num_steps + job.shift,
+        max_steps=job.num_steps + job.step_offset,
         per_device_train_batch_size=recipe.train.batch_size,
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         gradient_accumulation_steps=recipe.train.accumulate,

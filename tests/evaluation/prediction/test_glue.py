@@ -120,9 +120,9 @@ def test_a_run_writes_the_file_of_its_set(
 def test_sts_b_is_a_number_from_0_to_5(sets: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """What the regression says is written as a number, and what lies outside is clipped."""
     run = train(sets, tiny_checkpoint, tmp_path / "runs", "stsb")
-    from hfpipe.evaluation.prediction.predictor import Labeller
+    from hfpipe.evaluation.prediction.predictor import Predictor
 
-    monkeypatch.setattr(Labeller, "label", lambda self, window: [{"value": row - 3.25} for row in window.places])
+    monkeypatch.setattr(Predictor, "label", lambda self, chunk: [{"value": row - 3.25} for row in chunk.places])
     assert predict_glue(run, tmp_path / "glue") == {"STS-B.tsv": ROWS}
     values = [float(value) for _, value in lines(tmp_path / "glue" / "STS-B.tsv")[1:]]
     assert values == [min(max(row - 3.25, 0), 5) for row in range(ROWS)]

@@ -22,10 +22,10 @@ from hfpipe.errors import DataError, MachineError, ModelError, NumericError, Rec
 from hfpipe.evaluation.prediction import chunks, predictor
 from hfpipe.evaluation.prediction import predict as predicting
 from hfpipe.evaluation.prediction import predict_rows as prediction
-from hfpipe.evaluation.prediction.output_file import Partial
-from hfpipe.evaluation.prediction.predict import predict_windows
+from hfpipe.evaluation.prediction.output_file import PartialOutput
+from hfpipe.evaluation.prediction.predict import predict_chunks
 from hfpipe.evaluation.prediction.predict_rows import label_into
-from hfpipe.evaluation.prediction.predictor import Labeller
+from hfpipe.evaluation.prediction.predictor import Predictor
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.display import Plain
 
@@ -82,13 +82,13 @@ def close(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
 
 
 def test_rows_are_labelled_in_order_without_a_label(run: hfpipe.Run, tmp_path: Path) -> None:
-    """Every row gets what it gets alone, with probabilities that sum to 1, in the order of the file, in any window."""
+    """Every row gets what it gets alone, with probabilities that sum to 1, in the order of the file, in any chunk."""
     rows = rows_of(50)
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     found = hfpipe.predict(run, file)
     assert len({row["label"] for row in found}) == 2  # else the order would not show
     assert close(found, [hfpipe.predict(run, [row])[0] for row in rows])
-    assert close(found, hfpipe.predict(run, file, window=3))
+    assert close(found, hfpipe.predict(run, file, chunk=3))
     for row in found:
         assert set(row["probabilities"]) == {"other", "same"}
         assert sum(row["probabilities"].values()) == pytest.approx(1)
@@ -158,8 +158,8 @@ def test_the_outputs_hold_the_same(run: hfpipe.Run, tmp_path: Path, hfpipe_comma
 
 
 def test_a_pipe_is_labelled_before_it_ends(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The labels of the first few rows are there while the writer has not closed the pipe; with --window 1, of each."""
-    for window, count in ((1024, chunks.FIRST_WINDOW), (1, 1)):
+    """The labels of the first few rows are there while the writer has not closed the pipe; with --chunk 1, of each."""
+    for chunk, count in ((1024, chunks.FIRST_WINDOW), (1, 1)):
         read, write = os.pipe()
         monkeypatch.setattr("sys.stdin", os.fdopen(read))
         pipe = os.fdopen(write, "w")
@@ -167,7 +167,7 @@ def test_a_pipe_is_labelled_before_it_ends(run: hfpipe.Run, monkeypatch: pytest.
         closing.start()
         pipe.writelines(json.dumps(row) + "\n" for row in rows_of(count))
         pipe.flush()
-        labelled = predict_windows(run, "-", window=window)
+        labelled = predict_chunks(run, "-", chunk=chunk)
         assert len(next(labelled)) == count
         assert not pipe.closed
         closing.cancel()
@@ -187,37 +187,37 @@ def test_a_pipe_with_a_name_is_read_once(run: hfpipe.Run, tmp_path: Path) -> Non
 
 
 class Stub:
-    """Labels without a model, and counts the windows that are alive while it does."""
+    """Labels without a model, and counts the chunks that are alive while it does."""
 
-    def __init__(self, labeller: Labeller) -> None:
-        self.labeller, self.alive, self.most = labeller, weakref.WeakSet[Any](), 0
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self.alive, self.most = predictor, weakref.WeakSet[Any](), 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.labeller, name)
+        return getattr(self.predictor, name)
 
-    def label(self, window: chunks.Window) -> list[dict[str, Any]]:
-        self.alive.add(window)
+    def label(self, chunk: chunks.Chunk) -> list[dict[str, Any]]:
+        self.alive.add(chunk)
         self.most = max(self.most, len(self.alive))
-        share = 1 / (1 + window.first)
-        return [{"label": "a", "score": share, "probabilities": {"a": share}} for _ in window.places]
+        share = 1 / (1 + chunk.first)
+        return [{"label": "a", "score": share, "probabilities": {"a": share}} for _ in chunk.places]
 
 
 @pytest.fixture
 def stub(run: hfpipe.Run) -> Stub:
-    """A labeller whose model is never asked."""
-    return Stub(predictor.load_labeller(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None))
+    """A predictor whose model is never asked."""
+    return Stub(predictor.load_predictor(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_memory_does_not_grow_with_the_rows(stub: Stub, tmp_path: Path, form: str) -> None:
-    """16 times the rows take no more memory, and never are more than two windows alive; the next is read, one goes."""
+    """16 times the rows take no more memory, and never are more than two chunks alive; the next is read, one goes."""
     peaks = []
     for count in (1_000, 16_000):
         file = write_jsonl(tmp_path / f"{count}.jsonl", rows_of(count))
         output = tmp_path / f"{count}.{form}"
         tracemalloc.start()
         made = label_into(
-            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, window=128, say=lambda text: None
+            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk=128, say=lambda text: None
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -228,13 +228,13 @@ def test_memory_does_not_grow_with_the_rows(stub: Stub, tmp_path: Path, form: st
 
 
 def stopping(label: Callable[..., Any], after: int, error: BaseException) -> Callable[..., Any]:
-    """Labels so many windows, and then raises."""
+    """Labels so many chunks, and then raises."""
     done = iter(range(after))
 
-    def stops(self: Labeller, window: Any) -> Any:
+    def stops(self: Predictor, chunk: Any) -> Any:
         if next(done, None) is None:
             raise error
-        return label(self, window)
+        return label(self, chunk)
 
     return stops
 
@@ -247,9 +247,9 @@ def test_a_stopped_prediction_goes_on(
     file = write_jsonl(tmp_path / "rows.jsonl", rows_of(100))
     whole, output = tmp_path / f"whole.{form}", tmp_path / f"out.{form}"
     hfpipe.predict_file(run, file, whole)
-    label = Labeller.label
+    label = Predictor.label
     with monkeypatch.context() as patch:
-        patch.setattr(Labeller, "label", stopping(label, 2, KeyboardInterrupt()))
+        patch.setattr(Predictor, "label", stopping(label, 2, KeyboardInterrupt()))
         with pytest.raises(StoppedByUser, match="goes on behind row 24"):
             hfpipe.predict_file(run, file, output)
     partial = tmp_path / f"out.{form}.partial"
@@ -258,7 +258,7 @@ def test_a_stopped_prediction_goes_on(
         opened.write('{"label": "same", "score": 0.9}\n{"label": "sa')  # what a killed process leaves
     seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Labeller, "label", lambda self, window: seen.append(window.first) or label(self, window))
+        patch.setattr(Predictor, "label", lambda self, chunk: seen.append(chunk.first) or label(self, chunk))
         made = hfpipe.predict_file(run, file, output, display=Plain())
     assert seen == [24, 56]
     assert (made.examples, made.resumed) == (100, 24)
@@ -278,7 +278,7 @@ def test_what_another_command_began_is_refused(
     def stop() -> bytes:
         partial.unlink(missing_ok=True)
         with monkeypatch.context() as patch:
-            patch.setattr(Labeller, "label", stopping(Labeller.label, 2, NumericError("stop")))
+            patch.setattr(Predictor, "label", stopping(Predictor.label, 2, NumericError("stop")))
             with pytest.raises(NumericError):
                 hfpipe.predict_file(run, file, output)
         return partial.read_bytes()
@@ -304,15 +304,15 @@ def test_what_another_command_began_is_refused(
 
 def test_a_partial_file_belongs_to_one_process(tmp_path: Path) -> None:
     """A second writer is refused, and a file that only has the name is left alone."""
-    with Partial(tmp_path / "a.csv", {"model": 1}, overwrite=False) as partial:
+    with PartialOutput(tmp_path / "a.csv", {"model": 1}, overwrite=False) as partial:
         partial.write([{"label": "x"}], "digest")
         with pytest.raises(MachineError, match="another process is writing it"):
-            Partial(tmp_path / "a.csv", {"model": 1}, overwrite=False)
-    with Partial(tmp_path / "a.csv", {"model": 1}, overwrite=False) as again:
+            PartialOutput(tmp_path / "a.csv", {"model": 1}, overwrite=False)
+    with PartialOutput(tmp_path / "a.csv", {"model": 1}, overwrite=False) as again:
         assert (again.rows, again.digest) == (1, "digest")
     (tmp_path / "b.csv.partial").write_text("mine\n")
     with pytest.raises(RecipeError, match="begun with something else"):
-        Partial(tmp_path / "b.csv", {"model": 1}, overwrite=False)
+        PartialOutput(tmp_path / "b.csv", {"model": 1}, overwrite=False)
     assert (tmp_path / "b.csv.partial").read_text() == "mine\n"
 
 
@@ -340,7 +340,7 @@ def test_what_is_wrong_with_the_arguments_is_told_first(run: hfpipe.Run, tmp_pat
         ([tmp_path / "rows.doc"], 2, "allowed: a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for"),
         ([], 2, "INPUT is missing"),
         ([file, "--input-format", "cvs"], 2, "did you mean 'csv'"),
-        ([file, "--window", 0], 2, "--window: 0; allowed: 1 or more"),
+        ([file, "--chunk", 0], 2, "--chunk: 0; allowed: 1 or more"),
         ([file, "--output", tmp_path / "nowhere" / "out.jsonl"], 2, "--output: no folder "),
         ([file, "--output", tmp_path / "out.xls"], 2, "ends in .jsonl, .csv or .parquet. Or say --format"),
         ([file, "--format", "csv"], 2, "on standard output. Name a file with --output"),
@@ -405,9 +405,9 @@ def test_a_row_that_the_task_refuses_is_found(run: hfpipe.Run, tmp_path: Path) -
 
 def test_a_number_that_is_not_finite_names_the_rows(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Diverged weights: exit 6, with the rows that were being labelled."""
-    labeller = predictor.load_labeller(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None)
-    next(labeller.model.parameters()).data.fill_(float("nan"))
-    monkeypatch.setattr(predicting, "_labeller", lambda *arguments: labeller)
+    loaded = predictor.load_predictor(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None)
+    next(loaded.model.parameters()).data.fill_(float("nan"))
+    monkeypatch.setattr(predicting, "_predictor", lambda *arguments: loaded)
     with pytest.raises(NumericError, match=r"row 0 \(counted from 0\) to row 2 \(counted from 0\): the model's logits"):
         run.predict([("a", "b")] * 3)
 
@@ -441,8 +441,8 @@ def test_a_run_predicts_rows_of_any_shape(run: hfpipe.Run, one_text: hfpipe.Run)
 def test_a_run_keeps_its_loaded_model(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop loads the model once; other overrides or a file of the model that changed load it again."""
     loaded: list[Recipe] = []
-    load = predictor.load_labeller
-    monkeypatch.setattr(predictor, "load_labeller", lambda recipe, say: loaded.append(recipe) or load(recipe, say))
+    load = predictor.load_predictor
+    monkeypatch.setattr(predictor, "load_predictor", lambda recipe, say: loaded.append(recipe) or load(recipe, say))
     own = hfpipe.Run(run.path)
     for _ in range(3):
         own.predict([("bak", "bak")])

@@ -50,7 +50,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_columns_are_copied_into_every_row(
     run: hfpipe.Run, tmp_path: Path, form: str, hfpipe_command: Callable[..., Any]
 ) -> None:
-    """Before the labels, which are the same as without, in all formats of input and output and in any window."""
+    """Before the labels, which are the same as without, in all formats of input and output and in any chunk."""
     source = written(tmp_path / f"rows.{form}", ROWS)
     plain = hfpipe.predict(run, source)
     nothing = "" if form == "csv" else None
@@ -62,7 +62,7 @@ def test_columns_are_copied_into_every_row(
     printed = [json.loads(line) for line in hfpipe_command("predict", run.path, source, *given).out.splitlines()]
     assert [list(row) for row in printed] == [["id", "old", "sentence2", "label", "score", "probabilities"]] * 11
     assert printed == expected
-    assert hfpipe.predict(run, source, keep=["id", "old", "sentence2"], window=2)[3]["id"] == "003"
+    assert hfpipe.predict(run, source, keep=["id", "old", "sentence2"], chunk=2)[3]["id"] == "003"
     for ending in ("jsonl", "csv", "parquet"):
         output = tmp_path / f"out.{ending}"
         assert hfpipe_command("predict", run.path, source, *given, "--output", output).code == 0
@@ -128,11 +128,11 @@ def test_glue_keeps_nothing(run: hfpipe.Run, hfpipe_command: Any) -> None:
 def test_other_kept_values_are_another_input(run: hfpipe.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that was stopped goes on only with the same kept columns, and the same values in them."""
     output, source = tmp_path / "out.jsonl", written(tmp_path / "rows.jsonl", ROWS)
-    windows, label = [0], prediction.labelled
+    chunks, label = [0], prediction.labelled
 
     def stops(*arguments: Any) -> Any:
-        windows[0] += 1
-        if windows[0] == 2:
+        chunks[0] += 1
+        if chunks[0] == 2:
             raise DataError("stopped here")
         return label(*arguments)
 

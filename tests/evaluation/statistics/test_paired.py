@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hfpipe.evaluation.statistics.paired import apart, losses_apart, right_or_wrong
+from hfpipe.evaluation.statistics.paired import compare_losses, compare_metrics, right_or_wrong
 from hfpipe.evaluation.statistics.significance import mcnemar
 from hfpipe.parts.metrics.metrics import compute_all, load_metric
 from hfpipe.parts.metrics.multi_label import MultiLabel
@@ -35,14 +35,14 @@ def test_a_model_is_not_apart_from_itself() -> None:
     """Every resample has the same examples for both, so that the difference is 0 in each, and p is 1."""
     metrics = [*pair("accuracy"), *pair("f1"), *pair("matthews_correlation")]
     metrics += [("macro", load_metric("precision", average="macro"))]  # resampled one at a time
-    for found in apart(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500).values():
+    for found in compare_metrics(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500).values():
         assert found.interval == [0, 0]
         assert found.p == 1
 
 
 def test_the_interval_is_that_of_the_mean_of_the_differences() -> None:
     """For an accuracy it is d ± 1.96 s/√n over the examples' differences: narrower than without pairing."""
-    found = apart(pair("accuracy"), FAIR, GOOD, CLASSES, seed=1)["accuracy"]
+    found = compare_metrics(pair("accuracy"), FAIR, GOOD, CLASSES, seed=1)["accuracy"]
     differences = (GOOD == CLASSES).astype(float) - (FAIR == CLASSES)
     half = 1.96 * differences.std() / np.sqrt(ROWS)
     assert found.interval == pytest.approx([differences.mean() - half, differences.mean() + half], abs=0.1 * half)
@@ -51,7 +51,7 @@ def test_the_interval_is_that_of_the_mean_of_the_differences() -> None:
 
 def test_an_accuracy_has_mcnemars_p_and_other_figures_that_of_the_resamples() -> None:
     """A share of right examples is tested on the disagreements; F1 by the resamples, and both find a large difference."""
-    found = apart([*pair("accuracy"), *pair("f1")], FAIR, GOOD, CLASSES, seed=1)
+    found = compare_metrics([*pair("accuracy"), *pair("f1")], FAIR, GOOD, CLASSES, seed=1)
     assert found["accuracy"].pairs == mcnemar(FAIR == CLASSES, GOOD == CLASSES)
     assert found["accuracy"].p == found["accuracy"].pairs.p < 0.001
     assert found["f1"].pairs is None
@@ -62,7 +62,7 @@ def test_an_accuracy_has_mcnemars_p_and_other_figures_that_of_the_resamples() ->
 def test_a_metric_of_a_kind_of_its_own_is_resampled_one_at_a_time() -> None:
     """A macro average agrees with resampling both models by hand, and says how few resamples there were."""
     metrics = pair("f1", average="macro")
-    found = apart(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1"]
+    found = compare_metrics(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1"]
     rng, drawn = np.random.default_rng(2), []
     for _ in range(400):
         rows = rng.integers(0, ROWS, ROWS)
@@ -80,15 +80,17 @@ def test_the_bootstrap_rejects_equal_models_as_seldom_as_it_says(figure: str) ->
     for _ in range(500):
         right = rng.integers(0, 2, 400)
         sides = [np.where(rng.random(400) < 0.8, right, 1 - right) for _ in range(2)]
-        rejected += apart(metrics, *sides, right, seed=int(rng.integers(2**31)), resamples=499)[figure].p < 0.05
+        rejected += (
+            compare_metrics(metrics, *sides, right, seed=int(rng.integers(2**31)), resamples=499)[figure].p < 0.05
+        )
     assert 0.02 <= rejected / 500 <= 0.08
 
 
 def test_the_losses_are_weighted_means_on_the_same_examples() -> None:
     """Twice the loss at twice the weight is no difference; a constant more is that constant, in every resample."""
     losses, ones = RNG.exponential(size=ROWS), np.ones(ROWS)
-    assert losses_apart((losses, ones), (losses * 2, ones * 2), seed=1).interval == pytest.approx([0, 0], abs=1e-12)
-    shifted = losses_apart((losses, ones), (losses + 0.25, ones), seed=1)
+    assert compare_losses((losses, ones), (losses * 2, ones * 2), seed=1).interval == pytest.approx([0, 0], abs=1e-12)
+    shifted = compare_losses((losses, ones), (losses + 0.25, ones), seed=1)
     assert shifted.interval == pytest.approx([0.25, 0.25])
     assert shifted.p < 0.001
 

@@ -32,7 +32,7 @@ FIGURES = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=8)
 def test_mcnemar_is_the_binomial_over_the_disagreements(
     both: int, neither: int, only_first: int, only_second: int
 ) -> None:
-    """Its p is the sum of all binomial chances no greater than that of what was seen; agreement changes nothing."""
+    """Its p is the sum of all binomial probabilities no greater than that of what was seen; agreement changes nothing."""
     first = np.array([True] * both + [False] * neither + [True] * only_first + [False] * only_second)
     second = np.array([True] * both + [False] * neither + [False] * only_first + [True] * only_second)
     found = mcnemar(first, second)

@@ -49,7 +49,7 @@ def test_without_buckets_the_order_is_the_shuffled_one() -> None:
 def test_an_epoch_depends_on_seed_and_number_alone(how: str, repeated: float, epoch: int) -> None:
     """The same again, and another one for another seed or epoch: rows change their company and updates their place.
 
-    Cut by tokens, all rows of a length may happen to fill an update, and then they do so in every epoch.
+    BatchPlan by tokens, all rows of a length may happen to fill an update, and then they do so in every epoch.
     """
     lengths = lengths_of(4000)
 

@@ -45,8 +45,8 @@ def test_attention_is_torch_s(mask: str, scaling: float | None) -> None:
     """Outputs and gradients are those of torch's scaled_dot_product_attention within the rounding of fp32."""
     given = {"none": None, "boolean": padding(), "added": torch.zeros(3, 1, 11, 11).masked_fill(~padding(), -1e9)}[mask]
     own = inputs()
-    out, chances = attention(Layer(), *own, given, scaling=scaling)
-    assert chances is None
+    out, probabilities = attention(Layer(), *own, given, scaling=scaling)
+    assert probabilities is None
     theirs = inputs()
     right = F.scaled_dot_product_attention(*theirs, attn_mask=given, scale=scaling).transpose(1, 2)
     torch.testing.assert_close(out, right, rtol=0, atol=1e-6)

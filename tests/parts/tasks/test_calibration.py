@@ -19,8 +19,8 @@ def drawn(rows: int, classes: int, temperature: float) -> tuple[np.ndarray, np.n
     """Logits, and labels drawn from their probabilities after division by `temperature`."""
     rng = np.random.default_rng(5)
     logits = rng.normal(size=(rows, classes)) * 3
-    chances = softmax(logits / temperature, axis=1)
-    return logits, np.array([rng.choice(classes, p=row) for row in chances])
+    probabilities = softmax(logits / temperature, axis=1)
+    return logits, np.array([rng.choice(classes, p=row) for row in probabilities])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
@@ -49,27 +49,27 @@ def test_the_temperature_of_several_labels_is_that_of_each_by_itself() -> None:
 def test_no_other_threshold_has_a_better_f1(seed: int, rows: int) -> None:
     """Against every threshold that parts the probabilities in another way, ties among them included."""
     rng = np.random.default_rng(seed)
-    chances = rng.integers(0, 12, rows) / 11
-    is_so = rng.random(rows) < 0.4
-    if not is_so.any() or is_so.all():
+    probabilities = rng.integers(0, 12, rows) / 11
+    is_positive = rng.random(rows) < 0.4
+    if not is_positive.any() or is_positive.all():
         return
-    found = fit_threshold(chances, is_so, "yes", "here")
-    best = max(f1_score(is_so, chances >= line, zero_division=0) for line in np.unique(chances))
-    assert f1_score(is_so, chances >= found) == pytest.approx(best)
-    assert not np.isclose(chances[chances != 0], found, atol=1e-9).any()  # rounding moves no row over it
+    found = fit_threshold(probabilities, is_positive, "yes", "here")
+    best = max(f1_score(is_positive, probabilities >= line, zero_division=0) for line in np.unique(probabilities))
+    assert f1_score(is_positive, probabilities >= found) == pytest.approx(best)
+    assert not np.isclose(probabilities[probabilities != 0], found, atol=1e-9).any()  # rounding moves no row over it
 
 
 def test_of_equally_good_thresholds_the_one_nearest_to_one_half_is_taken() -> None:
     """Where two lines are equally good, nothing is gained by an odd one."""
-    chances, is_so = np.array([0.1, 0.2, 0.45, 0.55, 0.9]), np.array([False, False, False, True, True])
-    assert fit_threshold(chances, is_so, "yes", "here") == pytest.approx(0.5)
+    probabilities, is_positive = np.array([0.1, 0.2, 0.45, 0.55, 0.9]), np.array([False, False, False, True, True])
+    assert fit_threshold(probabilities, is_positive, "yes", "here") == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("is_so", "told"), [([False] * 3, "no row"), ([True] * 3, "every row")])
-def test_rows_of_one_side_alone_tell_no_threshold(is_so: list[bool], told: str) -> None:
+@pytest.mark.parametrize(("is_positive", "told"), [([False] * 3, "no row"), ([True] * 3, "every row")])
+def test_rows_of_one_side_alone_tell_no_threshold(is_positive: list[bool], told: str) -> None:
     """They are refused with the class, instead of a threshold of 0 or 1."""
     with pytest.raises(DataError, match=f"here: {told} of the calibration split is 'yes'"):
-        fit_threshold(np.array([0.2, 0.4, 0.6]), np.array(is_so), "yes", "here")
+        fit_threshold(np.array([0.2, 0.4, 0.6]), np.array(is_positive), "yes", "here")
 
 
 def test_it_comes_back_from_a_config_as_it_was() -> None:
@@ -95,9 +95,9 @@ def test_a_temperature_moves_no_class_and_a_threshold_does() -> None:
     """Division keeps the order of the logits; the threshold of class 1 decides alone where there is one."""
     logits = np.array([[0.0, 0.1], [0.0, -0.1], [0.0, 2.0]])
     assert Calibration(3.0).one_of(logits)[0].tolist() == [1, 0, 1]
-    said, chances = Calibration(3.0, (0.6,)).one_of(logits)
+    said, probabilities = Calibration(3.0, (0.6,)).one_of(logits)
     assert said.tolist() == [0, 0, 1]
-    assert chances == pytest.approx(softmax(logits / 3, axis=1))
+    assert probabilities == pytest.approx(softmax(logits / 3, axis=1))
     several, each = Calibration(2.0, (0.3, 0.9)).any_of(np.array([[-1.0, 1.0]]))
     assert several.tolist() == [[1, 0]]
     assert each == pytest.approx(expit(np.array([[-0.5, 0.5]])))

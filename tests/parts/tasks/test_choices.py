@@ -194,8 +194,8 @@ def test_the_greatest_logit_is_the_choice(tokenizer, tmp_path):
     encoded = encode(task, rows, tokenizer, tmp_path)
     logits = np.zeros((12, 4), np.float32)
     logits[np.arange(12), encoded["labels"][:]] = 2
-    kept = task.kept(torch.tensor(logits), {})
-    said, right = task.decide(kept, encoded, rows)
+    kept = task.unpad_logits(torch.tensor(logits), {})
+    said, right = task.decode(kept, encoded, rows)
     assert compute_all([("accuracy", load_metric("accuracy"))], said, right) == {"accuracy": 1.0}
     share = np.exp(2) / (np.exp(2) + 3)
     for row, told in enumerate(head_task(SWAG, ()).told(kept, encoded.remove_columns("labels"), rows)):
@@ -203,5 +203,5 @@ def test_the_greatest_logit_is_the_choice(tokenizer, tmp_path):
         assert told["text"] == rows[row][f"ending{row % 4}"]
         assert told["score"] == max(told["probabilities"]) == pytest.approx(share)
         assert sum(told["probabilities"]) == pytest.approx(1)
-    assert task.decide(kept, encoded.remove_columns("labels"), rows)[1] is None
-    assert compute_all([("accuracy", load_metric("accuracy"))], *task.made_up()) == {"accuracy": 1.0}
+    assert task.decode(kept, encoded.remove_columns("labels"), rows)[1] is None
+    assert compute_all([("accuracy", load_metric("accuracy"))], *task.dummy_predictions()) == {"accuracy": 1.0}

@@ -129,14 +129,14 @@ def test_gold_logits_give_every_answer_back(unanswerable, tokenizer, tmp_path, m
     assert len(encoded) > 90
     assert encoded["row"][:] == sorted(encoded["row"][:])
     assert set(encoded["row"][:]) == set(range(60))
-    said, right = task.decide(gold(encoded), encoded, rows)
+    said, right = task.decode(gold(encoded), encoded, rows)
     scores = Squad().compute(predictions=said, references=right)
     assert scores["exact_match"] == scores["f1"] == 1.0
     assert (scores.get("no_answer_exact_match") == 1.0) is unanswerable
     # Word-level tokens end where these answers do; a byte-level token may hold the punctuation beside them.
     if "token_type_ids" in encoded.column_names:
         assert [one["prediction_text"] for one in said] == [(one["answers"]["text"] or [""])[0] for one in right]
-    for row, told in enumerate(task.told(gold(encoded), encoded, rows)):
+    for row, told in enumerate(task.format_predictions(gold(encoded), encoded, rows)):
         if told["start"] is not None:
             assert rows[row]["context"][told["start"] : told["end"]] == told["answer"]
             assert told["answer"] == told["answer"].strip()
@@ -194,7 +194,7 @@ def test_both_shapes_of_answers_are_the_same(word_level, tmp_path):
     assert task == again
     again.check(other, "d", "task")
     assert encoded[:] == also[:]
-    assert list(task.decide(gold(encoded), encoded, table(rows))[1]) == list(again.decide(gold(also), also, other)[1])
+    assert list(task.decode(gold(encoded), encoded, table(rows))[1]) == list(again.decode(gold(also), also, other)[1])
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_padding_goes_to_the_right_and_is_not_kept(tokenizer, tmp_path):
         assert batch["input_ids"][index, :length].tolist() == encoded["input_ids"][index]
         assert batch["attention_mask"][index].tolist() == [1] * length + [0] * (max(own) - length)
     logits = torch.randn(len(own), 2, max(own))
-    for index, kept in enumerate(task.kept(logits, batch)):
+    for index, kept in enumerate(task.unpad_logits(logits, batch)):
         assert kept.shape == (2, own[index])
         assert np.array_equal(kept, logits[index, :, : own[index]].numpy())
 
@@ -318,7 +318,7 @@ def decided(task: QuestionTask, starts: list[list[float]], ends: list[list[float
     """What a task says of the three windows."""
     rows, encoded = three_windows()
     logits = [np.array(pair, np.float32) for pair in zip(starts, ends, strict=True)]
-    return list(task.decide(logits, encoded, rows)[0])
+    return list(task.decode(logits, encoded, rows)[0])
 
 
 def test_the_best_span_over_all_windows_wins():
@@ -360,14 +360,14 @@ def test_told_shares_the_probability_among_the_best_spans():
         ([0, 0, 0, 0, 2, 0], [0, 0, 0, -9, 1, 0]), ([0, 0, 0, 1, 0, 0], [0, 0, 0, 1, -9, 0]), ([0, 0, 0, 0, 0], [0] * 5),
     )]  # fmt: skip
     task = QuestionTask(("question", "context"), "answers", 0, 30, 2, False)
-    told = task.told(logits, encoded.remove_columns("labels"), rows)
+    told = task.format_predictions(logits, encoded.remove_columns("labels"), rows)
     # "cd" scores 3 and again 2 in the other window, "ab cd" 0 + 1.
     assert told[0] == {"answer": "cd", "score": pytest.approx(1 / (1 + np.exp(1 - 3))), "start": 3, "end": 5}
     assert told[1] == {"answer": "gh", "score": 1.0, "start": 0, "end": 2}
-    assert task.decide(logits, encoded.remove_columns("labels"), rows)[1] is None
+    assert task.decode(logits, encoded.remove_columns("labels"), rows)[1] is None
     task = head_task(SPEC, ())
     logits[2][:, 0] = 5
-    nothing = task.told(logits, encoded, rows)[1]
+    nothing = task.format_predictions(logits, encoded, rows)[1]
     assert nothing == {"answer": "", "score": pytest.approx(1 / (1 + np.exp(-10))), "start": None, "end": None}
 
 
@@ -376,7 +376,7 @@ def test_a_trained_head_needs_no_answers(word_level, tmp_path):
     rows = table(rows_of(5)).remove_columns("answers")
     task, encoded = encode(rows, word_level, tmp_path, head_task(SPEC, ("LABEL_0", "LABEL_1")), labelled=False)
     assert set(encoded.column_names) == {"input_ids", "token_type_ids", "attention_mask", "row", "offsets"}
-    told = task.told([np.zeros((2, len(ids)), np.float32) for ids in encoded["input_ids"]], encoded, rows)
+    told = task.format_predictions([np.zeros((2, len(ids)), np.float32) for ids in encoded["input_ids"]], encoded, rows)
     assert len(told) == 5
     assert set(told[0]) == {"answer", "score", "start", "end"}
 
@@ -385,9 +385,9 @@ def test_the_made_up_rows_show_every_figure():
     """The dry run of a metric names the same figures as a split with such rows will."""
     answered = make_task(SPEC, table(rows_of(3)), "d", "task")
     mixed = make_task(SPEC, table(rows_of(3, unanswerable=True)), "d", "task")
-    said, right = answered.made_up()
+    said, right = answered.dummy_predictions()
     assert set(Squad().compute(predictions=said, references=right)) == {"exact_match", "f1"}
-    said, right = mixed.made_up()
+    said, right = mixed.dummy_predictions()
     assert "no_answer_f1" in Squad().compute(predictions=said, references=right)
 
 

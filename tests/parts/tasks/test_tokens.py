@@ -92,7 +92,7 @@ def test_all_pieces_carry_the_label(tokenizer: Any) -> None:
     assert encoded["labels"] == [[X, 1, 1, 1, 2, 0, X], [X, X], [X, 0, 2, X]]
     assert [row.tolist() for row in encoded["words"]] == [[0, 0, 0, 1, 2], [], [0, 2]]
     logits = [np.eye(3)[[1, 0, 0, 2, 2]], np.zeros((0, 3)), np.eye(3)[[0, 1]]]
-    predicted, right = task.decide(logits, datasets.Dataset.from_dict({"words": encoded["words"]}), rows)
+    predicted, right = task.decode(logits, datasets.Dataset.from_dict({"words": encoded["words"]}), rows)
     assert predicted.tolist() == [["B-x", "I-x", "I-x"], [], ["O", "O", "B-x"]]
     assert right.tolist() == LABELS
 
@@ -103,7 +103,7 @@ def test_without_labels_the_scored_positions_are_marked(tokenizer: Any) -> None:
     encoded = task.encode({"tokens": WORDS}, tokenizer, 16, False)
     assert encoded["labels"] == [[X, 0, X, X, 0, 0, X], [X, X], [X, 0, 0, X]]
     logits = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0))
-    kept = task.kept(logits, {"labels": torch.tensor([encoded["labels"][0], [*encoded["labels"][2], X, X, X]])})
+    kept = task.unpad_logits(logits, {"labels": torch.tensor([encoded["labels"][0], [*encoded["labels"][2], X, X, X]])})
     assert [one.shape for one in kept] == [(3, 3), (2, 3)]
     np.testing.assert_array_equal(kept[0], logits[0, [1, 4, 5]].numpy())
 
@@ -116,10 +116,10 @@ def test_a_word_that_the_model_never_sees_counts(names: list[str], unseen: str |
     encoded = tokenize(task, rows, tokenizer, max_length=5, identity=f"cut {names}").data
     assert encoded["words"][:] == [[0], [], [0, 2]]
     logits = [np.eye(3)[[1]], np.zeros((0, 3)), np.eye(3)[[1, 2]]]
-    predicted, right = task.decide(logits, encoded, rows)
+    predicted, right = task.decode(logits, encoded, rows)
     assert predicted.tolist() == [[names[1], unseen, unseen], [], [names[1], unseen, names[2]]]
     assert [len(row) for row in right] == [3, 0, 3]
-    told = task.told(logits, encoded, rows)
+    told = task.format_predictions(logits, encoded, rows)
     assert told[0]["labels"] == [names[1], unseen, unseen]
     assert told[0]["scores"][1:] == [None, None]
     assert [one["text"] for one in told[2]["entities"]] == ["bap", "fun"]
@@ -133,7 +133,7 @@ def test_a_label_that_is_ignored_is_no_item(tokenizer: Any) -> None:
     encoded = tokenize(task, rows, tokenizer, max_length=16, identity="ignored").data
     assert encoded["words"][:] == [[0, 2], [], [0, 2]]
     assert class_counts(SPEC, task, rows) == [2, 2, 1]
-    predicted, right = task.decide([np.eye(3)[[1, 0]], np.zeros((0, 3)), np.eye(3)[[0, 0]]], encoded, rows)
+    predicted, right = task.decode([np.eye(3)[[1, 0]], np.zeros((0, 3)), np.eye(3)[[0, 0]]], encoded, rows)
     assert predicted.tolist() == [["B-x", "O"], [], ["O", "O", "O"]]
     assert right.tolist() == [["B-x", "O"], [], LABELS[2]]
 
@@ -259,7 +259,7 @@ def test_the_metric_knows_scheme_and_names_of_the_task() -> None:
     assert (name, metric.scheme, metric.names) == ("seqeval", "IOB2", tuple(NAMES))
     ((_, own),) = load_metrics(load_recipe(fields, ["evaluate.metrics=[{name: seqeval, scheme: none}]"]), task)
     assert own.scheme == "none"
-    assert set(metric.compute(**dict(zip(("predictions", "references"), task.made_up(), strict=True)))) == {
+    assert set(metric.compute(**dict(zip(("predictions", "references"), task.dummy_predictions(), strict=True)))) == {
         "precision", "recall", "f1", "accuracy", "x_precision", "x_recall", "x_f1", "x_support",
     }  # fmt: skip
 

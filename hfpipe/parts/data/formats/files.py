@@ -24,7 +24,7 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data.formats.compressed import opened
 from hfpipe.parts.data.formats.delimited import read_records
 from hfpipe.parts.data.formats.objects import Shape, read_objects
-from hfpipe.system.cache import damage, filled, kept_folder, own_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
 from hfpipe.system.snapshot import digest_of_files
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "text")
@@ -60,13 +60,13 @@ def read_files(
     """
     separator = separator or ("\t" if form == "tsv" else ",")
     key = repr((digest, dict(files), form, encoding, separator, quote, _code()))
-    folder = kept_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
+    folder = entry_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
     notices: tuple[str, ...] = ()
     if folder.is_dir():
-        if damage(folder) is None:
+        if find_corruption(folder) is None:
             return _read_kept(folder), ()
         notices = ("the cached rows of the data files were damaged, and the files were read again",)
-    with filled(folder) as staging:
+    with build_entry(folder) as staging:
         for number, (split, paths) in enumerate(files.items()):
             batches = _batches(form, paths, encoding, separator, quote, staging)
             _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
@@ -80,7 +80,7 @@ def _code() -> str:
 
 
 def _read_kept(folder: Path) -> Splits:
-    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in own_files(folder)}
+    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in entry_files(folder)}
 
 
 def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.RecordBatch], split: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hfpipe.parts.inputs import repeats
+from hfpipe.parts.inputs import duplicates
 
 
 @pytest.fixture
@@ -27,30 +27,30 @@ def test_counts_are_those_of_plain_python(
     drawn: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch, part_rows: int
 ) -> None:
     """In twenty parts as in one, what is counted by hashes on disk is what sets and dictionaries say."""
-    monkeypatch.setattr(repeats, "PART_ROWS", part_rows)
+    monkeypatch.setattr(duplicates, "PART_ROWS", part_rows)
     texts, labels = drawn
     others = [f"text {row}" for row in range(650, 750)]
-    with repeats.prints_of({"train": len(texts), "other": len(others)}) as prints:
+    with duplicates.fingerprints({"train": len(texts), "other": len(others)}) as prints:
         for start in range(0, len(texts), 64):
             window = slice(start, start + 64)
-            prints["train"].add(repeats.hashes(pa.array(texts[window])), repeats.hashes(pa.array(labels[window])))
-        prints["other"].add(repeats.hashes(pa.array(others)))
+            prints["train"].add(duplicates.hashes(pa.array(texts[window])), duplicates.hashes(pa.array(labels[window])))
+        prints["other"].add(duplicates.hashes(pa.array(others)))
         assert len(list(prints["train"].parts())) == -(-1000 // part_rows)
-        assert repeats.repeated(prints["train"]) == len(texts) - len(set(texts))
+        assert duplicates.repeated(prints["train"]) == len(texts) - len(set(texts))
         labels_of = defaultdict(set)
         for text, label in zip(texts, labels, strict=True):
             labels_of[text].add(label)
-        assert repeats.contradicted(prints["train"]) == sum(len(found) > 1 for found in labels_of.values()) > 0
-        assert repeats.shared(prints["other"], prints["train"]) == len(set(others) & set(texts)) > 0
+        assert duplicates.contradicted(prints["train"]) == sum(len(found) > 1 for found in labels_of.values()) > 0
+        assert duplicates.shared(prints["other"], prints["train"]) == len(set(others) & set(texts)) > 0
 
 
 def test_a_part_holds_few_rows_whatever_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory at once, one part, does not grow with the rows: 4,000 and 64,000 rows have parts alike in size."""
-    monkeypatch.setattr(repeats, "PART_ROWS", 1000)
+    monkeypatch.setattr(duplicates, "PART_ROWS", 1000)
     for rows in (4000, 64000):
-        with repeats.prints_of({"train": rows}) as prints:
+        with duplicates.fingerprints({"train": rows}) as prints:
             for start in range(0, rows, 500):
-                prints["train"].add(repeats.hashes(pa.array([f"{row}" for row in range(start, start + 500)])))
+                prints["train"].add(duplicates.hashes(pa.array([f"{row}" for row in range(start, start + 500)])))
             sizes = [len(part) for part in prints["train"].parts()]
         assert sum(sizes) == rows
         assert max(sizes) < 1300
@@ -61,7 +61,7 @@ def test_the_files_are_gone_afterwards() -> None:
     cache = Path(datasets.config.HF_DATASETS_CACHE)
 
     def fail() -> None:
-        with repeats.prints_of({"train": 1}):
+        with duplicates.fingerprints({"train": 1}):
             assert list(cache.glob("hfpipe-prints-*"))
             raise ZeroDivisionError
 
@@ -74,9 +74,9 @@ def test_the_files_are_gone_afterwards() -> None:
 def test_hashes_tell_texts_apart(kind: pa.DataType) -> None:
     """Equal texts have one hash, different ones several, wherever they lie in a slice of a column; a missing one is empty."""
     texts = ["", "a", "b", "ab", "a", "é", "a\0", None]
-    whole = repeats.hashes(pa.array(texts, kind))
+    whole = duplicates.hashes(pa.array(texts, kind))
     assert Counter(whole.tolist()).most_common(2)[1][1] == 2  # the two 'a'; the empty and the missing text
     assert len(np.unique(whole)) == 6
-    sliced = repeats.hashes(pa.chunked_array([pa.array(texts, kind).slice(3, 2), pa.array(texts, kind).slice(5)]))
+    sliced = duplicates.hashes(pa.chunked_array([pa.array(texts, kind).slice(3, 2), pa.array(texts, kind).slice(5)]))
     assert sliced.tolist() == whole[3:].tolist()
-    assert len(repeats.hashes(pa.chunked_array([], kind))) == 0
+    assert len(duplicates.hashes(pa.chunked_array([], kind))) == 0

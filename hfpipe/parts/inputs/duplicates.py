@@ -44,7 +44,7 @@ def _hashes_of(texts: pa.Array) -> Hashes:
     return np.frombuffer(b"".join(told), np.uint64)
 
 
-class Prints:
+class Fingerprints:
     """The hashes of one split, on disk, in parts."""
 
     def __init__(self, folder: Path, name: str, parts: int) -> None:
@@ -74,7 +74,7 @@ class Prints:
 
 
 @contextmanager
-def prints_of(sizes: dict[str, int]) -> Iterator[dict[str, Prints]]:
+def fingerprints(sizes: dict[str, int]) -> Iterator[dict[str, Fingerprints]]:
     """Empty prints by name, whose parts match; their files go when the block ends.
 
     Args:
@@ -85,22 +85,22 @@ def prints_of(sizes: dict[str, int]) -> Iterator[dict[str, Prints]]:
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="hfpipe-prints-", dir=cache) as folder:
-        found: dict[str, Prints] = {}
+        found: dict[str, Fingerprints] = {}
         try:
             for number, name in enumerate(sizes):
-                found[name] = Prints(Path(folder), str(number), parts)
+                found[name] = Fingerprints(Path(folder), str(number), parts)
             yield found
         finally:
             for one in found.values():
                 one.close()
 
 
-def repeated(prints: Prints) -> int:
+def repeated(prints: Fingerprints) -> int:
     """How many rows have the text of an earlier row."""
     return prints.rows - sum(len(np.unique(part[:, 0])) for part in prints.parts())
 
 
-def contradicted(prints: Prints) -> int:
+def contradicted(prints: Fingerprints) -> int:
     """How many texts have more than one label."""
     return sum(_with_two_labels(part) for part in prints.parts())
 
@@ -112,7 +112,7 @@ def _with_two_labels(part: Hashes) -> int:
     return len(np.unique(texts[1:][another_label]))
 
 
-def shared(prints: Prints, known: Prints) -> int:
+def shared(prints: Fingerprints, known: Fingerprints) -> int:
     """How many rows have a text that occurs among the known."""
     pairs = zip(prints.parts(), known.parts(), strict=True)
     return sum(int(np.isin(part[:, 0], other[:, 0]).sum()) for part, other in pairs)
