@@ -40,7 +40,7 @@ def bare(job: Job, folder: str) -> None:
     arguments = transformers.TrainingArguments(
         output_dir=folder,
         seed=recipe.seed,
-        max_steps=job.num_steps,
+        max_steps=job.timeline.num_steps,
         per_device_train_batch_size=recipe.train.batch_size,
         gradient_accumulation_steps=recipe.train.accumulate,
         learning_rate=recipe.optimizer.lr,

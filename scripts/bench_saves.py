@@ -57,9 +57,7 @@ def trained_by_hfpipe(
     recorder = Recorder(
         Run.create(recipe, folder),
         recipe,
-        num_steps=job.num_steps,
-        steps_per_epoch=job.steps_per_epoch,
-        evaluates=False,
+        timeline=job.timeline,
         greater_is_better=is_greater_better(recipe),
         save=resume.saver(job),
         show=lambda record: None,

@@ -26,9 +26,10 @@ from hfpipe.parts.optim.schedules import ON_METRIC
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
 from hfpipe.training.engines import loop, trainer
-from hfpipe.training.job import Job
+from hfpipe.training.job import Job, JobState
 from hfpipe.training.prepare import prepare
 from hfpipe.training.scale_check import TOLERANCE, check_scale, dropout_off, few_examples
+from hfpipe.training.timeline import Timeline
 
 ROWS = 32  # of the training split, its first; everything here is measured on these
 STEPS = 3  # of each engine, when the two are compared
@@ -193,9 +194,9 @@ def _first_gradient(
         optimizer=optimizer,
         schedule=schedule,
         loader=train_loader(rows, job.collate, batch_size=batch_size, seed=recipe.seed),
-        steps_per_epoch=1,
-        num_steps=1,
+        timeline=Timeline(num_steps=1, steps_per_epoch=1),
         precision=Precision("fp32", "for the measurement"),
+        state=JobState(),
     )
     with dropout_off(job.model):
         train(probe, records.append)

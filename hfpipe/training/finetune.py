@@ -28,12 +28,11 @@ from hfpipe.system.lock import locked
 from hfpipe.system.machine import translated_errors
 from hfpipe.system.redaction import redact
 from hfpipe.system.stops import AbortNow, StopRequests
-from hfpipe.training.attempt import Attempt, memory_ran_out
-from hfpipe.training.fit_memory import MemoryTried, smaller_plan
+from hfpipe.training.fit_memory import MemoryTried, memory_ran_out, smaller_plan
 from hfpipe.training.given_parts import require_parts
 from hfpipe.training.resume_plan import Plan
 from hfpipe.training.resume_plan import plan as make_plan
-from hfpipe.training.session import train_once
+from hfpipe.training.session import Engine, Session, train_once
 from hfpipe.training.tracking import require_installed, tracked
 
 
@@ -41,7 +40,7 @@ def finetune(
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     *,
     overrides: Sequence[str] = (),
-    engine: str | Callable[..., None] | None = None,
+    engine: str | Engine | None = None,
     runs_dir: str | Path | None = None,
     name: str | None = None,
     display: Display | None = None,
@@ -77,72 +76,58 @@ def finetune(
             signal or the time limit.
     """
     require_parts(parts, finetune)
-    display = display or Silent()
-    attempt = Attempt()
     with StopRequests(max_minutes) as stops:
+        session = Session(engine, display or Silent(), parts, stops)
+        options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
         try:
             if resume is None:
-                if recipe is None:
-                    raise RecipeError(
-                        "no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN."
-                    )
-                idle = {"allow-change": allow_change, "reset-optimizer": reset_optimizer, "use-previous": use_previous}
-                for option in (option for option, given in idle.items() if given):
-                    raise RecipeError("does nothing without --resume", where=f"--{option}")
-                resolved = as_recipe(recipe, overrides)
-                if isinstance(engine, str):
-                    resolved = with_overrides(resolved, [f"engine={engine}"])
-                return _begin(resolved, engine, runs_dir, name, display, parts, stops, attempt)
+                for option in (option for option, value in options.items() if value):
+                    raise RecipeError("does nothing without --resume", where=f"--{option.replace('_', '-')}")
+                return _start(session, _new_recipe(recipe, overrides, engine), runs_dir, name)
             if name is not None:
                 raise RecipeError("a run that goes on keeps its id", where="--name")
-            run = resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
+            session.resumed = True
+            session.run = (
+                resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
+            )
             changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
-            found = None if recipe is None else as_recipe(recipe, ())
-            options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
-            return _go_on(run, found, changes, options, engine, display, parts, stops, attempt)
+            return _resume(session, None if recipe is None else as_recipe(recipe, ()), changes, options)
         except AbortNow as stop:
-            if attempt.run is not None and not (attempt.trains or attempt.resumed):
-                shutil.rmtree(attempt.run.path, ignore_errors=True)
-            raise attempt.stopped(stop.asked) from None
+            if hasattr(session, "run") and not (session.trains or session.resumed):
+                shutil.rmtree(session.run.path, ignore_errors=True)
+            raise session.stopped(stop.asked) from None
 
 
-def _begin(
-    recipe: Recipe,
-    engine: Any,
-    runs_dir: str | Path | None,
-    name: str | None,
-    display: Display,
-    parts: dict[str, Any],
-    stops: StopRequests,
-    attempt: Attempt,
-) -> Run:
+def _new_recipe(
+    recipe: Recipe | str | Path | Mapping[str, Any] | None, overrides: Sequence[str], engine: str | Engine | None
+) -> Recipe:
+    """The recipe of a new run.
+
+    Raises:
+        RecipeError: none was named, or it has mistakes.
+    """
+    if recipe is None:
+        raise RecipeError("no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN.")
+    resolved = as_recipe(recipe, overrides)
+    return with_overrides(resolved, [f"engine={engine}"]) if isinstance(engine, str) else resolved
+
+
+def _start(session: Session, recipe: Recipe, runs_dir: str | Path | None, name: str | None) -> Run:
     """A new run."""
     require_installed(recipe)
-    reach_hub(recipe, display)
+    reach_hub(recipe, session.display)
     from hfpipe.system.processes import from_main, join
 
-    state = join()
-    path = ""
-    if state.is_main_process:
-        path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path)
-    run = attempt.run = Run(Path(*from_main(path)))
-    with locked(run.path) if state.is_main_process else nullcontext():
-        return _fit(run, Plan(recipe), engine, display, parts, stops, attempt)
+    main = join().is_main_process
+    path = str(Run.create(recipe, Path(runs_dir) if runs_dir else default_folder(), name).path) if main else ""
+    session.run, session.plan = Run(Path(*from_main(path))), Plan(recipe)
+    with locked(session.run.path) if main else nullcontext():
+        return _fit(session)
 
 
-def _go_on(
-    run: Run,
-    recipe: Recipe | None,
-    changes: Sequence[str],
-    options: dict[str, Any],
-    engine: Any,
-    display: Display,
-    parts: dict[str, Any],
-    stops: StopRequests,
-    attempt: Attempt,
-) -> Run:
+def _resume(session: Session, recipe: Recipe | None, changes: Sequence[str], options: Mapping[str, Any]) -> Run:
     """A run that was stopped, or one that is to be trained further."""
-    attempt.resumed = True
+    run, display = session.run, session.display
     if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
         display.say(f"{NOTE}{run.path} is already complete: nothing was changed")
         return run
@@ -150,14 +135,14 @@ def _go_on(
     with locked(run.path) if main else nullcontext():
         if main:
             require_writable(run)
-        plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
+        plan = session.plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
         require_installed(plan.recipe)
         reach_hub(plan.recipe, display)
-        for told in plan.skipped:
-            display.say(f"passed over {told}")
+        for text in plan.skipped:
+            display.say(f"passed over {text}")
         at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
         display.say(f"going on from {at}")
-        return _fit(run, plan, engine, display, parts, stops, attempt)
+        return _fit(session)
 
 
 def _of_main(plan: Callable[[], Plan]) -> Plan:
@@ -171,35 +156,22 @@ def _of_main(plan: Callable[[], Plan]) -> Plan:
     return found
 
 
-def _fit(
-    run: Run, plan: Plan, engine: Any, display: Display, parts: dict[str, Any], stops: StopRequests, attempt: Attempt
-) -> Run:
+def _fit(session: Session) -> Run:
     """Train, in smaller micro-batches where memory runs out and the recipe allows it."""
     from hfpipe.system.processes import join
 
-    state = join()
-    attempt.run = run
-    shown = display if state.is_main_process else Silent()
+    state, run = join(), session.run
+    session.main = state.is_main_process
+    shown = session.display if session.main else Silent()
     try:
-        with (
-            _remembered(run, plan.recipe, attempt, main=state.is_main_process),
-            tracked(run, plan.recipe, shown, main=state.is_main_process) as told_of,
-        ):
-            while True:
-                try:
-                    train_once(run, plan, engine, told_of, parts, stops, attempt, main=state.is_main_process)
-                    break
-                except MachineError as error:
-                    known_to_all = state.num_processes == 1 or isinstance(error, MemoryTried)
-                    if not (memory_ran_out(error) and plan.recipe.train.fit_memory and known_to_all):
-                        raise
-                    told = error.what
-                plan = smaller_plan(run, plan, told)
+        with _remembered(session), tracked(run, session.recipe, shown, main=session.main) as session.display:
+            while (memory_error := _train(session)) is not None:
+                session.plan = smaller_plan(run, session.plan, memory_error)
             state.wait_for_everyone()
     except (InterruptedRun, StoppedByUser):
         state.wait_for_everyone()  # what the main process writes of it is written before any of them leaves
         raise
-    if state.is_main_process:
+    if session.main:
         from hfpipe.reports import write_report
 
         with translated_errors():
@@ -207,16 +179,32 @@ def _fit(
     return run
 
 
+def _train(session: Session) -> str | None:
+    """Train once; the message where memory ran out and the recipe says to go on in smaller micro-batches."""
+    from accelerate import PartialState
+
+    try:
+        train_once(session)
+    except MachineError as error:
+        known_to_all = PartialState().num_processes == 1 or isinstance(error, MemoryTried)
+        if not (memory_ran_out(error) and session.recipe.train.fit_memory and known_to_all):
+            raise
+        return error.what
+    return None
+
+
 @contextmanager
-def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> Iterator[None]:
+def _remembered(session: Session) -> Iterator[None]:
     """Keep `run.json` true whatever happens, and the libraries' chatter in `log.txt`."""
     from hfpipe.system import library_logs
 
-    if not main:
+    run = session.run
+    if not session.main:
         with library_logs.library_logs_to(Path(os.devnull)), translated_errors():
             yield
         return
-    if not attempt.resumed:
+    if not session.resumed:
+        recipe = session.recipe
         run.update_metadata(
             format=FORMAT,
             id=run.id,
@@ -237,22 +225,22 @@ def _remembered(run: Run, recipe: Recipe, attempt: Attempt, *, main: bool) -> It
         with library_logs.library_logs_to(run.path / "log.txt"), translated_errors():
             yield
     except HfpipeError as error:
-        if attempt.trains:
+        if session.trains:
             resumable = isinstance(error, InterruptedRun | StoppedByUser)
             _note_end(run, "interrupted" if resumable else "failed", str(error))
-        elif not attempt.resumed:
+        elif not session.resumed:
             shutil.rmtree(run.path)  # nothing was trained, and the message says all there is
         raise
     except AbortNow as stop:
-        if attempt.trains:
-            _note_end(run, "interrupted", str(attempt.stopped(stop.asked)))
-        elif not attempt.resumed:
+        if session.trains:
+            _note_end(run, "interrupted", str(session.stopped(stop.asked)))
+        elif not session.resumed:
             shutil.rmtree(run.path)
         raise
     except BaseException:
         with suppress(OSError), open(run.path / "log.txt", "a", encoding="utf-8") as log:
             log.write(redact(traceback.format_exc()))
-        if attempt.trains or not attempt.resumed:
+        if session.trains or not session.resumed:
             _note_end(run, "failed", traceback.format_exc(limit=0).strip())
         raise
     run.update_metadata(status="finished", ended=now(), error=None)

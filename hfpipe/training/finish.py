@@ -1,10 +1,11 @@
-"""The end of a run: weights, figures, what is said of every split, the card."""
+"""The end of a run: weights, metrics, the document of every split, the card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfpipe.errors import ModelError
 from hfpipe.runs.checkpoints import find_corruption
@@ -12,57 +13,79 @@ from hfpipe.runs.store import Run
 from hfpipe.system import snapshot
 from hfpipe.training.recorder import Recorder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hfpipe.evaluation.document import SplitEvaluation
+    from hfpipe.evaluation.inference import Predictions
+    from hfpipe.training.job import Job
+
 
 def finish(
     run: Run,
-    job: Any,
+    job: Job,
     recorder: Recorder,
     final: dict[str, Any] | None,
-    predicted: dict[str, Any],
+    predictions: Mapping[str, Predictions],
     seconds: float,
-    save: Callable[[Path], None],
 ) -> None:
-    """Put the final weights and figures into the run.
+    """Put the final weights and metrics into the run.
 
     Args:
         run: where things go.
         job: with the final weights.
         recorder: of the training.
         final: the record of the evaluation of these weights.
-        predicted: what they say of every split that is measured or calibrated on.
+        predictions: their outputs for every split that is measured or calibrated on.
         seconds: the time of the training alone.
-        save: writes model and tokenizer into a folder.
     """
+    from hfpipe.parts.model.models import save_tokenizer
     from hfpipe.sharing.model_card import write_card
     from hfpipe.training.resume import require_finite
-    from hfpipe.training.transformers_files import write_transformers_files
 
-    recipe, last = job.recipe, recorder.last_step
-    assert last is not None
     # The loss of the last step was still a number; what that step made of the weights may be none.
     require_finite(job.model, "after the last step", "Try a smaller optimizer.lr.")
-    _calibrate(job, predicted, recorder)
-    measured = _measured(run, job, predicted)
-    with run.staged("model") as model_folder:
-        save(model_folder)
+    job = _calibrated(job, predictions, recorder)
+    measured = _evaluations(run, job, predictions)
+    with run.staged("model") as folder:
+        job.model.save_pretrained(folder)
+        save_tokenizer(job.tokenizer, folder)
+    for text in _notices(job, measured):
+        recorder({"type": "notice", "text": text})
+    _write_results(run, job, recorder, measured, {"final": final, "seconds": seconds})
+    write_card(run)
+    run.update_metadata(model=snapshot.digests(run.path / "model"))
+
+
+def _notices(job: Job, measured: Mapping[str, SplitEvaluation]) -> list[str]:
+    """What a reader of the metrics should know."""
+    split = job.recipe.dataset.splits.evaluation
+    metrics = measured[split].metrics if split is not None and split in measured else {}
+    undefined = [name for name, value in metrics.items() if value is None]
+    verb = "is" if len(undefined) == 1 else "are"
+    notices = [f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"]
+    remarks = [f"{name}: {remark}" for name, one in measured.items() for remark in one.document["remarks"]]
+    return [*(notices if undefined else []), *remarks]
+
+
+def _write_results(
+    run: Run, job: Job, recorder: Recorder, measured: Mapping[str, SplitEvaluation], end: Mapping[str, Any]
+) -> None:
+    """Write `metrics.json`, the last record, the files of transformers' examples, and what `run.json` says at the end."""
+    from hfpipe.training.transformers_files import write_transformers_files
+
+    last, split, seconds = recorder.last_step, job.recipe.dataset.splits.evaluation, end["seconds"]
+    assert last is not None
+    main = None if split is None else measured.get(split)
+    metrics, intervals = (main.metrics, main.document["intervals"]) if main else ({}, {})
     examples = job.examples_by(last["step"])
-    split = recipe.dataset.splits.evaluation
-    metrics = measured[split].metrics if split in measured else {}
-    undefined = [key for key, value in metrics.items() if value is None]
-    if undefined:
-        verb = "is" if len(undefined) == 1 else "are"
-        told = f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"
-        recorder({"type": "notice", "text": told})
-    for name, one in measured.items():
-        for remark in one.document["remarks"]:
-            recorder({"type": "notice", "text": f"{name}: {remark}"})
     summary = {
         "steps": last["step"],
         "epochs": last["epoch"],
         "trained_examples": examples,
         "seconds": seconds,
         "examples_per_second": examples / seconds,
-        "evaluated_step": final["step"] if final else None,
+        "evaluated_step": end["final"]["step"] if end["final"] else None,
         "padding_share": job.padding_share(),
     }
     rows = {
@@ -70,7 +93,6 @@ def finish(
         "evaluation": len(job.evaluation_rows) if job.evaluation_rows is not None else 0,
     }
     also = {name: one.metrics for name, one in measured.items() if name != split}
-    intervals = measured[split].document["intervals"] if split in measured else {}
     run.write_json(
         "metrics.json",
         {"split": split, "metrics": metrics, "intervals": intervals, "examples": rows["evaluation"], **summary}
@@ -80,46 +102,54 @@ def finish(
     write_transformers_files(run, rows, {**summary, "metrics": metrics})
     missing = len(recorder.lines.waiting)
     if missing:
-        recorder.show(
-            {"type": "notice", "text": f"records.jsonl is incomplete: the disk refused its last {missing:,} lines"}
-        )
-    if job.status.not_finite or job.status.skipped_by_scaler:
-        run.update_metadata(
-            left_out={"not_finite": job.status.not_finite, "skipped_by_scaler": job.status.skipped_by_scaler}
-        )
-    early = {"step": last["step"], "of": recorder.num_steps, "why": recorder.told_early}
-    run.update_metadata(rows=rows, records_missing=missing, stopped_early=early if recorder.stops_early else None)
-    write_card(run)
-    run.update_metadata(model=snapshot.digests(run.path / "model"))
+        text = f"records.jsonl is incomplete: the disk refused its last {missing:,} lines"
+        recorder.show({"type": "notice", "text": text})
+    early = {"step": last["step"], "of": recorder.timeline.num_steps, "why": recorder.why_stopped_early}
+    run.update_metadata(
+        rows=rows, records_missing=missing, stopped_early=early if recorder.stops_early else None, **_skipped_steps(job)
+    )
 
 
-def _calibrate(job: Any, predicted: dict[str, Any], recorder: Recorder) -> None:
-    """Fit what the recipe asks for on its calibration split, for the task of the job and in the config of its model."""
+def _skipped_steps(job: Job) -> dict[str, Any]:
+    """How many steps were skipped, as `run.json` says it; `left_out` and `scaled_away` are the names before."""
+    status = job.state.status
+    if not (status.not_finite or status.skipped_by_scaler):
+        return {}
+    return {
+        "skipped_steps": {"not_finite": status.not_finite, "by_scaler": status.skipped_by_scaler},
+        "left_out": {"not_finite": status.not_finite, "scaled_away": status.skipped_by_scaler},
+    }
+
+
+def _calibrated(job: Job, predictions: Mapping[str, Predictions], recorder: Recorder) -> Job:
+    """The job with what the recipe asks for fitted on its calibration split, also in the config of its model."""
     split = job.recipe.dataset.splits.calibration
     if split is None:
-        return
+        return job
     from hfpipe.evaluation.document import fit
     from hfpipe.parts.tasks import calibrated
 
-    found = fit(job.recipe, job.task, predicted[split], job.others[split][0], job.identity["dataset"]["configured"])
-    job.task = calibrated(job.task, found)
+    found = fit(job.recipe, job.task, predictions[split], job.others[split][0], job.identity["dataset"]["configured"])
     found.write(job.model.config)
     recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.told()}"})
+    return replace(job, task=calibrated(job.task, found))
 
 
-def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
-    """What is said of each split that is measured, in the order of the recipe; written into the run."""
+def _evaluations(run: Run, job: Job, predictions: Mapping[str, Predictions]) -> dict[str, SplitEvaluation]:
+    """The evaluation of each split that is measured, in the order of the recipe; written into the run."""
     from hfpipe.evaluation.document import build_document
     from hfpipe.runs.evaluations import file_name, write_evaluation
 
     splits, found = job.recipe.dataset.splits, {}
-    rows = {splits.evaluation: (job.evaluation_data, job.evaluation_rows), **job.others}
-    for split in dict.fromkeys(one for one in (splits.evaluation, *splits.also) if one in predicted):
+    rows = dict(job.others)
+    if splits.evaluation and job.evaluation_data is not None and job.evaluation_rows is not None:
+        rows[splits.evaluation] = (job.evaluation_data, job.evaluation_rows)
+    for split in dict.fromkeys(one for one in (splits.evaluation, *splits.also) if one and one in predictions):
         found[split] = build_document(
             job.recipe,
             job.task,
             job.metrics,
-            predicted[split],
+            predictions[split],
             *rows[split],
             target=run.id,
             split=split,
@@ -129,7 +159,7 @@ def _measured(run: Run, job: Any, predicted: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def reload_best(model: Any, folder: Path) -> None:
+def reload_best(model: PreTrainedModel, folder: Path) -> None:
     """Put the weights of the best checkpoint into the model; raises ModelError where that is gone or damaged."""
     from hfpipe.training.resume import load_weights
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfpipe.errors import MachineError
 from hfpipe.recipe import to_yaml, with_overrides
 from hfpipe.recipe.schema import Train
 from hfpipe.runs.store import Run
 from hfpipe.system.machine import translated_errors
-from hfpipe.training.attempt import memory_ran_out
 from hfpipe.training.resume_plan import Plan
 from hfpipe.training.resume_plan import plan as make_plan
+
+if TYPE_CHECKING:
+    from hfpipe.training.job import Job
 
 _MANY = 8  # parts that a micro-batch of tokens is cut into at once, at most
 
@@ -22,7 +24,12 @@ class MemoryTried(MachineError):
     """Memory ran out on one of the processes, and all of them know it."""
 
 
-def try_memory(job: Any) -> None:
+def memory_ran_out(error: MachineError) -> bool:
+    """Whether it is the memory of the device or of the machine that a fault is about."""
+    return error.what.startswith("out of memory")
+
+
+def try_memory(job: Job) -> None:
     """Send the widest micro-batch through the model and back on every process, before they wait for each other in it.
 
     Weights, gradients, modes and random states are as before afterwards.
@@ -57,22 +64,25 @@ def try_memory(job: Any) -> None:
         raise MemoryTried(f"out of memory with the widest micro-batch, of {len(rows)} inputs, on {many}")
 
 
-def widest(job: Any) -> list[int]:
+def widest(job: Job) -> list[int]:
     """The encoded training rows that could be the largest micro-batch of all, in tokens with padding."""
     import numpy as np
 
+    from hfpipe.parts.inputs.batches import TrainLoader
     from hfpipe.parts.tasks import lengths
 
-    found, order = lengths(job.train_data), job.loader.order
+    assert isinstance(job.loader, TrainLoader)
+    found, order, batches = lengths(job.train_data), job.loader.order, job.loader.batches
+    tokens = order.tokens
     by_length = np.argsort(-found, kind="stable")
-    if order.tokens is None:
+    if tokens is None:
         rows: list[int] = by_length[: job.recipe.train.batch_size].tolist()
         return rows
 
     def inputs(longest: int) -> int:  # of a micro-batch, as EpochBatches shares out an update
-        update = min(max(1, order.tokens // longest), int((found <= longest).sum()))
-        each = -(-update // job.loader.batches.accumulate)
-        return int(-(-each // job.loader.batches.processes))
+        update = min(max(1, tokens // longest), int((found <= longest).sum()))
+        each = -(-update // batches.accumulate)
+        return int(-(-each // batches.processes))
 
     lengths_found = np.unique(found) if order.bucket else found.max(keepdims=True)
     longest = max(map(int, lengths_found), key=lambda length: length * inputs(length))
@@ -80,7 +90,7 @@ def widest(job: Any) -> list[int]:
     return rows
 
 
-def _forward_and_back(job: Any, rows: list[int]) -> None:
+def _forward_and_back(job: Job, rows: list[int]) -> None:
     import torch
 
     from hfpipe.parts.inputs.batches import Examples
@@ -95,7 +105,7 @@ def _forward_and_back(job: Any, rows: list[int]) -> None:
     held = torch.empty(bytes_of(job)[1], dtype=torch.uint8, device=job.device)
     with job.precision.autocast(job.device):
         outputs = outputs_of(job.model(**batch), batch)
-    job.objective.item_losses(outputs, labels).sum().backward()
+    job.objective.item_losses(outputs, labels).sum().backward()  # type: ignore[no-untyped-call]
     del held
 
 

@@ -1,9 +1,11 @@
-"""prepare(recipe) -> Job: the only place where the parts meet."""
+"""A job: a recipe with its parts built, and the updates that an engine makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import datasets
@@ -22,32 +24,48 @@ from hfpipe.parts.inputs.buckets import padding_share
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
+from hfpipe.parts.optim.schedules import steps_on_metric
 from hfpipe.recipe.schema import Recipe
 from hfpipe.training.checkpoint_state import ResumePoint
+from hfpipe.training.timeline import Timeline
+from hfpipe.training.update import StepStatus, Update
 
 
 @dataclass
-class StepStatus:
-    """Where an engine is.
+class JobState:
+    """What changes while a job is trained.
 
     Attributes:
-        step: the step that is being made, from 1.
-        evaluating: whether it is evaluating.
-        shape: of the widest that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
-        not_finite: steps that were left out because something in them was not finite.
-        skipped_by_scaler: steps that the fp16 scaler left out while it looked for a scale.
+        resume_point: from where training goes on; None at the beginning.
+        stops_early: set while the record of an evaluation is emitted, when `evaluate.patience` is over.
+        scaler: of fp16 gradients, set by the engine.
+        predictions: of the evaluation split, by the step after which they were made.
+        status: what the engine is doing.
     """
 
-    step: int = 0
-    evaluating: bool = False
-    shape: tuple[int, ...] = ()
-    not_finite: int = 0
-    skipped_by_scaler: int = 0
+    resume_point: ResumePoint | None = None
+    stops_early: bool = False
+    scaler: torch.amp.GradScaler | None = None
+    predictions: dict[int, Predictions] = field(default_factory=dict)
+    status: StepStatus = field(default_factory=StepStatus)
+
+    def forget(self, keep: set[int]) -> None:
+        """Drop what was predicted after other steps than these."""
+        self.predictions = {step: kept for step, kept in self.predictions.items() if step in keep}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
-    """A recipe with its parts built, ready to train, in memory."""
+    """A recipe with its parts built, ready to train, in memory. What is built once is frozen; `state` changes.
+
+    Attributes:
+        others: raw and encoded rows of the further splits, by name: `(encoded, raw)`.
+        timeline: its steps, epochs and evaluations.
+        fresh: the weights that were initialised here.
+        identity: hashes of data, tokenizer, checkpoint and recipe.
+        padded_to: batches are as long as the next multiple of this, None as their longest row.
+        batch_plans: how rows became updates so far, and do now.
+    """
 
     recipe: Recipe
     task: tasks.Task
@@ -65,46 +83,72 @@ class Job:
     precision: Precision
     device: torch.device
     loader: TrainLoader | StreamLoader
-    steps_per_epoch: int
-    num_steps: int
+    timeline: Timeline
     fresh: list[str]
     identity: dict[str, Any]
     audit: Audit
     padded_to: int | None = None
-    """Batches are as long as the next multiple of this, None as their longest row."""
     batch_plans: tuple[BatchPlan, ...] = ()
-    """How rows became updates so far, and do now."""
-    step_offset: int = 0
-    """What is added to a step for its place in the order; not 0 where updates have changed their size."""
-    notices: list[str] = field(default_factory=list)
-    predictions: dict[int, Predictions] = field(default_factory=dict)
-    resume_point: ResumePoint | None = None
-    """From where training goes on; None at the beginning. An engine of your own starts from `job.start` too."""
-    stops_early: bool = False
-    """Set while the record of an evaluation is emitted, when `evaluate.patience` is over: the engine returns."""
-    scaler: Any = None
-    """Of fp16 gradients, set by the engine."""
-    status: StepStatus = field(default_factory=StepStatus)
-    """What the engine is doing, for a message when it fails."""
+    notices: tuple[str, ...] = ()
+    state: JobState = field(default_factory=JobState)
 
     @property
     def start(self) -> int:
         """Steps that were taken before, by the process that this one goes on from."""
-        return self.resume_point.step if self.resume_point else 0
+        return self.state.resume_point.step if self.state.resume_point else 0
 
-    def position(self, step: int) -> tuple[int, int]:
-        """Where it goes on after so many steps: the epoch, from 0, and how many of its updates come before."""
-        return divmod(step + self.step_offset, self.steps_per_epoch)
+    def updates(self, scaler: torch.amp.GradScaler | None = None) -> Iterator[Update]:
+        """The updates that are left, one a step, in an order that depends on seed and epoch alone.
 
-    def epochs_by(self, step: int) -> float:
-        """How many epochs are trained by this step."""
-        return (step + self.step_offset) / self.steps_per_epoch
+        Whatever a training needs in order to be repeated and resumed happens here: optimizer, schedule and random states
+        are put back where a run goes on, every epoch is seeded, and the iteration ends with the last step or where
+        `evaluate.patience` is over. Begin it when the model is on its device.
+
+        Args:
+            scaler: of fp16 gradients, where the engine has one.
+        """
+        self.state.scaler = scaler
+        point, accumulate, step = self.state.resume_point, self.recipe.train.accumulate, self.start
+        if point:
+            point.restore(self)
+        while step < self.timeline.num_steps:
+            epoch, within = self.timeline.position(step)
+            seed_epoch(self.recipe.seed, epoch)
+            self.model.train()
+            self.loader.set_epoch(epoch, within * accumulate)
+            if point and within and step == point.step:
+                point.restore_random()
+            batches = iter(self.loader)
+            while micro_batches := list(islice(batches, accumulate)):
+                step += 1
+                update = Update(self, step, micro_batches)
+                if getattr(self.optimizer, "divides_by_items", False):
+                    self.optimizer.num_items = update.divisor  # type: ignore[attr-defined]
+                yield update
+                if step == self.timeline.num_steps or self.state.stops_early:
+                    return
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Measure the evaluation split with the weights as they are: the record of it, to be emitted.
+
+        A schedule that follows a metric is told it.
+
+        Raises:
+            NumericError: the model's outputs are not finite.
+        """
+        self.state.status.evaluating = True
+        record = evaluate_step(self, step)
+        self.state.status.evaluating = False
+        if steps_on_metric(self.schedule):
+            value = record["metrics"][self.recipe.evaluate.best or "loss"]
+            self.schedule.step(math.nan if value is None else value)  # an undefined metric is no better than any
+        return record
 
     def rows_of(self, step: int) -> list[int]:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
         if isinstance(self.loader, StreamLoader):
             return []
-        epoch, within = self.position(step - 1)
+        epoch, within = self.timeline.position(step - 1)
         rows: list[int] = self.loader.order.updates(epoch)[within].tolist()
         return [row for row in rows if row >= 0]
 
@@ -115,16 +159,12 @@ class Job:
             return None
         return compute_metrics(self.task, self.metrics, self.evaluation_data, self.evaluation_rows)
 
-    def forget(self, keep: set[int]) -> None:
-        """Drop what was predicted at other steps than these."""
-        self.predictions = {step: kept for step, kept in self.predictions.items() if step in keep}
-
     def examples_by(self, step: int) -> int:
         """How many examples all processes have trained on by this step; a window of a long text is one."""
         if isinstance(self.loader, StreamLoader):
             spec = self.recipe.train
             return int(step * spec.batch_size * spec.accumulate * PartialState().num_processes)
-        epoch, within = self.position(step)
+        epoch, within = self.timeline.position(step)
         left = self.loader.order.updates(epoch)[within:] if within else []
         return (epoch + bool(within)) * len(self.train_data) - sum(int((rows >= 0).sum()) for rows in left)
 
@@ -136,27 +176,22 @@ class Job:
         whole = 0 if partial is None else partial.epoch + 1  # the first epoch that has these updates from its beginning
         return padding_share(self.loader.micro_batches(whole), tasks.lengths(self.train_data), self.padded_to)
 
-    def step_record(self, step: int, figures: Mapping[str, Any], grad_norm: float, lr: float) -> dict[str, Any]:
-        """The record of one step: `figures` from `Update.figures`, the norm of `.grad` before clipping, the rate used."""
-        epoch = self.epochs_by(step)
-        return {"type": "step", "step": step, "epoch": epoch, **figures, "grad_norm": grad_norm, "lr": lr}
-
 
 def evaluate_step(job: Job, step: int) -> dict[str, Any]:
     """Score the evaluation split with the weights as they are: the record of an evaluation.
 
-    What was predicted is kept in `job.predictions` under the step, until `forget` is told that it is not needed.
+    What was predicted is kept in `job.state.predictions` under the step, until its `forget` is told that it is not needed.
 
     Raises:
         NumericError: the model's outputs are not finite.
     """
     assert job.evaluation_data is not None
     assert job.evaluation_rows is not None
-    predictions = job.predictions[step] = predict_split(job, job.evaluation_data)
+    predictions = job.state.predictions[step] = predict_split(job, job.evaluation_data)
     metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     score = compute_metrics(job.task, job.metrics, job.evaluation_data, job.evaluation_rows)
     metrics |= score(EvalPrediction(predictions.logits, None))
-    epoch = job.epochs_by(step)
+    epoch = job.timeline.epochs_by(step)
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
 
 

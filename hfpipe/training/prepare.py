@@ -41,6 +41,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 from hfpipe.system.processes import join
 from hfpipe.training.job import Job
+from hfpipe.training.timeline import Timeline
 
 
 def prepare(
@@ -172,8 +173,9 @@ def prepare(
         precision=precision,
         device=state.device,
         loader=loader,
-        steps_per_epoch=steps_per_epoch,
-        num_steps=num_steps,
+        timeline=Timeline(
+            num_steps, steps_per_epoch, step_offset, recipe.evaluate.every if splits.evaluation else "never"
+        ),
         fresh=fresh,
         identity={
             "dataset": {
@@ -193,8 +195,7 @@ def prepare(
         audit=looked_at,
         padded_to=padded_to,
         batch_plans=batch_plans,
-        step_offset=step_offset,
-        notices=notices,
+        notices=tuple(notices),
     )
     _check_best(recipe, job)
     if recipe.evaluate.slices and job.evaluation_data is not None and job.evaluation_rows is not None:

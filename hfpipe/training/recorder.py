@@ -20,6 +20,7 @@ from hfpipe.runs import checkpoints
 from hfpipe.runs.records import Lines
 from hfpipe.runs.store import Run, finite
 from hfpipe.system.stops import StopRequests, stopped
+from hfpipe.training.timeline import Timeline
 
 Save = Callable[[Path | None], None]
 """Called on every process: on the main one with the folder to fill, on the others with None."""
@@ -33,10 +34,7 @@ class Recorder:
     Args:
         run: where things are written.
         recipe: says when to save, and what best means.
-        num_steps: steps of the whole run.
-        steps_per_epoch: steps of one epoch.
-        step_offset: what is added to a step before it is divided into epochs.
-        evaluates: whether the engine measures an evaluation split.
+        timeline: its steps, epochs and evaluations.
         greater_is_better: the direction of `recipe.evaluate.best`.
         save: writes weights, tokenizer and state into a folder.
         show: is shown every record.
@@ -54,9 +52,7 @@ class Recorder:
         run: Run,
         recipe: Recipe,
         *,
-        num_steps: int,
-        steps_per_epoch: int,
-        evaluates: bool,
+        timeline: Timeline,
         greater_is_better: bool,
         save: Save,
         show: Callable[[dict[str, Any]], None],
@@ -64,14 +60,12 @@ class Recorder:
         about: Mapping[str, Any] | None = None,
         required: tuple[str, ...] = (),
         needed: int = 0,
-        step_offset: int = 0,
         stops: StopRequests | None = None,
         agree: Agree | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.recipe, self.save, self.show, self.writes = run, recipe, save, show, writes
-        self.num_steps, self.steps_per_epoch, self.step_offset = num_steps, steps_per_epoch, step_offset
-        self.evaluates = evaluates
+        self.timeline = timeline
         self.sign = 1 if greater_is_better else -1
         self.about, self.required, self.needed = dict(about or {}), required, needed
         self.stops, self.agree = stops, agree
@@ -102,7 +96,7 @@ class Recorder:
             self.last_step = record
             now = time.perf_counter()
             self.longest_step, self.stepped_at = max(self.longest_step, now - self.stepped_at), now
-            if not self._evaluation_due(record["step"]):
+            if not self.timeline.evaluation_due(record["step"]):
                 self._boundary(record["step"], None)
         elif record["type"] == "evaluation":
             self.seconds_aside += record["seconds"]
@@ -127,7 +121,7 @@ class Recorder:
         return patience is not None and self.unimproved >= patience and last is not None and not self._is_last(last)
 
     @property
-    def told_early(self) -> str:
+    def why_stopped_early(self) -> str:
         """Why the run stopped early, in words."""
         spec, step = self.recipe.evaluate, self.last_step["step"] if self.last_step else 0
         more = f"no {spec.best} better by more than {spec.min_improvement:g}"
@@ -164,13 +158,13 @@ class Recorder:
             raise RecipeError(
                 f"the engine made step {step} after step {before}",
                 where=self.recipe.where("engine"),
-                fix="An engine of your own begins after job.start and emits every step, or the run can't be resumed.",
+                fix="An engine of your own makes the updates of job.updates() and emits every step.",
             )
         if self.stops_early:
             raise RecipeError(
-                f"the engine made step {step} though training {self.told_early}",
+                f"the engine made step {step} though training {self.why_stopped_early}",
                 where=self.recipe.where("engine"),
-                fix="An engine of your own returns when job.stops_early is set; evaluate.patience=null trains to the end.",
+                fix="An engine of your own makes no update beyond those of job.updates(); to train on: evaluate.patience=null.",
             )
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -192,20 +186,11 @@ class Recorder:
         return math.inf if before is None or not math.isfinite(before) else float(self.sign * (value - before))
 
     def _is_last(self, record: dict[str, Any]) -> bool:
-        return bool(record["step"] == self.num_steps)
-
-    def _evaluation_due(self, step: int) -> bool:
-        every = self.recipe.evaluate.every
-        if not self.evaluates or every == "never":
-            return False
-        return step == self.num_steps or (self._ends_epoch(step) if every == "epoch" else step % int(every) == 0)
-
-    def _ends_epoch(self, step: int) -> bool:
-        return (step + self.step_offset) % self.steps_per_epoch == 0
+        return bool(record["step"] == self.timeline.num_steps)
 
     def _save_due(self, step: int) -> bool:
         spec = self.recipe.checkpoints
-        at_end = self._ends_epoch(step) or step == self.num_steps or self.stops_early
+        at_end = self.timeline.ends_epoch(step) or step == self.timeline.num_steps or self.stops_early
         by_epoch = spec.every == "epoch" and at_end
         return by_epoch or (spec.every_steps is not None and step % spec.every_steps == 0)
 
@@ -225,7 +210,7 @@ class Recorder:
         if asked:
             raise stopped(
                 asked,
-                f"step {step:,} of {self.num_steps:,} is saved",
+                f"step {step:,} of {self.timeline.num_steps:,} is saved",
                 f"`hfpipe finetune --resume {self.run.path}` goes on from there.",
             )
 
@@ -235,8 +220,8 @@ class Recorder:
             progress = {
                 **self.about,
                 "step": step,
-                "num_steps": self.num_steps,
-                "steps_per_epoch": self.steps_per_epoch,
+                "num_steps": self.timeline.num_steps,
+                "steps_per_epoch": self.timeline.steps_per_epoch,
                 "metrics": metrics,
                 "best": self.best,
                 "unimproved": self.unimproved,

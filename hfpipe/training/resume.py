@@ -67,10 +67,10 @@ def saver(job: Job) -> Callable[[Path | None], None]:
             randoms = gather_object(randoms)
         if folder is None:
             return
-        require_finite(job.model, f"after step {job.status.step:,}", "Try a smaller optimizer.lr.")
+        require_finite(job.model, f"after step {job.state.status.step:,}", "Try a smaller optimizer.lr.")
         job.model.save_pretrained(folder)
         save_tokenizer(job.tokenizer, folder)
-        checkpoint_state.write_state(folder, job.optimizer, job.schedule, job.scaler, randoms)
+        checkpoint_state.write_state(folder, job.optimizer, job.schedule, job.state.scaler, randoms)
 
     return save
 
@@ -163,11 +163,11 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     load_weights(job.model, folder)
     recipe = job.recipe
     changed = {path.split(".")[0] for path in plan.changes} | (
-        {"train"} if progress["num_steps"] != job.num_steps else set()
+        {"train"} if progress["num_steps"] != job.timeline.num_steps else set()
     )
     other_kind = "optimizer.name" in plan.changes
     fresh = plan.reset_optimizer or other_kind
-    carried = fresh or bool(changed & {"optimizer", "schedule"}) or progress["num_steps"] != job.num_steps
+    carried = fresh or bool(changed & {"optimizer", "schedule"}) or progress["num_steps"] != job.timeline.num_steps
     if carried:
         old = float(progress["recipe"]["optimizer"]["lr"])
         kept = None if plan.reset_optimizer or "schedule.name" in plan.changes else folder
@@ -176,27 +176,31 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
 
     def restore(now: Job) -> None:
         if not fresh:
-            checkpoint_state.load_optimizer(folder, now.optimizer, now.scaler, settings=not carried)
+            checkpoint_state.load_optimizer(folder, now.optimizer, now.state.scaler, settings=not carried)
         if not carried:
             checkpoint_state.load_schedule(folder, now.schedule)
 
     def restore_random() -> None:
-        (epoch, _), rank = job.position(step), PartialState().process_index
+        (epoch, _), rank = job.timeline.position(step), PartialState().process_index
         randoms = [] if plan.reset_optimizer else checkpoint_state.read_json(folder / "random.json")
         if rank < len(randoms):
             checkpoint_state.restore_random(randoms[rank])
         else:  # nothing is known of this process: a stream of its own
             set_seed((recipe.seed + epoch + 1_000_003 * rank + step) % 2**32)
 
-    job.resume_point = checkpoint_state.ResumePoint(step, restore, restore_random)
+    job.state.resume_point = checkpoint_state.ResumePoint(step, restore, restore_random)
     if carried:
         checkpoint_state.advance_schedule(kept, job.schedule, step, scale)
         rate = job.schedule.get_last_lr()[0]
         notices.append(
             f"the learning rate of step {step + 1:,} is {rate:.4g}"
             + (f", that of step {step:,} was {would:.4g}" if would is not None else "")
-            + f": the schedule {recipe.schedule.name} runs over {job.num_steps:,} steps"
-            + (f", where it ran over {progress['num_steps']:,}" if progress["num_steps"] != job.num_steps else "")
+            + f": the schedule {recipe.schedule.name} runs over {job.timeline.num_steps:,} steps"
+            + (
+                f", where it ran over {progress['num_steps']:,}"
+                if progress["num_steps"] != job.timeline.num_steps
+                else ""
+            )
         )
     if fresh:
         notices.append("the optimizer begins afresh: " + ("it is another one" if other_kind else "--reset-optimizer"))
@@ -321,19 +325,19 @@ def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
         ModelError: an epoch had other steps.
         RecipeError: the run would end before the checkpoint.
     """
-    before, steps = _plans_in(progress), job.steps_per_epoch
+    before, steps = _plans_in(progress), job.timeline.steps_per_epoch
     if len(job.batch_plans) > len(before):
         steps = len(before[-1].order(job.train_data).updates(0))
-    if steps != progress["steps_per_epoch"] and job.num_steps > step:
+    if steps != progress["steps_per_epoch"] and job.timeline.num_steps > step:
         raise ModelError(
             f"step {step:,} has no place in another order: an epoch had {progress['steps_per_epoch']:,} updates of "
             f"{before[-1].size}, and now it would have {steps:,}",
             where="--resume",
             fix=_ANEW,
         )
-    if job.num_steps < step:
+    if job.timeline.num_steps < step:
         raise RecipeError(
-            f"{step:,} steps are trained already, and the recipe asks for {job.num_steps:,}",
+            f"{step:,} steps are trained already, and the recipe asks for {job.timeline.num_steps:,}",
             where=job.recipe.where("train.epochs"),
             fix="Ask for more.",
         )

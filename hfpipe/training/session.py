@@ -1,209 +1,320 @@
-"""One training: a job prepared, put where the run was, trained by its engine, and handed on to be finished."""
+"""One training: a job is prepared, put where the run was, trained by its engine, and the run finished."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hfpipe.errors import (
-    MachineError,
-    NumericError,
-    RecipeError,
-)
-from hfpipe.recipe import to_yaml
+from hfpipe.errors import HfpipeError, MachineError, NumericError, RecipeError
+from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, remove, require_space
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
 from hfpipe.system.display import Display
 from hfpipe.system.machine import translated_errors
-from hfpipe.system.stops import StopRequests
-from hfpipe.training.attempt import Attempt, memory_ran_out
+from hfpipe.system.stops import StopRequests, stopped
 from hfpipe.training.finish import finish, reload_best
-from hfpipe.training.fit_memory import try_memory
+from hfpipe.training.fit_memory import memory_ran_out, try_memory
 from hfpipe.training.given_parts import given_parts
 from hfpipe.training.recorder import Recorder
 from hfpipe.training.resume_plan import Plan
 
+if TYPE_CHECKING:
+    from hfpipe.evaluation.inference import Predictions
+    from hfpipe.training.job import Job
+    from hfpipe.training.scale_check import ScaleCheck
 
-def train_once(
-    run: Run,
-    plan: Plan,
-    engine: Any,
-    display: Display,
-    parts: dict[str, Any],
-    stops: StopRequests,
-    attempt: Attempt,
-    *,
-    main: bool,
-) -> None:
-    """Prepare a job, train it from where the plan says, and finish the run.
+Engine = Callable[..., None]
 
-    Args:
-        run: the run folder.
-        plan: the recipe, and the checkpoint to go on from.
+
+@dataclass
+class Session:
+    """What a process was asked to train, and how far it came with it.
+
+    Attributes:
         engine: a function in place of the recipe's engine, or its name.
         display: where progress goes.
         parts: objects in place of the recipe's parts.
         stops: what was asked of this process.
-        attempt: is told when training begins.
+        resumed: whether the run was there before.
         main: whether this process writes.
+        trains: whether training has begun.
+        run: the run folder, when there is one.
+        plan: the recipe, and the checkpoint to go on from.
+        job: what is trained; with `recorder` and the others below from `open` on.
+        given: the names of the objects that stand in no recipe.
+        notices: what a user should know of the resumption.
+        scale: the check of the loss scale, where one is due.
+        final: the record of the evaluation of the weights that the run ends with.
     """
-    from accelerate import PartialState
 
-    from hfpipe.parts.build import is_greater_better
-    from hfpipe.system.processes import from_main
-    from hfpipe.training import resume
-    from hfpipe.training.determinism import cost, deterministic
-    from hfpipe.training.job import evaluate_step, predict_split
-    from hfpipe.training.prepare import prepare
-    from hfpipe.training.scale_check import check_scale, is_due
+    engine: str | Engine | None
+    display: Display
+    parts: dict[str, Any]
+    stops: StopRequests
+    resumed: bool = False
+    main: bool = True
+    trains: bool = False
+    run: Run = field(init=False)
+    plan: Plan = field(init=False)
+    job: Job = field(init=False)
+    recorder: Recorder = field(init=False)
+    given: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    scale: ScaleCheck | None = None
+    final: dict[str, Any] | None = None
+    seconds: float = 0.0
 
-    recipe, step = plan.recipe, plan.checkpoint.step if plan.checkpoint else 0
-    stops.raise_if_requested()
-    job = prepare(recipe, say=display.say, batch_plans=resume.batch_plans_of(plan), **parts)
-    train = engine if callable(engine) else resolve(ENGINES, recipe.engine, "engine")
-    given = given_parts(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
-    notices = resume.restore_job(job, plan, given)
-    several = PartialState().num_processes > 1
-    if several and recipe.train.fit_memory and step < job.num_steps:
-        try_memory(job)
-    scale = check_scale(job) if is_due(job) and not step else None
-    weights, needed = resume.bytes_of(job)
-    waited = {"unimproved": 0} if "evaluate.best" in plan.changes else {}  # for another figure than is waited for now
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained, with the changes of this resumption."""
+        return self.plan.recipe
 
-    recorder = Recorder(
-        run,
-        recipe,
-        num_steps=job.num_steps,
-        steps_per_epoch=job.steps_per_epoch,
-        step_offset=job.step_offset,
-        evaluates=job.evaluation_data is not None,
-        greater_is_better=is_greater_better(recipe),
-        save=resume.saver(job),
-        show=display.record,
-        writes=main,
-        about=resume.about(job, given),
-        required=("config.json", "model.safetensors", *STATE_FILES),
-        needed=needed,
-        stops=stops,
-        agree=resume.agree if several else None,
-        progress={**plan.progress, **waited},
-    )
+    @property
+    def step(self) -> int:
+        """The step that training goes on after; 0 at the beginning."""
+        return self.plan.checkpoint.step if self.plan.checkpoint else 0
 
-    def emit(record: dict[str, Any]) -> None:
-        recorder(record)
-        job.stops_early = recorder.stops_early
+    def stopped(self, asked: int) -> HfpipeError:
+        """The error of a stop in the middle of something."""
+        if not self.trains:
+            what = "the run is as it was" if self.resumed else "nothing was trained, and there is nothing to resume"
+            return stopped(asked, f"while preparing, {what}", "Start the same command again.")
+        again = f"`hfpipe finetune --resume {self.run.path}` goes on from its newest whole checkpoint."
+        return stopped(asked, "at once", again)
+
+    def open(self) -> None:
+        """Prepare the job, put it where the plan says, and check that there is room for what it will write."""
+        from accelerate import PartialState
+
+        from hfpipe.training import resume
+        from hfpipe.training.prepare import prepare
+        from hfpipe.training.scale_check import check_scale, is_due
+
+        self.stops.raise_if_requested()
+        self.job = prepare(
+            self.recipe, say=self.display.say, batch_plans=resume.batch_plans_of(self.plan), **self.parts
+        )
+        named = isinstance(self.engine, str | None)
+        self.given = given_parts(self.parts if named else {**self.parts, "engine": self.engine})
+        self.notices = resume.restore_job(self.job, self.plan, self.given)
+        if (
+            PartialState().num_processes > 1
+            and self.recipe.train.fit_memory
+            and self.step < self.job.timeline.num_steps
+        ):
+            try_memory(self.job)
+        self.scale = check_scale(self.job) if is_due(self.job) and not self.step else None
+        self.recorder = self._recorder()
+        if self.main:
+            spec = self.recipe.checkpoints
+            rhythms = (spec.every != "never", spec.every_steps, spec.every_minutes)
+            saves = any(rhythms) or (spec.keep_best and self.recipe.evaluate.best)
+            weights, needed = resume.bytes_of(self.job)
+            require_space(self.run.path, weights + (needed if saves else 0), "the run")
+
+    def _recorder(self) -> Recorder:
+        from accelerate import PartialState
+
+        from hfpipe.parts.build import is_greater_better
+        from hfpipe.training import resume
+
+        # With another metric as the best one, evaluations without an improvement are counted anew.
+        counted_anew = {"unimproved": 0} if "evaluate.best" in self.plan.changes else {}
+        return Recorder(
+            self.run,
+            self.recipe,
+            timeline=self.job.timeline,
+            greater_is_better=is_greater_better(self.recipe),
+            save=resume.saver(self.job),
+            show=self.display.record,
+            writes=self.main,
+            about=resume.about(self.job, self.given),
+            required=("config.json", "model.safetensors", *STATE_FILES),
+            needed=resume.bytes_of(self.job)[1],
+            stops=self.stops,
+            agree=resume.agree if PartialState().num_processes > 1 else None,
+            progress={**self.plan.progress, **counted_anew},
+        )
+
+    def emit(self, record: dict[str, Any]) -> None:
+        """Write a record down, and do what follows from it."""
+        self.recorder(record)
+        self.job.state.stops_early = self.recorder.stops_early
         if record["type"] == "evaluation":
-            job.forget({record["step"], (recorder.best or record)["step"]})
+            self.job.state.forget({record["step"], (self.recorder.best or record)["step"]})
 
-    if main:
-        spec = recipe.checkpoints
-        saves = (
-            spec.every != "never" or spec.every_steps or spec.every_minutes or (spec.keep_best and recipe.evaluate.best)
-        )
-        require_space(run.path, weights + (needed if saves else 0), "the run")
-    attempt.trains = True
-    if main:
-        _note_beginning(run, plan, job, given)
-        for told in (plan.fitted, *(f"passed over {one}" for one in plan.skipped)):
-            if told:
-                emit({"type": "notice", "text": told, "resumed": step})
-        if plan.resumes:
-            emit({"type": "notice", "text": f"resumed from step {step:,}", "resumed": step})
-        for notice in notices:
-            emit({"type": "notice", "text": notice, "resumed": step})
-    stops.at_once = False
-    display.say(f"{job.device}, {job.precision.name}: {job.precision.why}")
-    if not step:
-        for notice in job.notices:
-            emit({"type": "notice", "text": notice})
-    if scale is not None:
-        emit(scale.record())
-        if not str(getattr(train, "__module__", "")).startswith("hfpipe.training.engines."):
-            own = "the engine is your own: that check saw the loss and its reduction, not what it does with them"
-            emit({"type": "notice", "text": own})
-        if not scale.ok:
-            raise scale.error()
-    if recipe.train.deterministic:
-        emit({"type": "notice", "text": cost(job.device)})
-    display.start(job.num_steps)
-    recorder.started = time.perf_counter()  # what a tracker takes to start is no training
-    try:
-        if step < job.num_steps and not recorder.stops_early:
-            with _memory_told(job), deterministic(recipe.train.deterministic, recipe.where("train.deterministic")):
-                train(job, emit)
-    finally:
-        display.close()
-    if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:
-        stops.raise_if_requested()  # the rest is quickly done again
-    if recorder.stops_early:
-        emit({"type": "notice", "text": recorder.told_early})
-    seconds = recorder.training_seconds
-    last, final = from_main(recorder.last_step, recorder.final_evaluation)
-    if last is None:
-        raise RecipeError("the engine emitted no step record", where=recipe.where("engine"))
-    if final is None and job.evaluation_data is not None:
+    def announce(self) -> None:
+        """Write down from where the run trains and with what, and tell what a user should know of it.
+
+        Raises:
+            NumericError: the gradient depends on how an update is divided into micro-batches.
+        """
+        self.trains = True
+        if self.main:
+            self._write_beginning()
+            if self.plan.fitted:
+                self._notice(self.plan.fitted, resumed=True)
+            resumed = [f"resumed from step {self.step:,}"] if self.plan.resumes else []
+            for text in (*(f"passed over {one}" for one in self.plan.skipped), *resumed, *self.notices):
+                self._notice(text, resumed=True)
+        self.stops.at_once = False
+        self.display.say(f"{self.job.device}, {self.job.precision.name}: {self.job.precision.why}")
+        for text in () if self.step else self.job.notices:
+            self._notice(text)
+        if self.scale is not None:
+            self.emit(self.scale.record())
+            if not str(getattr(self._train, "__module__", "")).startswith("hfpipe.training.engines."):
+                self._notice(
+                    "the engine is your own: that check saw the loss and its reduction, not what it does with them"
+                )
+            if not self.scale.ok:
+                raise self.scale.error()
+
+    def _notice(self, text: str, *, resumed: bool = False) -> None:
+        self.emit({"type": "notice", "text": text, **({"resumed": self.step} if resumed else {})})
+
+    @property
+    def _train(self) -> Engine:
+        if callable(self.engine):
+            return self.engine
+        engine: Engine = resolve(ENGINES, self.recipe.engine, "engine")
+        return engine
+
+    def train(self) -> None:
+        """Let the engine make the steps that are left.
+
+        Raises:
+            HfpipeError: a stop, a fault of the machine, a loss that is not finite, or an engine that made no step.
+        """
+        from hfpipe.training.determinism import cost, deterministic
+
+        job, recorder, recipe = self.job, self.recorder, self.recipe
+        if recipe.train.deterministic:
+            self._notice(cost(job.device))
+        self.display.start(job.timeline.num_steps)
+        recorder.started = time.perf_counter()  # what a tracker takes to start is no training
+        try:
+            if self.step < job.timeline.num_steps and not recorder.stops_early:
+                with (
+                    _memory_errors(job),
+                    deterministic(recipe.train.deterministic, recipe.where("train.deterministic")),
+                ):
+                    self._train(job, self.emit)
+        finally:
+            self.display.close()
+        if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:
+            self.stops.raise_if_requested()  # the rest is quickly done again
+        if recorder.stops_early:
+            self._notice(recorder.why_stopped_early)
+        self.seconds = recorder.training_seconds
+
+    def select_best(self) -> None:
+        """Evaluate the last weights if that was not done, and put those of the best checkpoint into the model.
+
+        Raises:
+            RecipeError: the engine emitted no step.
+            ModelError: the best checkpoint is gone or damaged.
+        """
+        from hfpipe.system.processes import from_main
+        from hfpipe.training.job import evaluate_step
+
+        job, recorder = self.job, self.recorder
+        last, self.final = from_main(recorder.last_step, recorder.final_evaluation)
+        if last is None:
+            raise RecipeError("the engine emitted no step record", where=self.recipe.where("engine"))
+        if self.final is None and job.evaluation_data is not None:
+            job.model.to(job.device)
+            self.final = evaluate_step(job, last["step"])  # all processes together
+            self.emit(self.final)
+        (best,) = from_main(str(recorder.best_folder or ""))
+        if best:
+            reload_best(job.model, Path(best))
         job.model.to(job.device)
-        final = evaluate_step(job, last["step"])  # all processes together
-        emit(final)
-    best, at = from_main(str(recorder.best_folder or ""), final and final["step"])
-    if best:
-        reload_best(job.model, Path(best))
-    job.model.to(job.device)
-    predicted: dict[str, Any] = {
-        split: predict_split(job, job.others[split][0]) for split in job.others
-    }  # all together
-    if final is not None:
-        evaluation = str(recipe.dataset.splits.evaluation)
-        (known,) = from_main(at in job.predictions)  # the main process needs them, the others need not have them
-        evaluated = job.predictions.get(at) if known else predict_split(job, job.evaluation_data)
-        predicted = {evaluation: evaluated, **predicted}
-    if main:
-        from hfpipe.parts.model.models import save_tokenizer
 
-        def save(folder: Path) -> None:
-            job.model.save_pretrained(folder)
-            save_tokenizer(job.tokenizer, folder)
+    def finish(self) -> None:
+        """Measure every split with the final weights, and write what the run ends with.
 
-        finish(run, job, recorder, final, predicted, seconds, save)
-    if recipe.evaluate.best and recorder.evaluates and recorder.best is None:
-        raise NumericError(
-            f"{recipe.evaluate.best} was never a number in any evaluation, so nothing says which weights are the best",
-            where=recipe.where("evaluate.best"),
-            fix=f"The last weights are in {run.path / 'model'}; look at the figure, or choose another.",
+        Raises:
+            NumericError: the metric that says which weights are best was never a number.
+        """
+        predictions = self._predict_splits()
+        if self.main:
+            finish(self.run, self.job, self.recorder, self.final, predictions, self.seconds)
+        best = self.recipe.evaluate.best
+        if best and self.job.evaluation_data is not None and self.recorder.best is None:
+            raise NumericError(
+                f"{best} was never a number in any evaluation, so nothing says which weights are the best",
+                where=self.recipe.where("evaluate.best"),
+                fix=f"The last weights are in {self.run.path / 'model'}; look at the metric, or choose another.",
+            )
+
+    def _predict_splits(self) -> dict[str, Predictions]:
+        """The outputs of the final weights for every split that is measured or calibrated on; all processes together."""
+        from hfpipe.system.processes import from_main
+        from hfpipe.training.job import predict_split
+
+        job = self.job
+        others = {split: predict_split(job, encoded) for split, (encoded, _) in job.others.items()}
+        (step,) = from_main(self.final and self.final["step"])
+        if self.final is None or job.evaluation_data is None:
+            return others
+        known = job.state.predictions
+        (is_known,) = from_main(step in known)  # the main process needs them, the others need not have them
+        evaluated = known.get(step) if is_known else predict_split(job, job.evaluation_data)
+        return others if evaluated is None else {str(self.recipe.dataset.splits.evaluation): evaluated, **others}
+
+    def _write_beginning(self) -> None:
+        """Make the run's files say from where it trains, and with what."""
+        import torch
+        from accelerate import PartialState
+
+        job, run = self.job, self.run
+        resumption = self._write_resumption() if self.plan.resumes else {}
+        run.update_metadata(
+            status="running",
+            device=str(job.device),
+            threads=torch.get_num_threads(),
+            processes=PartialState().num_processes,
+            updates=[one.as_json() for one in job.batch_plans],
+            precision=asdict(job.precision),
+            identity=job.identity,
+            fresh=job.fresh,
+            given=self.given,
+            **resumption,
         )
+        run.write_json("audit.json", job.audit.as_json())
 
+    def _write_resumption(self) -> dict[str, Any]:
+        """Take back what the run's files have of steps that come again; the fields of `run.json` that say so."""
+        from accelerate import PartialState
 
-def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> None:
-    """Make the run's files say from where it trains, and with what."""
-    import torch
-    from accelerate import PartialState
-
-    step = plan.checkpoint.step if plan.checkpoint else 0
-    fields: dict[str, Any] = {}
-    if plan.resumes:
+        run, plan = self.run, self.plan
         clear_staging(run.path)
         for later in list_checkpoints(run.path):
-            if later.step > step:
+            if later.step > self.step:
                 remove(later.path)  # damaged, and its step comes again
         taken = cut_back(run.path, int(plan.progress.get("records_bytes", 0)))
         if taken:
             with open(run.path / "log.txt", "a", encoding="utf-8") as log:
-                log.write(f"--- records after step {step}, which are made again:\n{taken}---\n")
-        about, processes = run.metadata, (plan.progress.get("processes"), PartialState().num_processes)
+                log.write(f"--- records after step {self.step}, which are made again:\n{taken}---\n")
+        metadata, processes = run.metadata, (plan.progress.get("processes"), PartialState().num_processes)
         other = {"processes": processes} if plan.checkpoint and processes[0] != processes[1] else {}
-        entry = {"step": step, "at": now(), "skipped": list(plan.skipped), "changes": {**plan.changes, **other}}
+        changes = {**plan.changes, **other}
+        entry = {"step": self.step, "at": now(), "skipped": list(plan.skipped), "changes": changes}
         allowed = {**plan.changes, **(other if plan.may_differ("processes") else {})}
-        fields = {
-            "resumed": [*about.get("resumed", []), entry],
+        if plan.changes:
+            run.write_text("recipe.yaml", to_yaml(plan.recipe))
+        return {
+            "resumed": [*metadata.get("resumed", []), entry],
             "allowed_changes": {
-                **about.get("allowed_changes", {}),
+                **metadata.get("allowed_changes", {}),
                 **{path: change[1] for path, change in allowed.items()},
             },
             "engine": plan.recipe.engine,
@@ -212,25 +323,19 @@ def _note_beginning(run: Run, plan: Plan, job: Any, given: dict[str, str]) -> No
             "error": None,
             "stopped_early": None,
         }
-        if plan.changes:
-            run.write_text("recipe.yaml", to_yaml(plan.recipe))
-    run.update_metadata(
-        status="running",
-        device=str(job.device),
-        threads=torch.get_num_threads(),
-        processes=PartialState().num_processes,
-        updates=[one.as_json() for one in job.batch_plans],
-        precision=asdict(job.precision),
-        identity=job.identity,
-        fresh=job.fresh,
-        given=given,
-        **fields,
-    )
-    run.write_json("audit.json", job.audit.as_json())
+
+
+def train_once(session: Session) -> None:
+    """Train from where the plan of the session says, and finish the run."""
+    session.open()
+    session.announce()
+    session.train()
+    session.select_best()
+    session.finish()
 
 
 @contextmanager
-def _memory_told(job: Any) -> Iterator[None]:
+def _memory_errors(job: Job) -> Iterator[None]:
     """Say of which micro-batch memory ran out."""
     try:
         with translated_errors():
@@ -238,15 +343,16 @@ def _memory_told(job: Any) -> Iterator[None]:
     except MachineError as error:
         if not memory_ran_out(error):
             raise
-        if job.status.evaluating:
+        status, train = job.state.status, job.recipe.train
+        if status.evaluating:
             raise MachineError(
                 f"not enough memory to evaluate in batches of {job.recipe.evaluate.batch_size} inputs of mean length",
-                fix="Lower evaluate.batch_size, which changes no figure, or shorten model.max_length.",
+                fix="Lower evaluate.batch_size, which changes no metric, or shorten model.max_length.",
             ) from error
-        rows, *rest = job.status.shape or (job.recipe.train.batch_size,)
+        rows, *rest = status.shape or (train.batch_size,)
         length = f" of up to {rest[-1]} tokens" if rest else ""
-        by_tokens = job.recipe.train.batching.tokens is not None
+        by_tokens = train.batching.tokens is not None
         fix = error.fix.replace("train.batch_size", "train.batching.tokens") if by_tokens else error.fix
         raise MachineError(
-            f"out of memory in step {job.status.step}, in a micro-batch of {rows} inputs{length}", fix=fix
+            f"out of memory in step {status.step}, in a micro-batch of {rows} inputs{length}", fix=fix
         ) from error

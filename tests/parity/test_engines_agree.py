@@ -135,7 +135,7 @@ def test_same_when_stopped_early(every, stop, recipe_for, data, weight_differenc
 
         def emit(record, job=job, records=records):
             records.append({key: value for key, value in record.items() if key != "seconds"})
-            job.stops_early = record["type"] == "evaluation" and record["step"] == stop
+            job.state.stops_early = record["type"] == "evaluation" and record["step"] == stop
 
         engine(job, emit)
         assert [record["step"] for record in records if record["type"] == "step"] == list(range(1, stop + 1))

@@ -271,7 +271,7 @@ def test_a_job_is_ready_to_train(recipe_fields: dict[str, Any]) -> None:
     labels = batch.pop("labels")
     losses = job.objective.item_losses(job.model(**batch).logits, labels)
     assert losses.shape == (8,)
-    assert (job.num_steps, job.steps_per_epoch) == (12, 6)
+    assert (job.timeline.num_steps, job.timeline.steps_per_epoch) == (12, 6)
 
 
 @pytest.mark.parametrize(

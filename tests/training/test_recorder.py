@@ -13,6 +13,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe import load_recipe
 from hfpipe.runs import Run
 from hfpipe.training.recorder import Recorder
+from hfpipe.training.timeline import Timeline
 
 STEPS = 6  # of the whole run, two an epoch
 
@@ -35,9 +36,7 @@ def train(tmp_path: Path) -> Callable[..., Recorder]:
         recorder = Recorder(
             Run.create(recipe, tmp_path),
             recipe,
-            num_steps=STEPS,
-            steps_per_epoch=2,
-            evaluates=bool(scores),
+            timeline=Timeline(STEPS, steps_per_epoch=2, evaluate_every=recipe.evaluate.every if scores else "never"),
             greater_is_better=greater,
             save=save,
             show=shown.append,
@@ -137,7 +136,7 @@ def test_patience_counts_what_is_no_improvement(
         return
     recorder = train(dict(enumerate(scores[:stops], start=1)), steps=stops, **every)
     assert recorder.stops_early
-    assert recorder.told_early.startswith(f"stopped after step {stops}: no ")
+    assert recorder.why_stopped_early.startswith(f"stopped after step {stops}: no ")
     with pytest.raises(
         RecipeError, match=f"the engine made step {stops + 1} though training stopped after step {stops}"
     ):

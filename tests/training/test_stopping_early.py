@@ -164,20 +164,20 @@ def deaf(job: Any, emit: Callable[[dict[str, Any]], None]) -> None:
 
     def unheard(record: dict[str, Any]) -> None:
         emit(record)
-        job.stops_early = False
+        job.state.stops_early = False
 
     loop.train(job, unheard)
 
 
 def test_an_engine_of_ones_own_is_told(start: Start) -> None:
-    """It learns it from `job.stops_early`; one that makes a step more is refused, and the run can be finished."""
+    """`job.updates()` ends for it; one that makes a step more is refused, and the run can be finished."""
     whole = start(name="whole")
     assert digest(start(engine=obedient, name="obedient")) == digest(whole)
     with pytest.raises(
         RecipeError, match="made step 17 though training stopped after step 16: no better loss in 2"
     ) as told:
         start(engine=deaf, name="deaf")
-    assert "returns when job.stops_early is set" in str(told.value)
+    assert "makes no update beyond those of job.updates()" in str(told.value)
     run = hfpipe.Run(whole.path.parent / "deaf")
     assert (run.status, last_step(run)) == ("failed", 16)
     finished = hfpipe.finetune(resume=run, allow_change=["given"])

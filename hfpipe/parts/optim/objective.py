@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -93,18 +93,18 @@ class Objective:
 
 
 @dataclass
-class Update:
-    """What one update has seen so far: its tally, and its items' losses, on the device until the step is recorded."""
+class UpdateLosses:
+    """The losses of the items of one update, on the device until the step is recorded."""
 
     objective: Objective
     tally: Tally
-    losses: list[torch.Tensor]
+    losses: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, losses: torch.Tensor) -> None:
         """Remember the losses of one micro-batch."""
         self.losses.append(losses.detach())
 
-    def figures(self, grad_norm: torch.Tensor | float) -> tuple[dict[str, Any], float]:
+    def summary(self, grad_norm: torch.Tensor | float) -> tuple[dict[str, Any], float]:
         """The loss part of a step record, and the norm of the gradient: the one time in a step that the device is waited for.
 
         Args:
@@ -123,13 +123,13 @@ class Update:
             reduced: Any = self._vector(state)
         else:
             reduced = loss if self.objective.reduction == "mean" else summed
-        figures = {
+        values = {
             "loss": loss,
             "reduced_loss": reduced,
             "num_items": self.tally.num_items,
             "divisor": self.tally.divisor,
         }
-        return figures, norm
+        return values, norm
 
     def _vector(self, state: PartialState) -> list[float]:
         """Every position's loss, in the order that one process would have had them; 0 where the label is ignored."""

@@ -9,27 +9,24 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from hfpipe.errors import RecipeError
-from hfpipe.parts.optim.objective import Update
-from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.optim.schedules import steps_on_metric
-from hfpipe.parts.tasks import outputs_of
-from hfpipe.training.engines.steps import begin, evaluate, skip_if_nonfinite
-from hfpipe.training.job import Job, seed_epoch
+from hfpipe.training.job import Job
+from hfpipe.training.update import Update
 
 Emit = Callable[[dict[str, Any]], None]
 
 
 def train(job: Job, emit: Emit) -> None:
-    """Train the job from `job.start` on with transformers' Trainer; every step and evaluation is emitted as a record.
+    """Make the updates that are left of a job with transformers' Trainer; every step and evaluation is emitted as a record.
 
     Raises:
         NumericError: a loss or gradient that is not finite.
@@ -37,24 +34,24 @@ def train(job: Job, emit: Emit) -> None:
     job.model.__dict__.pop("_is_accelerate_prepared", None)  # trained before, it would get neither precision nor DDP
     with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch:  # Trainer wants a folder; it is left empty
         try:
-            trainer = ItemTrainer(job, emit, training_arguments(job, scratch))
+            trainer = UpdateTrainer(job, emit, training_arguments(job, scratch))
         except (ValueError, TypeError, ImportError) as error:
             if not job.recipe.trainer:
                 raise
-            told = " ".join(str(error).split())
-            raise RecipeError(f"Trainer refused its options: {told}", where=job.recipe.where("trainer")) from error
-        trainer.train(resume_from_checkpoint=trainer.place_of(scratch) if job.resume_point else None)
+            reason = " ".join(str(error).split())
+            raise RecipeError(f"Trainer refused its options: {reason}", where=job.recipe.where("trainer")) from error
+        trainer.train(resume_from_checkpoint=trainer.write_position(scratch) if job.start else None)
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
 
 
-class ItemTrainer(Trainer):
-    """Trainer with hfpipe's loader, item counts and evaluation in its public hooks."""
+class UpdateTrainer(Trainer):
+    """Trainer with the job's updates, losses and evaluation in its public hooks."""
 
     def __init__(self, job: Job, emit: Emit, args: TrainingArguments) -> None:
         self.job, self.emit = job, emit
-        self.update: Update | None = None
-        self.batch: dict[str, torch.Tensor] = {}
-        self.measured: dict[str, Any] | None = None
+        self.update: Update
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.evaluation: dict[str, Any] = {}
         self.grad_norm: torch.Tensor | float = math.nan
         super().__init__(
             model=job.model,
@@ -72,6 +69,7 @@ class ItemTrainer(Trainer):
             callbacks=[Records(self)],
         )
         self.remove_callback(PrinterCallback)
+        self.updates = job.updates(self.accelerator.scaler)
         clip = self.accelerator.clip_grad_norm_
 
         def remembering_clip(*args: Any, **kwargs: Any) -> Any:
@@ -79,14 +77,13 @@ class ItemTrainer(Trainer):
             return self.grad_norm
 
         self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
-        self.random_is_due = job.position(job.start)[1] != 0
-        job.scaler = self.accelerator.scaler
 
-    def place_of(self, folder: str) -> str:
-        """Write down for Trainer at which step it goes on; what was there then, it is handed in `_load_...` below."""
+    def write_position(self, folder: str) -> str:
+        """Write down for Trainer at which step it goes on; what a checkpoint holds, `job.updates` has put back."""
+        timeline = self.job.timeline
         state = TrainerState(
-            global_step=self.job.start + self.job.step_offset,
-            epoch=self.job.epochs_by(self.job.start),
+            global_step=self.job.start + timeline.step_offset,
+            epoch=timeline.epochs_by(self.job.start),
             train_batch_size=self.args.train_batch_size,
         )
         state.compute_steps(self.args, self.args.max_steps)
@@ -97,72 +94,57 @@ class ItemTrainer(Trainer):
         """The weights are in the model already."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """What optimizer, schedule and scaler remember, when the model is on its device."""
-        if self.job.resume_point:
-            self.job.resume_point.restore(self.job)
+        """Put back by `job.updates`."""
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """It came with the optimizer."""
+        """Put back by `job.updates`."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """The generators are put back before the first batch, in `get_batch_samples`; an epoch that begins is seeded."""
-
-    @property
-    def step(self) -> int:
-        """The steps that were taken; Trainer, which finds its epoch by them, counts their places in the order."""
-        return int(self.state.global_step - self.job.step_offset)
+        """Put back by `job.updates`."""
 
     def get_train_dataloader(self) -> Any:
-        """The job's own loader, whose order depends on seed and epoch alone."""
-        return self.job.loader
+        """Stands for the micro-batches of an epoch, by which Trainer counts; the rows come from `job.updates`."""
+        return DataLoader(range(len(self.job.loader)), generator=torch.Generator())  # type: ignore[arg-type]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of one update, and the sum of their items' weights over all processes."""
-        if self.random_is_due and self.job.resume_point:
-            self.job.resume_point.restore_random()
-            self.random_is_due = False
-        batches = list(islice(epoch_iterator, num_batches))
-        tally = self.job.objective.tally(batches)
-        self.update = Update(self.job.objective, tally, [])
-        self.args.max_grad_norm = clip_threshold(
-            self.job.recipe.train.max_grad_norm, self.job.objective.reduction, tally.divisor
-        )
-        return batches, torch.tensor(tally.divisor)
+        """The micro-batches of the next update, and the sum of their items' weights over all processes."""
+        self.update = next(self.updates)
+        self.args.max_grad_norm = self.update.clip_threshold
+        return list(self.update.batches), torch.tensor(self.update.divisor)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trainer's own, which then calls `micro_batch_loss`; what the model is given is kept for it."""
-        self.batch = inputs
-        begin(self.job, self.step + 1, inputs)
+        self.inputs = inputs
+        self.update.note_shape(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def micro_batch_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """What Trainer calls backward on: the items' losses under the recipe's reduction."""
-        assert self.update is not None
-        losses = self.job.objective.item_losses(outputs_of(outputs, self.batch), labels)
-        self.update.add(losses)
-        return self.job.objective.backward_value(losses, self.update.tally, self.args.world_size)
+        return self.update.loss(outputs, self.inputs, labels)
 
     def evaluation_loop(
         self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
-        self.measured = record = evaluate(self.job, self.step)
-        # Trainer compares the figure that says what is best, and an undefined one is better than none: NaN for it.
-        figures = {name: math.nan if value is None else value for name, value in record["metrics"].items()}
-        named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=named, num_samples=len(dataloader.dataset))
+        self.evaluation = self.job.evaluate(self.update.step)
+        # Trainer compares the metric that says what is best, and an undefined one is better than none: NaN for it.
+        metrics = {
+            f"{metric_key_prefix}_{name}": math.nan if value is None else value
+            for name, value in self.evaluation["metrics"].items()
+        }
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
 
 
 class EvaluationDrivenSchedule:
-    """A schedule that follows the evaluation, kept from Trainer: `steps.evaluate` steps it before the record goes out."""
+    """A schedule that follows the evaluation, kept from Trainer: `job.evaluate` steps it before the record goes out."""
 
     def __init__(self, schedule: Any) -> None:
         self.schedule = schedule
 
     def step(self) -> None:
-        """Not now."""
+        """Do nothing after an update."""
 
     def get_last_lr(self) -> Any:
         """The rates as they are."""
@@ -170,59 +152,47 @@ class EvaluationDrivenSchedule:
 
 
 class Records(TrainerCallback):
-    """Turns what Trainer reports into records, and keeps dropout's random stream a function of seed and epoch."""
+    """Turns what Trainer reports into records."""
 
-    def __init__(self, trainer: ItemTrainer) -> None:
-        self.trainer = trainer
-        self.figures: dict[str, Any] = {}
-        self.grad_norm = self.lr = math.nan
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seed the epoch."""
-        epoch, _ = self.trainer.job.position(self.trainer.step)
-        seed_epoch(self.trainer.job.recipe.seed, epoch)
+    def __init__(self, trainer: UpdateTrainer) -> None:
+        self.trainer, self.job = trainer, trainer.job
+        self.lr = math.nan
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the loss before it reaches the weights, and hand a dividing updater its items."""
-        update = self.trainer.update
-        assert update is not None
-        self.figures, self.grad_norm = update.figures(self.trainer.grad_norm)
-        self.lr = self.trainer.job.schedule.get_last_lr()[0]
-        if skip_if_nonfinite(self.trainer.job, self.trainer.step + 1, self.figures, self.grad_norm):
+        """Look at loss and gradient before they reach the weights."""
+        self.lr = self.job.schedule.get_last_lr()[0]
+        if self.trainer.update.skip_if_nonfinite(self.trainer.grad_norm):
             self.trainer.model.zero_grad()
-        if getattr(self.trainer.job.optimizer, "divides_by_items", False):
-            self.trainer.job.optimizer.num_items = update.tally.divisor  # type: ignore[attr-defined]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count what the fp16 scaler left out."""
-        self.trainer.job.status.skipped_by_scaler += self.trainer.accelerator.optimizer_step_was_skipped
+        """Count what the fp16 scaler skipped."""
+        self.job.state.status.skipped_by_scaler += self.trainer.accelerator.optimizer_step_was_skipped
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Record a step, after the optimizer; say when to evaluate where Trainer, which counts places, does not know."""
-        job, step, every = self.trainer.job, self.trainer.step, self.trainer.job.recipe.evaluate.every
-        self.trainer.emit(job.step_record(step, self.figures, self.grad_norm, self.lr))
-        if job.step_offset and isinstance(every, int) and job.evaluation_data is not None:
-            control.should_evaluate = step % every == 0 or step == job.num_steps
+        """Record a step, and say when to evaluate where Trainer, whose steps include an offset, does not know."""
+        timeline, step = self.job.timeline, self.trainer.update.step
+        self.trainer.emit(self.trainer.update.record(self.lr))
+        if timeline.step_offset and isinstance(timeline.evaluate_every, int):
+            control.should_evaluate = timeline.evaluation_due(step)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Record an evaluation, and stop where that was one too many without a better figure."""
-        assert self.trainer.measured is not None
-        self.trainer.emit(self.trainer.measured)
-        control.should_training_stop |= self.trainer.job.stops_early
+        """Record an evaluation, and stop where that was one too many without a better metric."""
+        self.trainer.emit(self.trainer.evaluation)
+        control.should_training_stop |= self.job.state.stops_early
 
 
 def training_arguments(job: Job, folder: str) -> TrainingArguments:
     """The TrainingArguments of a job: hfpipe's own fields, and the recipe's `trainer` section."""
     recipe = job.recipe
-    every = recipe.evaluate.every if job.evaluation_data is not None else "never"
+    every = job.timeline.evaluate_every
     return TrainingArguments(
         # Asked for bf16 on a CPU, TrainingArguments looks for a GPU unless it is told.
         **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
-        max_steps=job.num_steps + job.step_offset,
+        max_steps=job.timeline.num_steps + job.timeline.step_offset,
         per_device_train_batch_size=recipe.train.batch_size,
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         gradient_accumulation_steps=recipe.train.accumulate,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim import losses
-from hfpipe.parts.optim.objective import Objective, Update, as_items
+from hfpipe.parts.optim.objective import Objective, UpdateLosses, as_items
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 LABELS = torch.tensor([0, 1, 2, -100, 1, 0, 2])
@@ -97,23 +97,23 @@ def test_what_is_no_loss_per_item_is_told(loss: Any, got: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_the_figures_of_a_step(reduction: str) -> None:
+def test_the_values_of_a_step(reduction: str) -> None:
     """The loss is Σℓ / N whatever the reduction; the raw reduced value stands beside it."""
     target = objective(reduction)
     tally = target.tally([{"labels": LABELS[:4]}, {"labels": LABELS[4:]}])
-    update = Update(target, tally, [])
+    update = UpdateLosses(target, tally)
     for part in (slice(0, 4), slice(4, 7)):
         update.add(target.item_losses(LOGITS[part], LABELS[part]))
-    figures, norm = update.figures(torch.tensor(0.5))
+    values, norm = update.summary(torch.tensor(0.5))
     assert norm == 0.5
     mean = float(F.cross_entropy(LOGITS.double(), LABELS))
-    assert figures["loss"] == pytest.approx(mean, rel=1e-6)
-    assert figures["num_items"] == 6
+    assert values["loss"] == pytest.approx(mean, rel=1e-6)
+    assert values["num_items"] == 6
     if reduction == "none":
-        assert len(figures["reduced_loss"]) == 7
-        assert sum(figures["reduced_loss"]) == pytest.approx(6 * mean, rel=1e-6)
+        assert len(values["reduced_loss"]) == 7
+        assert sum(values["reduced_loss"]) == pytest.approx(6 * mean, rel=1e-6)
     else:
-        assert figures["reduced_loss"] == pytest.approx(mean if reduction == "mean" else 6 * mean, rel=1e-6)
+        assert values["reduced_loss"] == pytest.approx(mean if reduction == "mean" else 6 * mean, rel=1e-6)
 
 
 def test_one_row_a_label_position() -> None:
