@@ -28,7 +28,7 @@ from hfpipe.parts.inputs.audit import audit
 from hfpipe.parts.inputs.batch_plan import BatchPlan, partial_epoch_of, plan_for
 from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
-from hfpipe.parts.inputs.rows import Say, read_rows
+from hfpipe.parts.inputs.rows import Rows, Say, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.metrics.metrics import greater_is_better
 from hfpipe.parts.model import kernels, models
@@ -80,19 +80,75 @@ def prepare(
     state = join()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
     rows = read_rows(recipe, say=say, dataset=dataset, tokenizer=tokenizer)
-    looked_at = audit(recipe, rows)
-    task, tokenizer, checkpoint = rows.task, rows.tokenizer, rows.checkpoint
-    notices = [*rows.notices, *looked_at.notices]
-    names = [metric if isinstance(metric, str) else metric["name"] for metric in recipe.evaluate.metrics]
-    notices += [f"code that is not hfpipe's runs here: metric {name}" for name in names if is_metric_script(name)]
+    found = audit(recipe, rows)
 
     say(f"loading {recipe.model.checkpoint}")
     set_seed(recipe.seed)
+    model, fresh, model_notices = _make_model(recipe, rows, model, state.device)
+
+    splits, train_data = recipe.dataset.splits, rows.encoded[recipe.dataset.splits.train].data
+    padded_to = None
+    if collate is None:
+        longest = models.longest_input(rows.checkpoint, rows.tokenizer)
+        padded_to = padding_multiple(state.device.type, rows.max_length, longest)
+        collate = rows.task.collator(rows.tokenizer, padded_to)
+    plans = tuple(batch_plans) or (plan_for(recipe, state.num_processes),)
+    loader, step_offset = _make_loader(recipe, rows, collate, plans)
+    timeline = _make_timeline(recipe, loader, step_offset)
+    built = make_optimizer(recipe, model, optimizer)
+    notices = [
+        *(*rows.notices, *found.notices, *_foreign_metrics(recipe), *model_notices),
+        *_size_notices(recipe, loader, len(train_data), state.num_processes),
+        *_division_notices(recipe, built, len(train_data), state.num_processes),
+    ]
+    job = Job(
+        recipe=recipe,
+        task=rows.task,
+        tokenizer=rows.tokenizer,
+        collate=collate,
+        model=model,
+        train_data=train_data,
+        evaluation_data=rows.encoded[splits.evaluation].data if splits.evaluation else None,
+        evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
+        others={
+            split: (rows.encoded[split].data, rows.raw[split])
+            for split in (*splits.also, splits.calibration)
+            if split is not None
+        },
+        objective=make_objective(recipe, rows.task, train_data, loss),
+        optimizer=built,
+        schedule=make_schedule(recipe, built, schedule, timeline.num_steps),
+        metrics=[("metrics", GivenMetric(metrics))] if metrics else load_metrics(recipe, rows.task),
+        precision=precision,
+        device=state.device,
+        loader=loader,
+        timeline=timeline,
+        fresh=fresh,
+        identity=_identity(recipe, rows),
+        audit=found,
+        padded_to=padded_to,
+        batch_plans=plans,
+        notices=tuple(notices),
+    )
+    _check_best(recipe, job)
+    if recipe.evaluate.slices and job.evaluation_data is not None and job.evaluation_rows is not None:
+        # A mistake in them costs no training.
+        slices_of(recipe, str(splits.evaluation), job.evaluation_data, job.evaluation_rows)
+    set_seed(recipe.seed)  # the fresh head took numbers from the stream that dropout uses
+    return job
+
+
+def _make_model(
+    recipe: Recipe, rows: Rows, given: PreTrainedModel | None, device: torch.device
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """The model as the recipe wants it, the names of its fresh weights, and what a user should know of it."""
     fresh: list[str] = []
-    if model is None:
-        model, fresh = models.load_model(checkpoint, task, recipe.model.fresh, recipe.where("model.fresh"))
+    if given is None:
+        model, fresh = models.load_model(rows.checkpoint, rows.task, recipe.model.fresh, recipe.where("model.fresh"))
     else:
-        models.check_outputs(model, task)
+        model = given
+        models.check_outputs(model, rows.task)
+    notices = []
     if recipe.optimizer.lr == 0:
         notices.append("optimizer.lr is 0: no step changes the weights")
     if fresh:
@@ -100,110 +156,72 @@ def prepare(
     calibration.forget(model.config)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if told := kernels.install(model, recipe.train.kernels, state.device):
-        notices.append(told)
+    if notice := kernels.install(model, recipe.train.kernels, device):
+        notices.append(notice)
     if recipe.train.compile:
-        compile_in_place(model, state.device, recipe.where("train.compile"))
+        compile_in_place(model, device, recipe.where("train.compile"))
+    return model, fresh, notices
 
-    splits = recipe.dataset.splits
-    encoded = {split: one.data for split, one in rows.encoded.items()}
-    train_data = encoded[splits.train]
-    loader: TrainLoader | StreamLoader
-    step_offset, batch_plans = 0, tuple(batch_plans) or (plan_for(recipe, state.num_processes),)
-    padded_to = None
-    if collate is None:
-        padded_to = padding_multiple(state.device.type, rows.max_length, models.longest_input(checkpoint, tokenizer))
-        collate = task.collator(tokenizer, padded_to)
+
+def _make_loader(
+    recipe: Recipe, rows: Rows, collate: Collate, plans: tuple[BatchPlan, ...]
+) -> tuple[TrainLoader | StreamLoader, int]:
+    """The loader of this process's micro-batches, and what is added to a step for its position in their order."""
+    state = join()
+    processes = {"rank": state.process_index, "processes": state.num_processes}
+    pin_memory = state.device.type == "cuda"
     if isinstance(rows.source, RawStream):
-        loader = StreamLoader(
-            rows.source.stream(splits.train, recipe.where("dataset.splits.train")),
-            recipe,
-            task,
-            tokenizer,
-            rows.max_length,
-            collate,
-            rank=state.process_index,
-            processes=state.num_processes,
-            pin_memory=state.device.type == "cuda",
-        )
-    else:
-        partial_epoch, step_offset = partial_epoch_of(train_data, batch_plans)
-        loader = train_loader(
-            train_data,
-            collate,
-            batch_size=recipe.train.batch_size,
-            seed=recipe.seed,
-            accumulate=recipe.train.accumulate,
-            batching=recipe.train.batching,
-            workers=recipe.train.workers,
-            rank=state.process_index,
-            processes=state.num_processes,
-            partial_epoch=partial_epoch,
-            pin_memory=state.device.type == "cuda",
-        )
+        split = recipe.dataset.splits.train
+        stream = rows.source.stream(split, recipe.where("dataset.splits.train"))
+        arguments = (stream, recipe, rows.task, rows.tokenizer, rows.max_length, collate)
+        return StreamLoader(*arguments, **processes, pin_memory=pin_memory), 0
+    train_data = rows.encoded[recipe.dataset.splits.train].data
+    partial_epoch, step_offset = partial_epoch_of(train_data, plans)
+    loader = train_loader(
+        train_data,
+        collate,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.seed,
+        accumulate=recipe.train.accumulate,
+        batching=recipe.train.batching,
+        workers=recipe.train.workers,
+        partial_epoch=partial_epoch,
+        pin_memory=pin_memory,
+        **processes,
+    )
+    return loader, step_offset
+
+
+def _make_timeline(recipe: Recipe, loader: TrainLoader | StreamLoader, step_offset: int) -> Timeline:
     steps_per_epoch = math.ceil(len(loader) / recipe.train.accumulate)
     num_steps = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch) - step_offset
-    if not isinstance(loader, StreamLoader) and recipe.train.batching.by == "examples":
-        _tell_whole_epochs(recipe, len(loader), len(train_data), state.num_processes, notices)
-    objective = make_objective(recipe, task, train_data, loss)
-    built = make_optimizer(recipe, model, optimizer)
-    _tell_double_division(
-        recipe,
-        built,
-        min(recipe.train.batch_size * recipe.train.accumulate * state.num_processes, len(train_data)),
-        notices,
-    )
-    job = Job(
-        recipe=recipe,
-        task=task,
-        tokenizer=tokenizer,
-        collate=collate,
-        model=model,
-        train_data=train_data,
-        evaluation_data=encoded[splits.evaluation] if splits.evaluation else None,
-        evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
-        others={
-            split: (encoded[split], rows.raw[split])
-            for split in (*splits.also, *([splits.calibration] if splits.calibration else []))
+    evaluates = recipe.dataset.splits.evaluation is not None
+    return Timeline(num_steps, steps_per_epoch, step_offset, recipe.evaluate.every if evaluates else "never")
+
+
+def _identity(recipe: Recipe, rows: Rows) -> dict[str, Any]:
+    """What the job is made of, as hashes."""
+    source, checkpoint = rows.source, rows.checkpoint
+    return {
+        "dataset": {
+            "path": recipe.dataset.path,
+            "commit": source.commit,
+            "digest": source.digest,
+            "configured": dataset_identity(source.digest, recipe),
         },
-        objective=objective,
-        optimizer=built,
-        schedule=make_schedule(recipe, built, schedule, num_steps),
-        metrics=[("metrics", GivenMetric(metrics))] if metrics else load_metrics(recipe, task),
-        precision=precision,
-        device=state.device,
-        loader=loader,
-        timeline=Timeline(
-            num_steps, steps_per_epoch, step_offset, recipe.evaluate.every if splits.evaluation else "never"
-        ),
-        fresh=fresh,
-        identity={
-            "dataset": {
-                "path": recipe.dataset.path,
-                "commit": rows.source.commit,
-                "digest": rows.source.digest,
-                "configured": dataset_identity(rows.source.digest, recipe),
-            },
-            "checkpoint": {
-                "path": recipe.model.checkpoint,
-                "commit": checkpoint.commit,
-                "digest": checkpoint.weights_digest,
-            },
-            "tokenizer": {"digest": rows.tokenizer_digest},
-            "recipe": {"digest": _digest(to_yaml(recipe))},
+        "checkpoint": {
+            "path": recipe.model.checkpoint,
+            "commit": checkpoint.commit,
+            "digest": checkpoint.weights_digest,
         },
-        audit=looked_at,
-        padded_to=padded_to,
-        batch_plans=batch_plans,
-        notices=tuple(notices),
-    )
-    _check_best(recipe, job)
-    if recipe.evaluate.slices and job.evaluation_data is not None and job.evaluation_rows is not None:
-        slices_of(
-            recipe, str(splits.evaluation), job.evaluation_data, job.evaluation_rows
-        )  # a mistake costs no training
-    set_seed(recipe.seed)  # the fresh head took numbers from the stream that dropout uses
-    return job
+        "tokenizer": {"digest": rows.tokenizer_digest},
+        "recipe": {"digest": _digest(to_yaml(recipe))},
+    }
+
+
+def _foreign_metrics(recipe: Recipe) -> list[str]:
+    names = [metric if isinstance(metric, str) else metric["name"] for metric in recipe.evaluate.metrics]
+    return [f"code that is not hfpipe's runs here: metric {name}" for name in names if is_metric_script(name)]
 
 
 def _check_best(recipe: Recipe, job: Job) -> None:
@@ -230,26 +248,33 @@ def _check_best(recipe: Recipe, job: Job) -> None:
         )
 
 
-def _tell_whole_epochs(recipe: Recipe, batches: int, rows: int, processes: int, notices: list[str]) -> None:
+def _size_notices(recipe: Recipe, loader: TrainLoader | StreamLoader, rows: int, processes: int) -> list[str]:
+    """What a user should know where an update is wider than the data."""
     spec = recipe.train
+    if isinstance(loader, StreamLoader) or spec.batching.by != "examples":
+        return []
     if spec.batch_size * processes > rows:
-        notices.append(f"train.batch_size is {spec.batch_size}, and there are only {rows:,} training inputs")
-    elif spec.accumulate > batches:
-        notices.append(
-            f"train.accumulate is {spec.accumulate}, and an epoch has {batches:,} batches: the effective batch is all "
+        return [f"train.batch_size is {spec.batch_size}, and there are only {rows:,} training inputs"]
+    if spec.accumulate > len(loader):
+        return [
+            f"train.accumulate is {spec.accumulate}, and an epoch has {len(loader):,} batches: the effective batch is all "
             f"{rows:,} training inputs, not {spec.batch_size * spec.accumulate * processes:,}"
-        )
+        ]
+    return []
 
 
-def _tell_double_division(recipe: Recipe, optimizer: torch.optim.Optimizer, num_items: int, notices: list[str]) -> None:
-    if recipe.loss.reduction == "mean" and getattr(optimizer, "divides_by_items", False):
-        lr = recipe.optimizer.lr
-        rate = effective_rate(lr, "mean", num_items, optimizer_divides=True)
-        notices.append(
-            f"divided twice: loss.reduction is mean, and {recipe.optimizer.name} divides by the items again, so that with "
-            f"{num_items:,} items in an update optimizer.lr={lr:g} acts like {rate:.4g}; say loss.reduction=sum, or take an "
-            "optimizer that does not divide"
-        )
+def _division_notices(recipe: Recipe, optimizer: torch.optim.Optimizer, rows: int, processes: int) -> list[str]:
+    """What a user should know where the mean loss meets an optimizer that divides by the items again."""
+    if recipe.loss.reduction != "mean" or not getattr(optimizer, "divides_by_items", False):
+        return []
+    num_items = min(recipe.train.batch_size * recipe.train.accumulate * processes, rows)
+    lr = recipe.optimizer.lr
+    rate = effective_rate(lr, "mean", num_items, optimizer_divides=True)
+    return [
+        f"divided twice: loss.reduction is mean, and {recipe.optimizer.name} divides by the items again, so that with "
+        f"{num_items:,} items in an update optimizer.lr={lr:g} acts like {rate:.4g}; say loss.reduction=sum, or take an "
+        "optimizer that does not divide"
+    ]
 
 
 def _digest(text: str) -> str:

@@ -368,7 +368,8 @@ def test_stopping_is_no_failure(train: Callable[..., hfpipe.Run], tmp_path: Path
     """Ctrl-C during training gives StoppedByUser, status interrupted and the records up to there; before it, no folder."""
 
     def stops(job: Any, emit: Any) -> None:
-        emit(job.step_record(1, {"loss": 1.0, "reduced_loss": 1.0, "num_items": 8}, 1.0, 1e-3))
+        update = next(job.updates())
+        emit(update.record(lr=1e-3))
         raise KeyboardInterrupt
 
     with pytest.raises(StoppedByUser):

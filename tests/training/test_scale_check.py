@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_a_loss_near_zero_is_no_false_alarm(job_of: Callable[..., Job], monkeypa
         job.model.classifier.weight.zero_()
         job.model.classifier.bias.copy_(torch.tensor([12.0, 0.0]))
     only_class_0 = job.train_data.filter(lambda row: row["labels"] == 0)
-    job.train_data = only_class_0
+    job = replace(job, train_data=only_class_0)
     found = check_scale(job)
     assert found is not None
     assert found.ok
@@ -142,8 +143,7 @@ def test_a_gradient_that_is_not_finite_stops(job_of: Callable[..., Job]) -> None
 def test_too_few_rows_are_no_check(job_of: Callable[..., Job]) -> None:
     """One example can't be cut."""
     job = job_of("train.accumulate=2")
-    job.train_data = job.train_data.select([0])
-    assert check_scale(job) is None
+    assert check_scale(replace(job, train_data=job.train_data.select([0]))) is None
 
 
 def test_half_precision_is_checked_in_fp32(job_of: Callable[..., Job]) -> None:
