@@ -3,16 +3,16 @@
 A loss is a function `loss(logits, targets, *, label_smoothing=0.0, class_weights=None, ...) -> [items]`. It neither
 sums nor divides: that happens once, in `parts/optim/reduction.py`. Two shapes are understood:
 
-* classification: logits `[items, classes]`, targets `[items]` of integer class ids. A target of -100 is ignored: its
-  loss is exactly 0 and so is its gradient, whatever the logits hold. `bce_with_logits` also takes multi-hot targets
-  `[items, classes]`.
+* classification: logits `[items, classes]`, targets `[items]` of integer class ids. `bce_with_logits` also takes
+  multi-hot targets `[items, classes]`.
 * regression (`mse`, `l1`, `smooth_l1`): logits `[items]`, targets `[items]` of floats.
 
 In the formulas z are an item's logits, y its class, C the number of classes, p = softmax(z), w the class weights, e the
 label smoothing, and t the smoothed one-hot target: t_c = (1 - e) [c = y] + e / C (Szegedy et al. 2016, "Rethinking the
 Inception architecture", section 7).
 
-Logits in half precision are computed with in float32.
+Logits in half precision are computed with in float32. Labels that are ignored (-100) never reach a loss: `Objective`
+leaves them out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ from torch import Tensor
 
 from hfpipe.errors import DataError, RecipeError
 
-IGNORED = -100
-"""The target of an item that doesn't count: the default `ignore_index` of torch, the padding label of transformers."""
-
 
 def cross_entropy(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
@@ -41,7 +38,7 @@ def cross_entropy(
 
     Args:
         logits: `[items, classes]`.
-        targets: `[items]`, class ids or -100.
+        targets: `[items]`, class ids.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
 
@@ -56,7 +53,6 @@ def cross_entropy(
         case.targets,
         weight=case.class_weights,
         label_smoothing=label_smoothing,
-        ignore_index=IGNORED,
         reduction="none",
     )
 
@@ -75,7 +71,7 @@ def focal(
 
     Args:
         logits: `[items, classes]`.
-        targets: `[items]`, class ids or -100.
+        targets: `[items]`, class ids.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
         gamma: 0 or more, no unit.
@@ -102,7 +98,7 @@ def earth_mover(
 
     Args:
         logits: `[items, classes]`, the classes in their order.
-        targets: `[items]`, class ids or -100.
+        targets: `[items]`, class ids.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
 
@@ -127,7 +123,7 @@ def kl_div(
 
     Args:
         logits: `[items, classes]`.
-        targets: `[items]`, class ids or -100.
+        targets: `[items]`, class ids.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
 
@@ -150,7 +146,7 @@ def cosine_embedding(
 
     Args:
         logits: `[items, classes]`.
-        targets: `[items]`, class ids or -100.
+        targets: `[items]`, class ids.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
 
@@ -177,7 +173,7 @@ def bce_with_logits(
 
     Args:
         logits: `[items, classes]`.
-        targets: `[items]`, class ids or -100; or multi-hot `[items, classes]`, from 0 to 1.
+        targets: `[items]`, class ids; or multi-hot `[items, classes]`, from 0 to 1.
         label_smoothing: e, from 0 to 1.
         class_weights: `[classes]`.
 
@@ -203,7 +199,7 @@ def mse(
 
     Args:
         logits: `[items]`, or `[items, classes]`.
-        targets: `[items]`: floats, or class ids or -100.
+        targets: `[items]`: floats, or class ids.
         label_smoothing: e, from 0 to 1; for classes only.
         class_weights: `[classes]`; for classes only.
 
@@ -226,7 +222,7 @@ def l1(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_w
 
     Args:
         logits: `[items]`, or `[items, classes]`.
-        targets: `[items]`: floats, or class ids or -100.
+        targets: `[items]`: floats, or class ids.
         label_smoothing: e, from 0 to 1; for classes only.
         class_weights: `[classes]`; for classes only.
 
@@ -256,7 +252,7 @@ def smooth_l1(
 
     Args:
         logits: `[items]`, or `[items, classes]`.
-        targets: `[items]`: floats, or class ids or -100.
+        targets: `[items]`: floats, or class ids.
         label_smoothing: e, from 0 to 1; for classes only.
         class_weights: `[classes]`; for classes only.
         beta: where the parabola meets the line, in units of the target; 0 is `l1`.
@@ -315,12 +311,12 @@ def class_weights(spec: str | Mapping[Any, float] | Sequence[float], counts: Seq
 
 
 def item_weights(targets: Tensor, class_weights: Tensor | None) -> Tensor:
-    """What each item adds to the divisor of a mean: w_y, or 1 without weights; 0 for an ignored target.
+    """What each item adds to the divisor of a mean: w_y, or 1 without weights.
 
     The divisor is the sum of these over the whole update. Targets that are no class ids (floats, multi-hot) add 1.
 
     Args:
-        targets: `[items]`, class ids or -100, or floats; or multi-hot `[items, classes]`.
+        targets: `[items]`, class ids, or floats; or multi-hot `[items, classes]`.
         class_weights: `[classes]`.
 
     Returns:
@@ -329,28 +325,27 @@ def item_weights(targets: Tensor, class_weights: Tensor | None) -> Tensor:
     if targets.ndim == 2 or targets.is_floating_point():
         dtype = torch.float32 if class_weights is None else class_weights.dtype
         return torch.ones(targets.shape[0], dtype=dtype, device=targets.device)
-    kept = targets != IGNORED
     if class_weights is None:
-        return kept.to(torch.float32)
-    return class_weights.to(targets.device)[targets.masked_fill(~kept, 0)].masked_fill(~kept, 0.0)
+        return torch.ones(len(targets), device=targets.device)
+    return class_weights.to(targets.device)[targets]
 
 
 class _Case(NamedTuple):
-    """A classification batch made ready: half precision widened, ignored items harmless."""
+    """A classification batch made ready: half precision widened."""
 
-    logits: Tensor  # [items, classes], float32 or float64; 0 in ignored rows
-    targets: Tensor  # [items], class ids, -100 where ignored
+    logits: Tensor  # [items, classes], float32 or float64
+    targets: Tensor  # [items], class ids
     label_smoothing: float
     class_weights: Tensor | None  # [classes]
 
     def dense(self) -> Tensor:
-        """The smoothed one-hot targets t, class 0 in ignored rows. `[items, classes]`."""
+        """The smoothed one-hot targets t. `[items, classes]`."""
         num_classes = self.logits.shape[1]
-        one_hot = F.one_hot(self.targets.masked_fill(self.targets == IGNORED, 0), num_classes).to(self.logits.dtype)
+        one_hot = F.one_hot(self.targets, num_classes).to(self.logits.dtype)
         return one_hot * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
 
     def weighted(self, losses: Tensor) -> Tensor:
-        """Multiply by w_y; ignored items, whose logits are constants by now, get 0. `[items]`."""
+        """Multiply by w_y. `[items]`."""
         return losses * item_weights(self.targets, self.class_weights).to(losses.dtype)
 
 
@@ -368,8 +363,6 @@ def _classification(
         )
     logits = _widened(logits)
     class_weights = _checked_weights(name, logits, label_smoothing, class_weights)
-    # Overwriting the ignored logits, rather than multiplying by 0 later, keeps a NaN there out of loss and gradient.
-    logits = logits.masked_fill((targets == IGNORED).unsqueeze(-1), 0.0)
     return _Case(logits, targets.long(), label_smoothing, class_weights)
 
 

@@ -88,8 +88,9 @@ class Objective:
     def weights(self, labels: torch.Tensor) -> torch.Tensor:
         """The weight of every label position, `[positions]`: 0 where ignored, else 1 or the weight of its class."""
         targets = as_targets(labels)
-        weights = None if self.class_weights is None else self.class_weights.to(targets.device)
-        return item_weights(targets, weights).masked_fill(~is_item(targets), 0.0)
+        counted = is_item(targets)
+        classes = targets if targets.ndim > 1 else targets.where(counted, targets.new_zeros(()))
+        return item_weights(classes, self.class_weights).masked_fill(~counted, 0.0)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective, UpdateLosses, as_items
+from hfpipe.recipe.catalog import LOSSES
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
 LABELS = torch.tensor([0, 1, 2, -100, 1, 0, 2])
@@ -65,16 +67,33 @@ def test_an_update_without_items_is_refused() -> None:
         objective(weights=torch.zeros(3)).tally([{"labels": LABELS}])
 
 
-def test_ignored_labels_cost_nothing() -> None:
-    """Their loss is 0 and so is their gradient, even where the logits are not finite."""
-    logits = LOGITS.clone()
-    logits[3] = float("nan")
+@pytest.mark.parametrize("poison", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", list(LOSSES.keys()))
+def test_ignored_labels_cost_nothing(name: str, poison: float) -> None:
+    """Their loss, weight and gradient are 0 with every loss, even where the logits are not finite; no other item changes."""
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    loss = functools.partial(getattr(losses, name), label_smoothing=0.1, class_weights=weights)
+    target = Objective(loss, name, "mean", weights)
+    logits = LOGITS.detach().clone()
+    logits[3] = poison
     logits.requires_grad_()
-    found = objective().item_losses(logits, LABELS)
+    found = target.item_losses(logits, LABELS)
     assert found[3] == 0.0
     found.sum().backward()
     assert not logits.grad[3].any()
     assert torch.isfinite(logits.grad).all()
+    others = [0, 1, 2, 4, 5, 6]
+    assert torch.equal(found[others], target.item_losses(LOGITS[others], LABELS[others]))
+    assert target.weights(LABELS).tolist() == [0.5, 2.0, 1.0, 0.0, 2.0, 0.5, 1.0]
+
+
+def test_nothing_but_ignored_labels_gives_zeros() -> None:
+    """Zeros with a zero gradient, not NaN."""
+    logits = LOGITS.detach().clone().requires_grad_()
+    found = objective().item_losses(logits, torch.full_like(LABELS, -100))
+    found.sum().backward()
+    assert not found.any()
+    assert not logits.grad.any()
 
 
 @pytest.mark.parametrize(
