@@ -136,12 +136,17 @@ def no_dropout() -> Callable[[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def train_with() -> Callable[..., tuple[Job, list[dict[str, Any]]]]:
-    """Prepare a recipe, train it with an engine, and return the job and its records, without the timings."""
+    """Prepare a recipe, train it with an engine, and return the job and its records, without the timings.
+
+    With `double` the model computes in float64, where the last digits of a processor's fp32 kernels play no part.
+    """
 
     def train(
-        recipe: Recipe, engine: str, data: dict[str, datasets.Dataset], **parts: Any
+        recipe: Recipe, engine: str, data: dict[str, datasets.Dataset], *, double: bool = False, **parts: Any
     ) -> tuple[Job, list[dict[str, Any]]]:
         job = prepare(recipe, dataset=data, **parts)
+        if double:
+            job.model.double()
         records: list[dict[str, Any]] = []
         ENGINES[engine](job, records.append)
         for record in records:
