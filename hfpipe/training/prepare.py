@@ -87,11 +87,9 @@ def prepare(
     model, fresh, model_notices = _make_model(recipe, rows, model, state.device)
 
     splits, train_data = recipe.dataset.splits, rows.encoded[recipe.dataset.splits.train].data
-    padded_to = None
-    if collate is None:
-        longest = models.longest_input(rows.checkpoint, rows.tokenizer)
-        padded_to = padding_multiple(state.device.type, rows.max_length, longest)
-        collate = rows.task.collator(rows.tokenizer, padded_to)
+    longest = models.longest_input(rows.checkpoint, rows.tokenizer)
+    padded_to = None if collate else padding_multiple(state.device.type, rows.max_length, longest)
+    collate = collate or rows.task.collator(rows.tokenizer, padded_to)
     plans = tuple(batch_plans) or (plan_for(recipe, state.num_processes),)
     loader, step_offset = _make_loader(recipe, rows, collate, plans)
     timeline = _make_timeline(recipe, loader, step_offset)
@@ -130,10 +128,7 @@ def prepare(
         batch_plans=plans,
         notices=tuple(notices),
     )
-    _check_best(recipe, job)
-    if recipe.evaluate.slices and job.evaluation_data is not None and job.evaluation_rows is not None:
-        # A mistake in them costs no training.
-        slices_of(recipe, str(splits.evaluation), job.evaluation_data, job.evaluation_rows)
+    _check_evaluation(recipe, job)
     set_seed(recipe.seed)  # the fresh head took numbers from the stream that dropout uses
     return job
 
@@ -224,13 +219,13 @@ def _foreign_metrics(recipe: Recipe) -> list[str]:
     return [f"code that is not hfpipe's runs here: metric {name}" for name in names if is_metric_script(name)]
 
 
-def _check_best(recipe: Recipe, job: Job) -> None:
-    """Find a mistaken metric or `best` before the first step, on two made-up predictions.
+def _check_evaluation(recipe: Recipe, job: Job) -> None:
+    """Find a mistaken slice, metric or `best` before the first step, on two made-up predictions.
 
     Raises:
         RecipeError: a metric that can't be computed here, or a `best` that no metric gives.
     """
-    if job.evaluation_data is None:
+    if job.evaluation_data is None or job.evaluation_rows is None:
         return
     names = ["loss", *try_metrics(recipe, job.metrics, job.task)]
     best = recipe.evaluate.best
@@ -246,6 +241,8 @@ def _check_best(recipe: Recipe, job: Job) -> None:
             where=recipe.where("evaluate.best"),
             fix="Say evaluate.greater_is_better: true or false.",
         )
+    if recipe.evaluate.slices:
+        slices_of(recipe, str(recipe.dataset.splits.evaluation), job.evaluation_data, job.evaluation_rows)
 
 
 def _size_notices(recipe: Recipe, loader: TrainLoader | StreamLoader, rows: int, processes: int) -> list[str]:

@@ -68,47 +68,19 @@ def read_rows(
         HfpipeError: whatever is wrong, with its place in the recipe.
     """
     say(f"reading {recipe.dataset.path}")
-    source: RawData | RawStream
-    if dataset is not None:
-        if recipe.dataset.streaming:
-            raise RecipeError("data that are given are not streamed", where=recipe.where("dataset.streaming"))
-        source = given_data(recipe, dataset)
-    else:
-        source = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    source = _open(recipe, dataset)
     notices = list(source.notices)
-    splits = recipe.dataset.splits
-    used = {splits.train: "dataset.splits.train", **dict.fromkeys(splits.also, "dataset.splits.also")}
-    if splits.evaluation is not None:
-        used[splits.evaluation] = "dataset.splits.evaluation"
-    elif recipe.evaluate.best is not None:
-        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
-    if splits.calibration is not None:
-        used[splits.calibration] = "dataset.splits.calibration"
-        require_rows_of_its_own(
-            recipe, source, [splits.train, *([splits.evaluation] if splits.evaluation else []), *splits.also]
-        )
+    used = _used_splits(recipe)
+    if calibration := recipe.dataset.splits.calibration:
+        require_rows_of_its_own(recipe, source, [split for split in used if split != calibration])
     raw = {}
     for split, path in used.items():
-        if isinstance(source, RawStream):
-            read = source.head if split == splits.train else source.split
-            raw[split] = read(split, recipe.where(path))
-        else:
-            raw[split] = source.split(split, recipe.where(path))
-    whole = source.whole if isinstance(source, RawData) else None
-    learned = raw[splits.train] if whole is None else whole
-    task = tasks.make_task(recipe.task, learned, source.name, recipe.where("task"))
-    if whole is not None:  # before the rows are parted: the two parts need no check of their own
-        task.check(whole, f"{source.name}, split {splits.train}", recipe.where("task"))
+        streamed = isinstance(source, RawStream) and split == recipe.dataset.splits.train
+        raw[split] = (source.head if streamed else source.split)(split, recipe.where(path))  # type: ignore[union-attr]
+    task = _checked_task(recipe, source, used, raw)
     if isinstance(source, RawStream):
-        require_declared_classes(recipe, task, raw[splits.train])
-        notices.append(
-            f"{splits.train} is streamed: its first {len(raw[splits.train]):,} rows are what is looked at here"
-        )
-    for split, path in used.items():
-        if whole is not None and base_of(split) in (splits.train, HELD_OUT):
-            continue
-        where = recipe.where("task" if split == splits.train else path)
-        task.check(raw[split], f"{source.name}, split {split}", where)
+        split = recipe.dataset.splits.train
+        notices.append(f"{split} is streamed: its first {len(raw[split]):,} rows are what is looked at here")
 
     checkpoint = models.open_checkpoint(recipe)
     tokenizer = tokenizer or models.load_tokenizer(checkpoint)
@@ -132,6 +104,42 @@ def read_rows(
         if one.rebuilt:
             notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
     return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)
+
+
+def _open(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.Dataset | None) -> RawData | RawStream:
+    if given is None:
+        return open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    if recipe.dataset.streaming:
+        raise RecipeError("data that are given are not streamed", where=recipe.where("dataset.streaming"))
+    return given_data(recipe, given)
+
+
+def _used_splits(recipe: Recipe) -> dict[str, str]:
+    """The splits that the recipe uses, the training split first, each with the path of the field that names it."""
+    splits = recipe.dataset.splits
+    if splits.evaluation is None and recipe.evaluate.best is not None:
+        raise RecipeError("a best checkpoint needs an evaluation split", where=recipe.where("evaluate.best"))
+    named = [(splits.train, "train"), *((one, "also") for one in splits.also)]
+    named += [(splits.evaluation or "", "evaluation"), (splits.calibration or "", "calibration")]
+    return {split: f"dataset.splits.{role}" for split, role in named if split}
+
+
+def _checked_task(
+    recipe: Recipe, source: RawData | RawStream, used: Mapping[str, str], raw: Mapping[str, datasets.Dataset]
+) -> tasks.Task:
+    """The task with the classes of the training split, after every row was checked."""
+    train = recipe.dataset.splits.train
+    whole = source.whole if isinstance(source, RawData) else None
+    task = tasks.make_task(recipe.task, raw[train] if whole is None else whole, source.name, recipe.where("task"))
+    if whole is not None:  # before the rows are parted: the two parts need no check of their own
+        task.check(whole, f"{source.name}, split {train}", recipe.where("task"))
+    if isinstance(source, RawStream):
+        require_declared_classes(recipe, task, raw[train])
+    for split, path in used.items():
+        if whole is None or base_of(split) not in (train, HELD_OUT):
+            where = recipe.where("task" if split == train else path)
+            task.check(raw[split], f"{source.name}, split {split}", where)
+    return task
 
 
 def require_rows_of_its_own(recipe: Recipe, source: RawData | RawStream, others: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,8 +19,10 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim.schedules import steps_on_metric
-from hfpipe.training.job import Job
-from hfpipe.training.update import Update
+
+if TYPE_CHECKING:
+    from hfpipe.training.job import Job
+    from hfpipe.training.update import Update
 
 Emit = Callable[[dict[str, Any]], None]
 
