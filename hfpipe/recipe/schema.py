@@ -155,7 +155,7 @@ class Dataset(Section):
     shuffle_buffer: Count = 10_000
     """Rows of a stream among which the next one is drawn."""
     strict: bool = False
-    """Refuse rows that would otherwise only be told of: repeated, contradictory, empty, or shared between splits."""
+    """Refuse rows that would otherwise only give a notice: repeated, contradictory, empty, or shared between splits."""
 
     @model_validator(mode="after")
     def _options_of_the_format(self) -> Self:
@@ -437,17 +437,17 @@ class Evaluate(Section):
     """`epoch`, a number of steps, or `never` (then only once, at the end)."""
     batch_size: Count = 64
     """Examples of mean length in an evaluation batch, on each process: there are more of short ones in a batch, and fewer
-    of long ones. It changes no figure."""
+    of long ones. It changes no metric."""
     metrics: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
     """Metrics by name (`accuracy`, `f1`, `glue/mrpc`), with arguments as `{name: f1, average: macro}`; `module:attribute`;
     or `evaluate:NAME` for one from the Hub. By default accuracy; mse for regression, multi_label for several classes an
     example, seqeval for tokens, squad for question answering."""
     best: str | None = None
-    """Figure that says which checkpoint is best (`f1`, `loss`); null keeps the last one."""
+    """The metric by which the best checkpoint is chosen (`f1`, `loss`); null keeps the last one."""
     greater_is_better: bool | None = None
-    """Whether a greater `best` is better; needed only for a figure that hfpipe does not know."""
+    """Whether a greater `best` is better; needed only for a metric that hfpipe does not know."""
     patience: Count | None = None
-    """Stop after this many evaluations in a row that did not improve `best`; a tie or an undefined figure is no
+    """Stop after this many evaluations in a row that did not improve `best`; a tie or an undefined metric is no
     improvement. null trains to the end."""
     min_improvement: Annotated[Finite, Field(ge=0)] = 0.0
     """Only an improvement by more than this counts for `patience`, in the unit of `best`. Which checkpoint is the best is
@@ -456,8 +456,8 @@ class Evaluate(Section):
     """`temperature`: divide the logits by the one number that makes the probabilities of `dataset.splits.calibration`
     most likely. No class changes places; it is kept in the model's config, so that predict uses it."""
     threshold: Literal["f1"] | None = None
-    """`f1`: the probability from which on the class 1 of two is said (of several classes an example: each of them) is the
-    one that gives the best F1 on `dataset.splits.calibration`, instead of 1/2; kept in the model's config too."""
+    """`f1`: the decision threshold that maximises F1 on `dataset.splits.calibration`, in place of 1/2: of class 1 of two, or
+    of each class where an example has several. It is kept in the model's config too."""
     slices: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
     """Parts of a split that are measured by themselves at the end: by the values of a column (`genre`), by the length in
     tokens (`length` for its quarters, `{length: [32, 64]}` for up to 32, up to 64, and more), or by an expression over the
@@ -481,13 +481,13 @@ class Evaluate(Section):
 
     @model_validator(mode="after")
     def _patience_has_what_it_waits_for(self) -> Self:
-        """Refuse a patience without figure or evaluations, and a least improvement that nothing waits for."""
+        """Refuse a patience without a metric or evaluations, and a least improvement that nothing waits for."""
         if self.patience is None:
             if self.min_improvement:
                 raise PydanticCustomError("idle", "`min_improvement` does nothing without `patience`")
         elif self.best is None:
             raise PydanticCustomError(
-                "idle", "`patience` waits for a better `best`, and none is named; say best: loss, or another figure"
+                "idle", "`patience` waits for a better `best`, and none is named; say best: loss, or another metric"
             )
         elif self.every == "never":
             raise PydanticCustomError(

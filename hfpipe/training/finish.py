@@ -111,7 +111,7 @@ def _write_results(
 
 
 def _skipped_steps(job: Job) -> dict[str, Any]:
-    """How many steps were skipped, as `run.json` says it; `left_out` and `scaled_away` are the names before."""
+    """How many steps were skipped, as `run.json` says it; `left_out` and `scaled_away` are their names before."""
     status = job.state.status
     if not (status.not_finite or status.skipped_by_scaler):
         return {}

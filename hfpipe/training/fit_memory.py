@@ -43,7 +43,7 @@ def try_memory(job: Job) -> None:
     from hfpipe.system.processes import join
     from hfpipe.training.scale_check import preserved_rng
 
-    state, told = join(), ""
+    state, reason = join(), ""
     modes = [(module, module.training) for module in job.model.modules()]
     rows = widest(job)
     try:
@@ -52,13 +52,13 @@ def try_memory(job: Job) -> None:
     except MachineError as error:
         if not memory_ran_out(error):
             raise
-        told = error.what
+        reason = error.what
     finally:
         job.model.zero_grad()
         for module, training in modes:
             module.training = training
     free_memory()
-    short = int(reduce(torch.tensor(float(bool(told)), device=state.device), "sum"))
+    short = int(reduce(torch.tensor(float(bool(reason)), device=state.device), "sum"))
     if short:
         many = f"{short} of {state.num_processes} processes"
         raise MemoryTried(f"out of memory with the widest micro-batch, of {len(rows)} inputs, on {many}")
@@ -109,7 +109,7 @@ def _forward_and_back(job: Job, rows: list[int]) -> None:
     del held
 
 
-def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
+def smaller_plan(run: Run, plan: Plan, reason: str) -> Plan:
     """The plan with smaller micro-batches and the same update, from the newest checkpoint or from where it began.
 
     Raises:
@@ -117,14 +117,14 @@ def smaller_plan(run: Run, plan: Plan, told: str) -> Plan:
     """
     from hfpipe.system.processes import from_main, join
 
-    changes = smaller(plan.recipe.train, told)
+    changes = smaller(plan.recipe.train, reason)
     free_memory()
     found: Plan
-    (found,) = from_main(_changed(run, plan, changes, told) if join().is_main_process else None)
+    (found,) = from_main(_changed(run, plan, changes, reason) if join().is_main_process else None)
     return found
 
 
-def smaller(spec: Train, told: str) -> dict[str, int]:
+def smaller(spec: Train, reason: str) -> dict[str, int]:
     """The fields of the same update in the next smaller micro-batches that divide it, by their paths.
 
     Raises:
@@ -134,24 +134,24 @@ def smaller(spec: Train, told: str) -> dict[str, int]:
     whole = spec.batch_size if tokens is None else tokens
     if whole == 1:
         fix = "A micro-batch of one is too much: shorten model.max_length, or take a smaller model."
-        raise MachineError(told, fix=fix)
+        raise MachineError(reason, fix=fix)
     size = next(size for size in range(whole // 2, 0, -1) if whole % size == 0)
     if tokens is not None and size < tokens // _MANY:
-        raise MachineError(told, fix=f"Lower train.batching.tokens: nothing near the half of {tokens} divides it.")
+        raise MachineError(reason, fix=f"Lower train.batching.tokens: nothing near the half of {tokens} divides it.")
     field = "batch_size" if tokens is None else "batching.tokens"
     return {f"train.{field}": size, "train.accumulate": spec.accumulate * (whole // size)}
 
 
-def _changed(run: Run, plan: Plan, changes: dict[str, int], told: str) -> Plan:
+def _changed(run: Run, plan: Plan, changes: dict[str, int], reason: str) -> Plan:
     """The plan with the changes, written into the run."""
     (field, size), (_, accumulate) = changes.items()
     by_tokens = field.endswith("tokens")
     before = plan.recipe.train.batching.tokens if by_tokens else plan.recipe.train.batch_size
     what = f"{size} tokens" if by_tokens else f"{size}"
-    text = f"{told}; micro-batches of {what} instead of {before}, {accumulate} to an update: the same update"
+    text = f"{reason}; micro-batches of {what} instead of {before}, {accumulate} to an update: the same update"
     run.append({"type": "notice", "text": text})  # stays in the log when the records are cut back
     recipe = with_overrides(plan.recipe, [f"{path}={value}" for path, value in changes.items()])
-    entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": told}
+    entry = {"tokens" if by_tokens else "batch_size": size, "accumulate": accumulate, "why": reason}
     run.update_metadata(
         fitted=[*run.metadata.get("fitted", []), entry],
         allowed_changes={**run.metadata.get("allowed_changes", {}), **changes},

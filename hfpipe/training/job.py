@@ -131,7 +131,7 @@ class Job:
     def evaluate(self, step: int) -> dict[str, Any]:
         """Measure the evaluation split with the weights as they are: the record of it, to be emitted.
 
-        A schedule that follows a metric is told it.
+        A schedule that follows a metric is stepped with it.
 
         Raises:
             NumericError: the model's outputs are not finite.
@@ -180,7 +180,7 @@ class Job:
 def evaluate_step(job: Job, step: int) -> dict[str, Any]:
     """Score the evaluation split with the weights as they are: the record of an evaluation.
 
-    What was predicted is kept in `job.state.predictions` under the step, until its `forget` is told that it is not needed.
+    What was predicted is kept in `job.state.predictions` under the step, until `forget` drops it.
 
     Raises:
         NumericError: the model's outputs are not finite.
@@ -196,7 +196,7 @@ def evaluate_step(job: Job, step: int) -> dict[str, Any]:
 
 
 def predict_split(job: Job, encoded: datasets.Dataset) -> Predictions:
-    """What the model says of every encoded row, with the weights as they are."""
+    """The outputs of the model for every encoded row, with the weights as they are."""
     return predict(
         job.model,
         job.task,

@@ -62,7 +62,7 @@ def prepare(
 
     Args:
         recipe: what to fine-tune and how.
-        say: is told each stage in words.
+        say: is called with the name of each stage.
         batch_plans: how rows became updates so far and do from now on, where a run goes on; by default as the recipe says.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
@@ -220,7 +220,7 @@ def _foreign_metrics(recipe: Recipe) -> list[str]:
 
 
 def _check_evaluation(recipe: Recipe, job: Job) -> None:
-    """Find a mistaken slice, metric or `best` before the first step, on two made-up predictions.
+    """Find a mistaken slice, metric or `best` before the first step, on two dummy predictions.
 
     Raises:
         RecipeError: a metric that can't be computed here, or a `best` that no metric gives.

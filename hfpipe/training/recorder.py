@@ -176,12 +176,12 @@ class Recorder:
             self.show({"type": "notice", "text": f"records can't be written for now ({trouble}); training goes on"})
 
     def _gain(self, record: dict[str, Any]) -> float:
-        """By how much the figure of an evaluation is better than the best before it."""
+        """By how much the metric of an evaluation is better than the best before it."""
         name = self.recipe.evaluate.best
         value = record["metrics"].get(name)
         if value is None or not math.isfinite(value):
-            return -math.inf  # a figure that is no number is never the best
-        # The best until now has no such figure where another one was followed.
+            return -math.inf  # a metric that is no number is never the best
+        # The best until now has no such metric where another one was followed.
         before = self.best["metrics"].get(name) if self.best else None
         return math.inf if before is None or not math.isfinite(before) else float(self.sign * (value - before))
 

@@ -20,7 +20,7 @@ from hfpipe.parts.model.models import save_tokenizer
 from hfpipe.recipe.schema import Batching, Recipe
 from hfpipe.training import checkpoint_state
 from hfpipe.training.job import Job
-from hfpipe.training.resume_plan import Plan, code, told
+from hfpipe.training.resume_plan import Plan, changes_as_text, code
 
 _ANEW = "Begin a new run from the weights: model.checkpoint=RUN/checkpoints/step-..."
 _STATELESS = ("updater_sgd", "adafactor")  # they remember nothing, or next to nothing
@@ -107,7 +107,7 @@ def batch_plans_of(plan: Plan) -> tuple[BatchPlan, ...]:
     batch_plans = _plans_in(progress)
     before, now = batch_plans[-1], plan_for(recipe, processes, plan.checkpoint.step)
     if recipe.dataset.streaming:
-        now = replace(now, seed=before.seed)  # a stream that is shuffled anew is told below
+        now = replace(now, seed=before.seed)  # a stream that is shuffled anew is refused below
     if now.same_updates(before):
         return batch_plans
     if processes != progress["processes"] and not plan.may_differ("processes"):
@@ -147,7 +147,7 @@ def _other_processes(before: BatchPlan, now: BatchPlan, processes: int, recipe: 
 
 
 def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
-    """Put a prepared job where the plan says, after comparing data, tokenizer, checkpoint and code.
+    """Put a prepared job back to the checkpoint of a plan, after comparing data, tokenizer, checkpoint and code.
 
     Returns:
         What a user should know of it.
@@ -273,7 +273,7 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
         change = {what: (first, second)}
         if not plan.may_differ(name):
             raise kind(
-                f"{what} differs from what the run was trained with:\n{told(change)}",
+                f"{what} differs from what the run was trained with:\n{changes_as_text(change)}",
                 where="--resume",
                 fix=f"Put it back as it was, or say --allow-change {name} if that is meant.",
             )
@@ -306,7 +306,7 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
 
 
 def _new_updates_notice(job: Job) -> str:
-    """What changed in the updates, and what becomes of the epoch that was begun."""
+    """What changed in the updates, and what becomes of the epoch that had started."""
     assert isinstance(job.loader, TrainLoader)
     (*_, before, now), partial = job.batch_plans, job.loader.order.partial_epoch
     assert partial is not None
@@ -314,7 +314,7 @@ def _new_updates_notice(job: Job) -> str:
     left = len(partial.left)
     whole = left == len(job.train_data)
     return f"from step {now.after + 1:,} on updates {size}" + (
-        "" if whole else f"; of the epoch that was begun {left:,} rows are left, and are trained on that way"
+        "" if whole else f"; of the epoch that had started {left:,} rows are left, and are trained on that way"
     )
 
 

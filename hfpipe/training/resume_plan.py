@@ -38,7 +38,7 @@ class Plan:
         allowed: what may differ.
         reset_optimizer: whether the optimizer begins afresh.
         finished: whether there is nothing left to do.
-        resumes: whether this is a run that was begun before.
+        resumes: whether this is a run that had started before.
         fitted: what was changed because memory ran out, in words.
     """
 
@@ -100,7 +100,7 @@ def plan(
     }
     if refused:
         raise RecipeError(
-            f"the recipe of run {run.id!r} was another:\n{told(refused)}",
+            f"the recipe of run {run.id!r} was another:\n{changes_as_text(refused)}",
             where="--resume",
             fix="Say "
             + " ".join(f"--allow-change {path}" for path in refused)
@@ -139,7 +139,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "
     return found
 
 
-def told(changes: Mapping[str, Change]) -> str:
+def changes_as_text(changes: Mapping[str, Change]) -> str:
     """A diff, two lines a change."""
     return "\n".join(f"  - {path}: {before}\n  + {path}: {now}" for path, (before, now) in changes.items())
 

@@ -151,7 +151,7 @@ class Session:
             self.job.state.forget({record["step"], (self.recorder.best or record)["step"]})
 
     def announce(self) -> None:
-        """Write down from where the run trains and with what, and tell what a user should know of it.
+        """Write down from where the run trains and with what, with the notices of both.
 
         Raises:
             NumericError: the gradient depends on how an update is divided into micro-batches.

@@ -1,4 +1,4 @@
-"""Trackers told from the records of a run, through accelerate's own classes for them: the same keys from both engines."""
+"""Trackers that receive the records of a run, through accelerate's own classes for them: the same keys from both engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hfpipe.runs import Run
 from hfpipe.system.display import NOTE, Display
 from hfpipe.system.redaction import redact
 
-# The names that transformers' integrations give the same figures, so that runs of both lie in one chart.
+# The names that transformers' integrations give the same metrics, so that runs of both lie in one chart.
 _STEP_KEYS = {"loss": "train/loss", "grad_norm": "train/grad_norm", "lr": "train/learning_rate", "epoch": "train/epoch"}
 # accelerate's class, and what its import needs beside the package itself.
 _CLASSES = {
@@ -28,7 +28,7 @@ _CLASSES = {
     "wandb": "WandBTracker",
     "mlflow": "MLflowTracker",
 }
-# What would send trackio's figures to a Space or a server.
+# What would send trackio's data to a Space or a server.
 _TRACKIO_ELSEWHERE = ("SPACE_ID", "SERVER_URL", "WRITE_TOKEN", "DATASET_ID", "BUCKET_ID", "WEBHOOK_URL")
 
 
@@ -49,7 +49,7 @@ def require_installed(recipe: Recipe) -> None:
 
 
 def values_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """What the trackers are told of a record: names to numbers; nothing of a notice or of an undefined figure."""
+    """What the trackers receive of a record: names to numbers; nothing of a notice or of an undefined metric."""
     if record["type"] == "step":
         named = {key: record.get(name) for name, key in _STEP_KEYS.items()}
     elif record["type"] == "evaluation":
@@ -80,7 +80,7 @@ def configuration(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
 
 
 class Tracked:
-    """A display that tells the trackers what it is shown; they start when the training does.
+    """A display that sends the trackers what it is shown; they start when the training does.
 
     Args:
         display: is shown everything as before.
@@ -104,7 +104,7 @@ class Tracked:
         self.display.start(num_steps)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Tell the figures of a step or an evaluation."""
+        """Send the metrics of a step or an evaluation."""
         values = values_of(record)
         if values:
             for tracker in self.trackers:
@@ -164,7 +164,7 @@ def _make(kind: Any, name: str, run: Run, recipe: Recipe, folder: Path) -> Any:
     label = run.id.replace("/", "-")
     if name == "tensorboard":
         return kind(label, logging_dir=str(folder))
-    if name == "trackio":  # its figures of the machine would not be the same from run to run
+    if name == "trackio":  # its metrics of the machine would not be the same from run to run
         return kind(recipe.name, name=label, embed=False, auto_log_gpu=False, auto_log_cpu=False)
     if name == "wandb":
         return kind(recipe.name, name=label, dir=str(folder), mode=os.environ.get("WANDB_MODE", "offline"))

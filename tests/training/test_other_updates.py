@@ -80,7 +80,7 @@ def items(run: hfpipe.Run) -> list[int]:
 def test_fault_12_an_allowed_change_of_the_update_takes_effect(stopped: Stopped, seen: list[int], change: str) -> None:
     """The rows left of the epoch and those of the next are trained on once each, in updates of the new size.
 
-    What was changed and where goes into the checkpoints: killed in the epoch that was begun, and resumed with the other
+    What was changed and where goes into the checkpoints: killed in the epoch that had started, and resumed with the other
     engine and no further permission, the run ends as the one that was not killed, bit for bit.
     """
     overrides, rest = CHANGES[change]
@@ -123,7 +123,7 @@ def test_fault_12_the_length_of_the_run_follows(stopped: Stopped) -> None:
     told = [one["text"] for one in run.records if "resumed" in one]
     assert any(text.endswith("the schedule linear runs over 8 steps, where it ran over 12") for text in told)
     assert (
-        "from step 5 on updates have 16 rows each, where they had 8 rows; of the epoch that was begun 12 rows are left, and "
+        "from step 5 on updates have 16 rows each, where they had 8 rows; of the epoch that had started 12 rows are left, and "
         "are trained on that way"
     ) in told
     assert "train.batch_size changed from 8 to 16, as allowed" in told

@@ -64,7 +64,7 @@ def plan_for(recipe: Recipe, processes: int, after: int = 0) -> BatchPlan:
 
 
 def read_plan(found: Mapping[str, Any]) -> BatchPlan:
-    """A cut from JSON."""
+    """A plan from JSON."""
     return BatchPlan(**{**found, "batching": Batching(**found["batching"])})
 
 

@@ -1,4 +1,4 @@
-"""Batches: in an order that depends on seed and epoch alone, cut the same for every engine and number of processes."""
+"""Batches: in an order that depends on seed and epoch alone, the same for every engine and number of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Collate = Callable[[list[dict[str, Any]]], Any]
 
 
 class PartialEpoch(NamedTuple):
-    """An epoch that was begun with other updates than it goes on with."""
+    """An epoch that started with other updates than it goes on with."""
 
     epoch: int
     """From 0."""
@@ -42,7 +42,7 @@ class Order:
         lengths: tokens of each row, `[rows]`, where they decide what is put together.
         tokens: of an update, padding included, where it is cut by those and not by `size`.
         bucket: put rows of similar length together.
-        partial_epoch: the epoch that was begun with other updates, where there is one.
+        partial_epoch: the epoch that started with other updates, where there is one.
     """
 
     rows: int
@@ -56,7 +56,7 @@ class Order:
     def updates(self, epoch: int) -> list[Rows]:
         """The row numbers of each update; there are as many updates in every epoch.
 
-        Those of an epoch that was begun with other updates are blank as far as it was trained on. By examples each has as
+        Those of an epoch that started with other updates are blank as far as it was trained on. By examples each has as
         many rows as in a whole epoch, blanks among them, so that it has as many micro-batches.
         """
         updates = self._cut(epoch, None)

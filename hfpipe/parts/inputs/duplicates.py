@@ -40,8 +40,8 @@ def _hashes_of(texts: pa.Array) -> Hashes:
     numbers = np.frombuffer(ends, np.int64 if wide else np.int32) if ends is not None else np.zeros(1, np.int32)
     bounds = numbers[texts.offset : texts.offset + len(texts) + 1].tolist()
     held = memoryview(characters or b"")
-    told = [hashlib.blake2b(held[start:end], digest_size=8).digest() for start, end in itertools.pairwise(bounds)]
-    return np.frombuffer(b"".join(told), np.uint64)
+    digests = [hashlib.blake2b(held[start:end], digest_size=8).digest() for start, end in itertools.pairwise(bounds)]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 class Fingerprints:

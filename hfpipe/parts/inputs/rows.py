@@ -60,7 +60,7 @@ def read_rows(
 
     Args:
         recipe: what to fine-tune and how.
-        say: is told each stage in words.
+        say: is called with the name of each stage.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
 
@@ -100,7 +100,7 @@ def read_rows(
             for split, rows in raw.items()
         }
     for split, one in encoded.items():
-        say(f"{split}: {one.told}")
+        say(f"{split}: {one.summary}")
         if one.rebuilt:
             notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
     return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)

@@ -1,4 +1,4 @@
-"""Rows as tokens: the tokenizer mapped over raw rows, and kept on disk under a key that nothing stale can share."""
+"""Rows as tokens: the tokenizer mapped over raw rows, cached on disk under a key that nothing stale can share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Tokenized:
     rebuilt: str | None
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line for a person, with the rate."""
         rows = len(self.data)
         if self.seconds is None:

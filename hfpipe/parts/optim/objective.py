@@ -42,8 +42,8 @@ class Objective:
         counted = is_item(targets)
         # What is ignored is 0 on its way into the loss, so that nothing of it, not even a NaN, comes back.
         logits = logits.where(counted if logits.ndim == 1 else counted[:, None], logits.new_zeros(()))
-        kept = counted if targets.ndim == 1 else counted[:, None]
-        losses = self.loss(logits, targets.where(kept, targets.new_zeros(())))
+        mask = counted if targets.ndim == 1 else counted[:, None]
+        losses = self.loss(logits, targets.where(mask, targets.new_zeros(())))
         if not isinstance(losses, torch.Tensor) or losses.shape != targets.shape[:1]:
             got = f"shape {list(losses.shape)}" if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise RecipeError(

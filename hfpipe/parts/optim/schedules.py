@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Given by `build_schedule` itself, or by `state_dict` on a resume; `verbose` would print into the standard output, and
 # the greedy schedule's `warmup` counts evaluations, under the name of a recipe's field that counts steps.
 _GIVEN_ELSEWHERE = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose", "warmup")
-ON_METRIC = ("reduce_lr_on_plateau", "greedy")  # stepped with a figure of the evaluation
+ON_METRIC = ("reduce_lr_on_plateau", "greedy")  # stepped with a metric of the evaluation
 _WITHOUT_WARMUP = ("constant", *ON_METRIC)
 
 

@@ -198,7 +198,7 @@ class Updater(torch.optim.Optimizer):
             closure: computes the loss and the gradients anew, and returns the loss.
 
         Raises:
-            HfpipeError: the update divides by the items and nobody said how many there are.
+            HfpipeError: the update divides by the items and it was not set how many there are.
         """
         loss = None
         if closure is not None:

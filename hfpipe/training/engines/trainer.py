@@ -117,7 +117,7 @@ class UpdateTrainer(Trainer):
         return list(self.update.batches), torch.tensor(self.update.divisor)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Trainer's own, which then calls `micro_batch_loss`; what the model is given is kept for it."""
+        """Trainer's own, which then calls `micro_batch_loss`; the inputs are remembered for it."""
         self.inputs = inputs
         self.update.note_shape(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
@@ -131,7 +131,7 @@ class UpdateTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Score every row once, with the loss over all items, whatever the batch size or number of processes."""
         self.evaluation = self.job.evaluate(self.update.step)
-        # Trainer compares the metric that says what is best, and an undefined one is better than none: NaN for it.
+        # Trainer compares the metric that chooses the best, and an undefined one is better than none: NaN for it.
         metrics = {
             f"{metric_key_prefix}_{name}": math.nan if value is None else value
             for name, value in self.evaluation["metrics"].items()
@@ -140,7 +140,7 @@ class UpdateTrainer(Trainer):
 
 
 class EvaluationDrivenSchedule:
-    """A schedule that follows the evaluation, kept from Trainer: `job.evaluate` steps it before the record goes out."""
+    """A schedule that follows the evaluation, hidden from Trainer: `job.evaluate` steps it before the record goes out."""
 
     def __init__(self, schedule: Any) -> None:
         self.schedule = schedule
