@@ -26,7 +26,8 @@ from hfpipe.parts.optim.schedules import ON_METRIC
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
 from hfpipe.training.engines import loop, trainer
-from hfpipe.training.job import Job, JobState
+from hfpipe.training.job import Job
+from hfpipe.training.job_state import JobState
 from hfpipe.training.prepare import prepare
 from hfpipe.training.scale_check import TOLERANCE, check_scale, dropout_off, few_examples
 from hfpipe.training.timeline import Timeline

@@ -26,32 +26,9 @@ from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.schedules import steps_on_metric
 from hfpipe.recipe.schema import Recipe
-from hfpipe.training.checkpoint_state import ResumePoint
+from hfpipe.training.job_state import JobState
 from hfpipe.training.timeline import Timeline
-from hfpipe.training.update import StepStatus, Update
-
-
-@dataclass
-class JobState:
-    """What changes while a job is trained.
-
-    Attributes:
-        resume_point: from where training goes on; None at the beginning.
-        stops_early: set while the record of an evaluation is emitted, when `evaluate.patience` is over.
-        scaler: of fp16 gradients, set by the engine.
-        predictions: of the evaluation split, by the step after which they were made.
-        status: what the engine is doing.
-    """
-
-    resume_point: ResumePoint | None = None
-    stops_early: bool = False
-    scaler: torch.amp.GradScaler | None = None
-    predictions: dict[int, Predictions] = field(default_factory=dict)
-    status: StepStatus = field(default_factory=StepStatus)
-
-    def forget(self, keep: set[int]) -> None:
-        """Drop what was predicted after other steps than these."""
-        self.predictions = {step: kept for step, kept in self.predictions.items() if step in keep}
+from hfpipe.training.update import Update
 
 
 @dataclass(frozen=True)
@@ -121,12 +98,24 @@ class Job:
             batches = iter(self.loader)
             while micro_batches := list(islice(batches, accumulate)):
                 step += 1
-                update = Update(self, step, micro_batches)
+                update = self._update(step, micro_batches)
                 if getattr(self.optimizer, "divides_by_items", False):
                     self.optimizer.num_items = update.divisor  # type: ignore[attr-defined]
                 yield update
                 if step == self.timeline.num_steps or self.state.stops_early:
                     return
+
+    def _update(self, step: int, micro_batches: list[dict[str, torch.Tensor]]) -> Update:
+        return Update(
+            step=step,
+            epoch=self.timeline.epochs_by(step),
+            batches=micro_batches,
+            objective=self.objective,
+            spec=self.recipe.train,
+            device=self.device,
+            state=self.state,
+            rows=lambda: self.rows_of(step),
+        )
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """Measure the evaluation split with the weights as they are: the record of it, to be emitted.

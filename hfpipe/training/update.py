@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
 from hfpipe.errors import NumericError
-from hfpipe.parts.optim.objective import UpdateLosses
+from hfpipe.parts.optim.objective import Objective, UpdateLosses
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.tasks import outputs_of
-
-if TYPE_CHECKING:
-    from hfpipe.training.job import Job
+from hfpipe.recipe.schema import Train
+from hfpipe.training.job_state import JobState
 
 _SHOWN = 16  # row numbers in a message
 
@@ -36,36 +35,57 @@ class MicroBatch:
     is_last: bool
 
 
+@dataclass
 class Update:
     """One update of the weights, from :meth:`hfpipe.Job.updates`.
 
     Attributes:
         step: its number, from 1.
-        clip_threshold: the L2 norm that the gradient in `.grad` is clipped to; infinite for none.
-        divisor: D, the sum of the weights of all its items, over micro-batches and processes.
+        epoch: how many epochs are trained with it.
+        batches: the micro-batches of this process, as the collator made them.
+        objective: the loss of an item and its reduction.
+        spec: of the training: `max_grad_norm` and `tolerate_nonfinite`.
+        device: where the model is.
+        state: of the job.
+        rows: asks for the numbers of its training rows.
     """
 
-    def __init__(self, job: Job, step: int, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        # Count first: every item's loss is divided by the items of the whole update, not of its micro-batch.
-        tally = job.objective.tally(batches)
-        self.job, self.step, self.batches = job, step, batches
-        self.divisor = tally.divisor
-        self.clip_threshold = clip_threshold(job.recipe.train.max_grad_norm, job.objective.reduction, tally.divisor)
-        self._losses = UpdateLosses(job.objective, tally)
+    step: int
+    epoch: float
+    batches: Sequence[Mapping[str, torch.Tensor]]
+    objective: Objective
+    spec: Train
+    device: torch.device
+    state: JobState
+    rows: Callable[[], list[int]]
+
+    def __post_init__(self) -> None:
+        """Count first: every item's loss is divided by the items of the whole update, not of its micro-batch."""
+        self._losses = UpdateLosses(self.objective, self.objective.tally(self.batches))
         self._summary: dict[str, Any] = {}
         self._grad_norm = math.nan
+
+    @property
+    def divisor(self) -> float:
+        """D, the sum of the weights of all its items, over micro-batches and processes."""
+        return self._losses.tally.divisor
+
+    @property
+    def clip_threshold(self) -> float:
+        """The L2 norm that the gradient in `.grad` is clipped to; infinite for none."""
+        return clip_threshold(self.spec.max_grad_norm, self.objective.reduction, self.divisor)
 
     def micro_batches(self) -> Iterator[MicroBatch]:
         """The micro-batches of this process, each moved to the device when its turn comes."""
         for number, batch in enumerate(self.batches, start=1):
-            inputs = {name: value.to(self.job.device, non_blocking=True) for name, value in batch.items()}
+            inputs = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
             self.note_shape(inputs)
             yield MicroBatch(inputs, inputs.pop("labels"), is_last=number == len(self.batches))
 
     def note_shape(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Remember which step is being made of which micro-batch, for a message if memory runs out in it."""
         widest = max((value.shape for value in inputs.values()), key=len)
-        status = self.job.state.status
+        status = self.state.status
         status.step, status.shape = self.step, tuple(widest)
 
     def loss(self, outputs: Any, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
@@ -76,9 +96,9 @@ class Update:
             inputs: what the model was given.
             labels: of the same rows.
         """
-        losses = self.job.objective.item_losses(outputs_of(outputs, inputs), labels)
+        losses = self.objective.item_losses(outputs_of(outputs, inputs), labels)
         self._losses.add(losses)
-        return self.job.objective.backward_value(losses, self._losses.tally, PartialState().num_processes)
+        return self.objective.backward_value(losses, self._losses.tally, PartialState().num_processes)
 
     def skip_if_nonfinite(self, grad_norm: torch.Tensor | float) -> bool:
         """Whether to take no gradient to the weights, because the loss or the gradient is not finite.
@@ -90,12 +110,12 @@ class Update:
             NumericError: more such steps than `train.tolerate_nonfinite`, naming the step and the rows.
         """
         self._summary, self._grad_norm = self._losses.summary(grad_norm)
-        loss, norm, job = self._summary["loss"], self._grad_norm, self.job
-        if math.isfinite(loss) and (math.isfinite(norm) or job.state.scaler is not None):
+        loss, norm, status = self._summary["loss"], self._grad_norm, self.state.status
+        if math.isfinite(loss) and (math.isfinite(norm) or self.state.scaler is not None):
             return False  # an infinite gradient is how the fp16 scaler finds its scale
-        what = f"the loss {job.objective.name!r} is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
-        job.state.status.not_finite += 1
-        if job.state.status.not_finite > job.recipe.train.tolerate_nonfinite:
+        what = f"the loss {self.objective.name!r} is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
+        status.not_finite += 1
+        if status.not_finite > self.spec.tolerate_nonfinite:
             raise NumericError(
                 f"{what} at step {self.step}{self._rows()}",
                 fix="Look at those rows, try a smaller optimizer.lr or train.precision=fp32, or skip such steps with "
@@ -110,32 +130,12 @@ class Update:
         Args:
             lr: the learning rate that was used.
         """
-        epoch = self.job.timeline.epochs_by(self.step)
-        head = {"type": "step", "step": self.step, "epoch": epoch}
+        head = {"type": "step", "step": self.step, "epoch": self.epoch}
         return {**head, **self._summary, "grad_norm": self._grad_norm, "lr": lr}
 
     def _rows(self) -> str:
-        rows = self.job.rows_of(self.step)
+        rows = self.rows()
         if not rows:
             return ""
         shown = ", ".join(map(str, rows[:_SHOWN])) + (f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else "")
         return f" ({'rows' if len(rows) > 1 else 'row'} {shown} of the training inputs, from 0)"
-
-
-@dataclass
-class StepStatus:
-    """What an engine is doing, for a message when it fails.
-
-    Attributes:
-        step: the step that is being made, from 1.
-        evaluating: whether it is evaluating.
-        shape: of the widest tensor that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
-        not_finite: steps that were skipped because something in them was not finite.
-        skipped_by_scaler: steps that the fp16 scaler skipped while it looked for a scale.
-    """
-
-    step: int = 0
-    evaluating: bool = False
-    shape: tuple[int, ...] = field(default=())
-    not_finite: int = 0
-    skipped_by_scaler: int = 0

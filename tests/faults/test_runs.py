@@ -895,10 +895,11 @@ def test_fault_28_some_are_left_out(start: Start, gradient: bool) -> None:
     for engine in ENGINES:
         overrides = ["train.tolerate_nonfinite=2", "optimizer={name: sgd, lr: 0.1, momentum: 0.9}"]
         run = start(*overrides, engine=engine, loss=Bad([5, 7], gradient), name=engine)
-        left = {record["step"]: record["left_out"] for record in run.records if "left_out" in record}
+        left = {record["step"]: record["skipped"] for record in run.records if "skipped" in record}
         assert list(left) == [5, 7]
         assert all("nan" in what for what in left.values())
-        assert run.metadata["left_out"] == {"not_finite": 2, "skipped_by_scaler": 0}
+        assert run.metadata["skipped_steps"] == {"not_finite": 2, "by_scaler": 0}
+        assert run.metadata["left_out"] == {"not_finite": 2, "scaled_away": 0}  # its name before
         endings.append(ending(run))
     assert endings[0][0] == endings[1][0]
     assert [one for one in endings[0][1] if one["type"] == "step"] == [
