@@ -11,7 +11,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hfpipe.errors import RecipeError
 
@@ -22,6 +22,14 @@ class Entry:
 
     target: str
     arguments: tuple[str, ...] = ()
+
+
+class Row(Protocol):
+    """What a name stands for: an entry of a table here, or a kind of task."""
+
+    @property
+    def target(self) -> str:
+        """`module:attribute`."""
 
 
 ENGINES: dict[str, Entry] = {
@@ -140,7 +148,7 @@ def is_reference(name: str) -> bool:
     return bool(colon) and all(p.isidentifier() for p in (*module.split("."), *attribute.split(".")))
 
 
-def check_name(table: Mapping[str, Entry], name: str, what: str) -> None:
+def check_name(table: Mapping[str, Row], name: str, what: str) -> None:
     """Refuse a name that is neither in the table nor `module:attribute`.
 
     Raises:
@@ -164,7 +172,7 @@ def check_argument(table: Mapping[str, Entry], name: object, key: str, common: I
         raise RecipeError(f"{what} {name!r} takes no {key!r}{near(key, allowed)}", allowed=", ".join(allowed))
 
 
-def resolve(table: Mapping[str, Entry], name: str, what: str = "part") -> Any:
+def resolve(table: Mapping[str, Row], name: str, what: str = "part") -> Any:
     """Import the object that a name stands for.
 
     Raises:

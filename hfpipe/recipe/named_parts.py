@@ -22,6 +22,7 @@ from hfpipe.recipe.catalog import (
     is_metric_script,
     near,
 )
+from hfpipe.recipe.kinds import kind_in
 from hfpipe.recipe.schema import Loss, Optimizer, Schedule
 
 Problem = tuple[tuple[str, ...], str]
@@ -35,7 +36,7 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(given, Mapping):
             continue
         own = tuple(model.model_fields)
-        name = given.get("name") or model().name or default_loss(fields)
+        name = given.get("name") or model().name or kind_in(fields).loss
         arguments = [key for key in given if key not in own]
         yield from _part((section, "name"), table, name, section)
         for key in arguments:
@@ -48,12 +49,6 @@ def named_part_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _metric(("evaluate", "metrics", str(index)), metric)
     if isinstance(trainer := fields.get("trainer"), Mapping):
         yield from _trainer(trainer)
-
-
-def default_loss(fields: Mapping[str, Any]) -> str:
-    """The loss of a recipe that names none."""
-    task = fields.get("task")
-    return "mse" if isinstance(task, Mapping) and task.get("kind") == "text-regression" else "cross_entropy"
 
 
 def _part(path: tuple[str, ...], table: Mapping[str, Entry], name: Any, what: str) -> Iterator[Problem]:

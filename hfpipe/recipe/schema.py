@@ -6,7 +6,8 @@ The reference page `docs/recipe.md` and the JSON Schema for editors are generate
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -14,11 +15,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PrivateAttr,
+    SerializeAsAny,
+    WithJsonSchema,
+    create_model,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from hfpipe.errors import RecipeError
+from hfpipe.recipe.catalog import is_reference
+from hfpipe.recipe.kinds import DEFAULT, KINDS, Kind, kind_in, kind_of
 
 HELD_OUT = "held_out"  # the split of the rows that `dataset.splits.hold_out` sets aside
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -186,38 +195,27 @@ class Label(Section):
     `{"-1": no, "1": yes}` says what each value means (several values may mean one class)."""
 
 
-Kind = Literal[
-    "text-classification",
-    "text-regression",
-    "multi-label-classification",
-    "token-classification",
-    "question-answering",
-    "multiple-choice",
-]
-_OF_KIND: dict[str, dict[str, Any]] = {
-    "token-classification": {"subwords": "first", "scheme": "auto"},
-    "question-answering": {"stride": 128, "max_answer_length": 30, "n_best": 20},
-    "multiple-choice": {"choices": None},
-}
-"""The fields of a task that only one kind reads, with what they are when the recipe says nothing."""
-_DEFAULTS: dict[str, tuple[str, str]] = {
-    "text-classification": ("cross_entropy", "accuracy"),
-    "text-regression": ("mse", "mse"),
-    "multi-label-classification": ("bce_with_logits", "multi_label"),
-    "token-classification": ("cross_entropy", "seqeval"),
-    "question-answering": ("cross_entropy", "squad"),
-    "multiple-choice": ("cross_entropy", "accuracy"),
-}
-"""The loss and the metric of a kind of task, where the recipe names none."""
+def _known_kind(name: str) -> str:
+    """Refuse a kind that is neither a row of KINDS nor an object of the user's that has one."""
+    if name not in KINDS and not is_reference(name):
+        listed = [repr(one) for one in KINDS]
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(listed[:-1])} or {listed[-1]}"})
+    try:
+        kind_of(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class Task(Section):
     """What is learned from which columns."""
 
-    kind: Kind = "text-classification"
+    kind: Annotated[
+        str, AfterValidator(_known_kind), WithJsonSchema({"anyOf": [{"enum": list(KINDS)}, {"pattern": ":"}]})
+    ] = DEFAULT
     """`text-classification`: one class an example; `text-regression`: one number; `multi-label-classification`: any
     number of classes; `token-classification`: a class for every word; `question-answering`: a span of the context;
-    `multiple-choice`: one of several endings."""
+    `multiple-choice`: one of several endings; or `module:attribute` of a kind of your own."""
     text: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=2)]
     """The text column, or the two columns of a pair. Token classification: the column with lists of words.
     Question answering: question and context. Multiple choice: the context, and the beginning of all endings if there is
@@ -251,39 +249,60 @@ class Task(Section):
         """The classes as declared, or None."""
         return self.label.names if isinstance(self.label, Label) else None
 
-    @model_validator(mode="before")
+    @property
+    def traits(self) -> Kind:
+        """What is known of its kind."""
+        return kind_of(self.kind)
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a model reads, each once."""
+        named = (_as_tuple(getattr(self, name)) or () for name in self.traits.inputs)
+        return tuple(dict.fromkeys(column for columns in named for column in columns))
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_the_kind(cls, data: Any) -> Any:
-        """Fill in what only this kind reads, so that the resolved recipe says it."""
+    def _with_fields_of_the_kind(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in what only this kind reads, so that the resolved recipe says it; take the fields of a kind of your own."""
         if not isinstance(data, dict):
-            return data
-        kind = data.get("kind", "text-classification")
-        filled = _OF_KIND.get(kind, {}) if isinstance(kind, str) else {}
-        return {**data, **{key: value for key, value in filled.items() if data.get(key) is None}}
+            return handler(data)
+        fields = kind_in({"task": data}).fields
+        filled = {**data, **{key: value for key, value in fields.items() if data.get(key) is None}}
+        own = {key: value for key, value in fields.items() if key not in cls.model_fields}
+        return cast(Self, _task_with(own).model_validate(filled)) if own else handler(filled)
 
     @model_validator(mode="after")
     def _fields_of_the_kind(self) -> Self:
         """Refuse fields that this kind of task does not read, and a shape that it does not have."""
-        own = _OF_KIND.get(self.kind, {})
-        for kind, fields in _OF_KIND.items():
-            idle = [field for field in fields if field not in own and getattr(self, field) is not None]
+        own = self.traits
+        for kind, other in KINDS.items():
+            idle = [field for field in other.fields if field not in own.fields and getattr(self, field) is not None]
             if idle:
                 raise PydanticCustomError("idle", "`{field}` does nothing with kind: {kind}; it belongs to {other}",
                                           {"field": idle[0], "kind": self.kind, "other": kind})  # fmt: skip
-        pairs = {"token-classification": 1, "question-answering": 2}
-        if len(self.text) != pairs.get(self.kind, len(self.text)):
-            wanted = "one column, of lists of words" if self.kind == "token-classification" else "question and context"
-            raise PydanticCustomError("idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": wanted})
-        if isinstance(self.label, tuple) and self.kind != "multi-label-classification":
-            raise PydanticCustomError("idle", "several label columns need kind: multi-label-classification")
-        if self.kind == "multiple-choice" and self.choices is None:
-            raise PydanticCustomError("idle", "`choices` is missing: the columns of the endings")
-        if self.names is not None and self.kind in ("text-regression", "question-answering", "multiple-choice"):
+        if len(self.text) not in own.text_columns:
+            raise PydanticCustomError("idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": own.text_is})
+        if isinstance(self.label, tuple) and not own.several_labels:
+            takers = " or ".join(name for name, kind in KINDS.items() if kind.several_labels)
+            raise PydanticCustomError("idle", "several label columns need kind: {takers}", {"takers": takers})
+        for field, what in own.required.items():
+            if getattr(self, field) is None:
+                raise PydanticCustomError("idle", "`{field}` is missing: {what}", {"field": field, "what": what})
+        if self.names is not None and not own.has_classes:
             raise PydanticCustomError("idle", "`names` are of classes, and {kind} has none", {"kind": self.kind})
         if isinstance(self.names, tuple) and (twice := [one for one in self.names if self.names.count(one) > 1]):
             raise PydanticCustomError("idle", "`names` has {name} twice; a mapping says that several values mean one class",
                                       {"name": repr(twice[0])})  # fmt: skip
         return self
+
+
+def _task_with(fields: Mapping[str, Any]) -> type[Task]:
+    """The section with further fields, each of the type of its default."""
+    types: dict[str, Any] = {
+        name: (Any if default is None else type(default), default) for name, default in fields.items()
+    }
+    made: type[Task] = create_model("Task", __base__=Task, __doc__=Task.__doc__, **types)
+    return made
 
 
 class Model(Section):
@@ -525,7 +544,7 @@ class Recipe(Section):
     """Seed of the fresh weights, of the order of the examples and of dropout."""
     dataset: Dataset
     """The raw data set."""
-    task: Task
+    task: SerializeAsAny[Task]
     """What is learned from which columns."""
     model: Model
     """The checkpoint to start from."""
@@ -560,16 +579,14 @@ class Recipe(Section):
         """Fill in what depends on the kind of task, so that the resolved recipe says it."""
         if not isinstance(data, dict):
             return data
-        task = data.get("task")
-        kind = task.get("kind", "text-classification") if isinstance(task, dict) else "text-classification"
-        loss_name, metric = _DEFAULTS.get(str(kind), _DEFAULTS["text-classification"])
+        kind = kind_in(data)
         data = dict(data)
         loss = data.get("loss", {})
         if isinstance(loss, dict) and not loss.get("name"):
-            data["loss"] = {**loss, "name": loss_name}
+            data["loss"] = {**loss, "name": kind.loss}
         evaluate = data.get("evaluate", {})
         if isinstance(evaluate, dict) and not evaluate.get("metrics"):
-            data["evaluate"] = {**evaluate, "metrics": [metric]}
+            data["evaluate"] = {**evaluate, "metrics": [kind.metric]}
         return data
 
     @model_validator(mode="after")
@@ -579,7 +596,7 @@ class Recipe(Section):
             self._require_streamable()
         elif self.dataset.shuffle_buffer != 10_000:
             raise PydanticCustomError("idle", "`dataset.shuffle_buffer` does nothing without `dataset.streaming`")
-        if self.dataset.splits.stratify and self.task.kind not in ("text-classification", "multiple-choice"):
+        if self.dataset.splits.stratify and not self.task.traits.one_class_a_row:
             raise PydanticCustomError(
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
             )
@@ -592,32 +609,29 @@ class Recipe(Section):
             raise PydanticCustomError("idle", "`tracking` names a tracker twice")
         if self.trainer and self.engine == "loop":
             raise PydanticCustomError("idle", "`trainer` options do nothing with engine: loop; remove them")
-        if self.task.kind == "text-regression" and (self.loss.label_smoothing or self.loss.class_weights is not None):
-            raise PydanticCustomError(
-                "idle", "label_smoothing and class_weights need classes, and a regression has none"
-            )
-        if self.task.kind in ("question-answering", "multiple-choice") and self.loss.class_weights is not None:
-            raise PydanticCustomError(
-                "idle", "class_weights need classes, and {kind} has none", {"kind": self.task.kind}
-            )
-        if self.task.kind == "question-answering":
-            # The classes are the positions of a window, and padding is none: only a softmax leaves it out.
-            if self.loss.label_smoothing:
-                raise PydanticCustomError(
-                    "idle", "label_smoothing spreads over classes, and the positions of question-answering are none"
-                )
-            if ":" not in self.loss.name and self.loss.name not in ("cross_entropy", "focal", "kl_div"):
-                raise PydanticCustomError(
-                    "idle",
-                    "loss {name} can't leave out padding; question-answering takes cross_entropy, focal or kl_div",
-                    {"name": self.loss.name},
-                )
+        self._require_loss_of_the_kind()
         return self
+
+    def _require_loss_of_the_kind(self) -> None:
+        """Refuse a loss, or a field of it, that means nothing to this kind of task."""
+        kind, named = self.task.traits, {"kind": self.task.kind}
+        given = {
+            "class_weights": self.loss.class_weights is not None,
+            "label_smoothing": bool(self.loss.label_smoothing),
+        }
+        for field, is_given in given.items():
+            if is_given and field in kind.refuses:
+                raise PydanticCustomError("idle", "{why}", {"why": kind.refuses[field].format(**named)})
+        if kind.losses and ":" not in self.loss.name and self.loss.name not in kind.losses:
+            *others, last = kind.losses
+            taken = f"{', '.join(others)} or {last}" if others else last
+            why = f"loss {self.loss.name} {kind.losses_because}; {self.task.kind} takes {taken}"
+            raise PydanticCustomError("idle", "{why}", {"why": why})
 
     def _require_calibratable(self) -> None:
         """Refuse a calibration without rows of its own, rows without a calibration, and a task that has none."""
         asked = [name for name in ("calibrate", "threshold") if getattr(self.evaluate, name) is not None]
-        splits, kind = self.dataset.splits, self.task.kind
+        splits = self.dataset.splits
         if not asked:
             if splits.calibration is not None:
                 raise PydanticCustomError(
@@ -625,9 +639,9 @@ class Recipe(Section):
                     "`dataset.splits.calibration` does nothing without `evaluate.calibrate` or `evaluate.threshold`",
                 )
             return
-        if kind not in ("text-classification", "multi-label-classification"):
+        if not self.task.traits.calibratable:
             raise PydanticCustomError("idle", "`evaluate.{field}` is for classes of a text, and {kind} has none",
-                                      {"field": asked[0], "kind": kind})  # fmt: skip
+                                      {"field": asked[0], "kind": self.task.kind})  # fmt: skip
         if splits.calibration is None:
             raise PydanticCustomError(
                 "idle",
