@@ -300,7 +300,7 @@ def predict(
         raise RecipeError("INPUT is missing", where="predict", fix="Name a file, say - for standard input, or --glue.")
     options: dict[str, Any] = {
         "input_format": input_format,
-        "chunk": chunk,
+        "chunk_rows": chunk,
         "keep": list(dict.fromkeys(name for names in keep or [] for name in names.split(","))),
         "recipe": recipe,
         "overrides": overrides or [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.runs.store import Run
@@ -13,6 +13,9 @@ from hfpipe.runs.targets import as_recipe, quiet, reach_hub, require_data, with_
 from hfpipe.system import snapshot
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
+
+if TYPE_CHECKING:
+    from hfpipe.evaluation.document import SplitEvaluation
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Evaluation:
         split: the split or slice.
         metrics: name to number, None where undefined.
         intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
-        baseline: what a constant answer scores: `what` in words, and `metrics`; None where there is no such answer.
-        remarks: what a reader of these figures should know.
+        baseline: what a constant prediction scores: `what` in words, and `metrics`; None where there is none.
+        remarks: what a reader of these metrics should know.
         examples: rows, each scored exactly once.
         examples_per_second: rows over the time of the forward passes.
         document: all of it and more: classes, confusion, calibration, slices; see docs/evaluation.md.
@@ -94,7 +97,7 @@ def evaluate(
     with quiet(), translated_errors():
         measured = evaluate_checkpoint(resolved, splits, display.say, target=run.id if run else name, overrides=changes)
     if run is not None:
-        _keep(run, measured, changes, display)
+        _write(run, measured, changes, display)
     found = [_evaluation(name, one.document) for one in measured]
     return replace(found[0], also=tuple(found[1:]))
 
@@ -104,8 +107,8 @@ def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:
     return Evaluation(target=target, document={**document, "target": target}, **{key: document[key] for key in shared})
 
 
-def _keep(run: Run, measured: Sequence[Any], changes: Sequence[str], display: Display) -> None:
-    """Write what was measured into the run; a folder that can't be written costs no figure."""
+def _write(run: Run, measured: Sequence[SplitEvaluation], changes: Sequence[str], display: Display) -> None:
+    """Write what was measured into the run; a folder that can't be written costs no metric."""
     from accelerate import PartialState
 
     from hfpipe.runs.evaluations import file_name, write_evaluation
@@ -116,4 +119,4 @@ def _keep(run: Run, measured: Sequence[Any], changes: Sequence[str], display: Di
         for one in measured:
             write_evaluation(run, file_name(one.document["split"], changes), one.document, one.examples)
     except OSError as error:
-        display.say(f"{NOTE}the figures could not be kept in {run.path / 'evaluations'}: {error.strerror or error}")
+        display.say(f"{NOTE}the metrics could not be written to {run.path / 'evaluations'}: {error.strerror or error}")

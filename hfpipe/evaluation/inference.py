@@ -21,17 +21,20 @@ from hfpipe.parts.inputs.buckets import cut_by_tokens
 from hfpipe.parts.metrics.metrics import compute_all
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
-from hfpipe.parts.tasks import Task, lengths, outputs_of
+from hfpipe.parts.tasks import Task, outputs_of
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of every encoded row, in the order of the data.
+    """The model's outputs for every encoded row, in the order of the data.
 
-    logits: for each row what its task keeps of them, `[num_labels]` for a text; losses and weights `[rows]` in float64,
-    None without labels.
+    Attributes:
+        logits: of each row without padding, `[num_labels]` for a text.
+        losses: `[rows]` in float64, None without labels.
+        weights: of the losses, `[rows]` in float64, None without labels.
+        seconds: that the forward passes took, on all processes.
     """
 
     logits: list[Array]
@@ -70,14 +73,14 @@ def predict(
     """Run the model over every row exactly once, on all processes, and put the results in the order of the data.
 
     Rows of similar length go together, so that little is padded, and a batch has as many tokens as `batch_size` rows of
-    mean length have; no figure depends on it.
+    mean length have; no metric depends on it.
 
     Raises:
         NumericError: a logit or a loss that is not finite, naming the row.
     """
     state = PartialState()
     started = time.perf_counter()
-    tokens = lengths(encoded)
+    tokens = task.lengths(encoded)
     order = np.argsort(-tokens, kind="stable")
     mine = order[state.process_index :: state.num_processes]
     budget = math.ceil(batch_size * int(tokens.sum()) / max(1, len(tokens)))
@@ -130,8 +133,8 @@ def compute_metrics(
     """The function that Trainer calls with an EvalPrediction: metric names to numbers, None where undefined."""
 
     def compute(prediction: Any) -> dict[str, float | None]:
-        decisions, right = task.decode(prediction.predictions, encoded, rows)
-        return compute_all(metrics, decisions, right)
+        predictions, references = task.decode(prediction.predictions, encoded, rows)
+        return compute_all(metrics, predictions, references)
 
     return compute
 

@@ -1,4 +1,4 @@
-"""Measure a trained checkpoint on a split, with an interval around every figure."""
+"""Measure a trained checkpoint on a split, with an interval around every metric."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _refuse_fitted_rows(raw: RawData | RawStream, fitted_on: str, names: Sequenc
         if count := raw.shared(fitted_on, name, "--split"):
             raise RecipeError(
                 f"{count:,} rows of {name} are those of {fitted_on}, on which this model's temperature or threshold was "
-                "fitted: its figures there would flatter it",
+                "fitted: its metrics there would flatter it",
                 where="--split",
                 fix="Measure other rows.",
             )
@@ -157,7 +157,7 @@ def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawSt
     names = models.head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
     head = tasks.head_task(recipe.task, names)
-    if recipe.task.kind == "text-regression" or (recipe.task.names is None and not unnamed and head.names):
+    if recipe.task.names is None and not unnamed and head.names:
         return head
     looked_at = raw.head if isinstance(raw, RawStream) else raw.split
     rows = looked_at(_told_by(recipe, raw), recipe.where("dataset.splits.train"))

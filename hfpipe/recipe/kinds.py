@@ -147,7 +147,8 @@ def kind_of(name: str) -> Kind:
     found = getattr(task_class(name), "kind", None)
     if not isinstance(found, Kind):
         raise RecipeError(
-            f"kind of task {name!r} has no row", allowed="a class with the attribute kind = hfpipe.recipe.kinds.Kind(...)"
+            f"kind of task {name!r} has no row",
+            allowed="a class with the attribute kind = hfpipe.recipe.kinds.Kind(...)",
         )
     return found
 

@@ -281,7 +281,9 @@ class Task(Section):
                 raise PydanticCustomError("idle", "`{field}` does nothing with kind: {kind}; it belongs to {other}",
                                           {"field": idle[0], "kind": self.kind, "other": kind})  # fmt: skip
         if len(self.text) not in own.text_columns:
-            raise PydanticCustomError("idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": own.text_is})
+            raise PydanticCustomError(
+                "idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": own.text_is}
+            )
         if isinstance(self.label, tuple) and not own.several_labels:
             takers = " or ".join(name for name, kind in KINDS.items() if kind.several_labels)
             raise PydanticCustomError("idle", "several label columns need kind: {takers}", {"takers": takers})

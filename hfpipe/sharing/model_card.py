@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hfpipe.recipe.kinds import task_class
 from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.runs.store import Run
@@ -13,16 +14,6 @@ from hfpipe.system import hub
 
 # The line of the example that `hfpipe push` completes with the name of the repository.
 PLACE = 'checkpoint = "model"  # this folder, or the name of the repository that holds it'
-_AUTO_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "text-regression": "AutoModelForSequenceClassification",
-    "multi-label-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "multiple-choice": "AutoModelForMultipleChoice",
-}
-# The Hub's names of tasks; a number or several labels for a text are text classification there.
-_TAGS = {"text-regression": "text-classification", "multi-label-classification": "text-classification"}
 _MOST_RESULTS, _MOST_FIGURES = 40, 30
 _TEMPLATE = "---\n{{ card_data }}\n---\n\n{{ text }}\n"
 
@@ -49,7 +40,6 @@ def card(run: Run) -> Any:
         if not document.get("overrides")
     ][:_MOST_RESULTS]
     metrics = list(dict.fromkeys(one.metric_type for one in results if "/" not in one.metric_type))
-    kind = recipe.task.kind
     data = ModelCardData(
         base_model=_on_hub(recipe.model.checkpoint),
         datasets=_on_hub(recipe.dataset.path, recipe.dataset.data_files),
@@ -57,13 +47,18 @@ def card(run: Run) -> Any:
         library_name="transformers",
         metrics=metrics or None,
         model_name=recipe.name,
-        pipeline_tag=_TAGS.get(kind, kind),
-        tags=["hfpipe", kind],
+        pipeline_tag=recipe.task.traits.hub_task,
+        tags=["hfpipe", _named(recipe)],
     )
     if not results:  # without them the name stands in no field that the Hub knows
         data.model_name = None
     text = "\n".join(_text(run, recipe, own, others))
     return ModelCard.from_template(data, template_str=_TEMPLATE, text=text)
+
+
+def _named(recipe: Recipe) -> str:
+    """The kind of task, or the name of the class of a kind of the user's."""
+    return recipe.task.kind.rpartition(":")[2]
 
 
 def _on_hub(path: str, files: Any = None) -> str | None:
@@ -89,14 +84,13 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
 
     identity = (run.metadata.get("identity") or {}).get("dataset") or {}
     is_on_hub = _on_hub(recipe.dataset.path, recipe.dataset.data_files) is not None
-    kind = recipe.task.kind
     name = _data_name(recipe)
     for metric, value in (document.get("metrics") or {}).items():
         if metric == "loss" or not isinstance(value, int | float) or not math.isfinite(value):
             continue
         yield EvalResult(
-            task_type=_TAGS.get(kind, kind),
-            task_name=kind.replace("-", " ").capitalize(),
+            task_type=recipe.task.traits.hub_task,
+            task_name=_named(recipe).replace("-", " ").capitalize(),
             dataset_type=name,
             dataset_name=f"{name} {recipe.dataset.name}" if recipe.dataset.name else name,
             dataset_config=recipe.dataset.name,
@@ -114,7 +108,7 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
     yield ""
     base = _on_hub(recipe.model.checkpoint)
     named = f"[{base}](https://huggingface.co/{base})" if base else _code(wording.last_part(recipe.model.checkpoint))
-    yield f"A model for {recipe.task.kind.replace('-', ' ')}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
+    yield f"A model for {_named(recipe).replace('-', ' ')}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
     yield ""
     yield from _measured("Results", own, recipe)
     for key, document in others.items():
@@ -189,45 +183,22 @@ def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterat
 
 
 def _example(recipe: Recipe) -> Iterator[str]:
-    task, auto = recipe.task, _AUTO_CLASSES[recipe.task.kind]
+    """Python that loads the model and asks it once, in the words of its kind of task."""
+    task = task_class(recipe.task.kind)
     length = f", max_length={recipe.model.max_length}" if recipe.model.max_length else ""
-    columns = [_identifier(name) for name in task.text]
+    inputs, answer = task.example([_identifier(name) for name in recipe.task.text], f"truncation=True{length}")
     yield "```python"
     yield "import torch"
-    yield f"from transformers import {auto}, AutoTokenizer"
+    yield f"from transformers import {task.auto_model}, AutoTokenizer"
     yield ""
     yield PLACE
     yield "tokenizer = AutoTokenizer.from_pretrained(checkpoint)"
-    yield f"model = {auto}.from_pretrained(checkpoint).eval()"
+    yield f"model = {task.auto_model}.from_pretrained(checkpoint).eval()"
     yield ""
-    if task.kind == "token-classification":
-        yield f'{columns[0]} = ["A", "sentence", "in", "words"]'
-        yield f'inputs = tokenizer({columns[0]}, is_split_into_words=True, truncation=True{length}, return_tensors="pt")'
-    elif task.kind == "multiple-choice":
-        yield f'{columns[0]} = "What all endings begin with."'
-        yield 'endings = ["One ending.", "Another ending."]'
-        yield f"inputs = tokenizer([{columns[0]}] * len(endings), endings, truncation=True{length}, padding=True, " \
-              'return_tensors="pt")'  # fmt: skip
-        yield "inputs = {name: tensor.unsqueeze(0) for name, tensor in inputs.items()}"
-    else:
-        told = {"question-answering": ("A question?", "The text with its answer.")}.get(
-            task.kind, ("A text.", "Another text.")
-        )
-        for column, text in zip(columns, told, strict=False):
-            yield f'{column} = "{text}"'
-        yield f'inputs = tokenizer({", ".join(columns)}, truncation=True{length}, return_tensors="pt")'
+    yield from inputs
     yield "with torch.inference_mode():"
     yield "    outputs = model(**inputs)"
-    yield {
-        "text-classification": "print(model.config.id2label[outputs.logits.argmax(-1).item()])",
-        "text-regression": "print(outputs.logits.item())",
-        "multi-label-classification": "print({model.config.id2label[i]: p for i, p in "
-        "enumerate(outputs.logits.sigmoid()[0].tolist())})",
-        "token-classification": "print([model.config.id2label[i] for i in outputs.logits.argmax(-1)[0].tolist()])",
-        "question-answering": "start, end = outputs.start_logits.argmax(), outputs.end_logits.argmax()\n"
-        'print(tokenizer.decode(inputs["input_ids"][0][start : end + 1]))',
-        "multiple-choice": "print(endings[outputs.logits.argmax(-1).item()])",
-    }[task.kind]
+    yield from answer
     yield "```"
     yield ""
 

@@ -242,7 +242,7 @@ def _check_evaluation(recipe: Recipe, job: Job) -> None:
             fix="Say evaluate.greater_is_better: true or false.",
         )
     if recipe.evaluate.slices:
-        slices_of(recipe, str(recipe.dataset.splits.evaluation), job.evaluation_data, job.evaluation_rows)
+        slices_of(recipe, job.task, str(recipe.dataset.splits.evaluation), job.evaluation_data, job.evaluation_rows)
 
 
 def _size_notices(recipe: Recipe, loader: TrainLoader | StreamLoader, rows: int, processes: int) -> list[str]:

@@ -26,7 +26,7 @@ def predict(
     source: Any,
     *,
     input_format: str | None = None,
-    chunk: int = 1024,
+    chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -42,8 +42,8 @@ def predict(
         source: a csv, tsv, json, jsonl, parquet or text file by its path, or `-` for standard input; or rows in memory:
             a list of texts, of pairs of texts, or of mappings from column to value.
         input_format: where the ending of `source` does not say it.
-        chunk: rows that are labelled together at most.
-        keep: columns of the input to copy into what is said of each row.
+        chunk_rows: rows that are predicted together at most.
+        keep: columns of the input to copy beside the predictions.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
         runs_dir: where run ids are looked up.
@@ -60,7 +60,7 @@ def predict(
             target,
             source,
             input_format=input_format,
-            chunk=chunk,
+            chunk_rows=chunk_rows,
             keep=keep,
             recipe=recipe,
             overrides=overrides,
@@ -68,14 +68,14 @@ def predict(
             display=display,
         )
         return [row for one in chunks for row in one]
-    _require_chunk(chunk)
+    _require_chunk(chunk_rows)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_rows
 
         predictor = _predictor(
             target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
         )
-        return predict_rows(predictor, source, chunk, keep)
+        return predict_rows(predictor, source, chunk_rows, keep)
 
 
 def predict_file(
@@ -86,7 +86,7 @@ def predict_file(
     output_format: str | None = None,
     overwrite: bool = False,
     input_format: str | None = None,
-    chunk: int = 1024,
+    chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -102,7 +102,7 @@ def predict_file(
         output_format: where the ending of `output` does not say it.
         overwrite: replace an output that is there, and discard what another command left in OUTPUT.partial.
         input_format: where the ending of `source` does not say it.
-        chunk: rows that are in memory and labelled together at most.
+        chunk_rows: rows that are in memory and predicted together at most.
         keep: columns of the input to copy into the rows of the output.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
@@ -117,7 +117,7 @@ def predict_file(
     display, into = display or Silent(), Path(output)
     kind = output_file.format_of(into, output_format)
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk, keep)
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import label_into
 
@@ -129,7 +129,7 @@ def predict_file(
             into,
             kind,
             overwrite=overwrite,
-            chunk=chunk,
+            chunk_rows=chunk_rows,
             say=display.say,
             keep=keep,
         )
@@ -140,7 +140,7 @@ def predict_chunks(
     source: str | Path,
     *,
     input_format: str | None = None,
-    chunk: int = 1024,
+    chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -150,14 +150,14 @@ def predict_chunks(
     """Label a file or standard input as it is read; arguments as for :func:`predict`.
 
     Yields:
-        The labels of some rows at a time, in the order of the input, as soon as the model has said them.
+        The predictions for some rows at a time, in the order of the input, as soon as the model has made them.
     """
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk, keep)
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import chunks_of, labelled
 
         predictor = _predictor(target, recipe, overrides, lambda: resolved, display)
-        for one in chunks_of(resolved, str(source), form, chunk, keep):
+        for one in chunks_of(resolved, str(source), form, chunk_rows, keep):
             yield labelled(predictor, one)
 
 
@@ -203,11 +203,11 @@ def _of_input(
     recipe: Recipe | str | Path | Mapping[str, Any] | None,
     overrides: Sequence[str],
     runs_dir: str | Path | None,
-    chunk: int,
+    chunk_rows: int,
     keep: Sequence[str],
 ) -> tuple[Recipe, str]:
-    """The recipe that reads an input, and its format; what is wrong with the first rows is told before anything loads."""
-    _require_chunk(chunk)
+    """The recipe that reads an input, and its format; what is wrong with the first rows is an error before anything loads."""
+    _require_chunk(chunk_rows)
     from hfpipe.evaluation.prediction import chunks
 
     form = chunks.format_of(str(source), input_format)
@@ -218,7 +218,7 @@ def _of_input(
         from hfpipe.evaluation.prediction.predict_rows import chunks_of
 
         with quiet(), translated_errors(after_stop=""):
-            next(chunks_of(resolved, str(source), form, chunk, keep), None)
+            next(chunks_of(resolved, str(source), form, chunk_rows, keep), None)
     return resolved, form
 
 
@@ -243,9 +243,9 @@ def _for_rows(
     return resolved
 
 
-def _require_chunk(chunk: int) -> None:
-    if chunk < 1:
-        raise RecipeError(f"{chunk}", where="--chunk", allowed="1 or more rows")
+def _require_chunk(chunk_rows: int) -> None:
+    if chunk_rows < 1:
+        raise RecipeError(f"{chunk_rows}", where="--chunk", allowed="1 or more rows")
 
 
 def _predictor(

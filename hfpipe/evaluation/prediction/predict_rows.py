@@ -26,18 +26,7 @@ from hfpipe.parts.inputs.rows import Say
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.store import Run
 
-_TELL_EVERY = 10.0  # seconds
-_COLUMNS = {
-    "text-classification": ("label", "score", "probabilities"),
-    "text-regression": ("value",),
-    "multi-label-classification": ("labels", "probabilities"),
-    "token-classification": ("labels", "scores"),
-    "question-answering": ("answer", "score", "start", "end"),
-    "multiple-choice": ("choice", "text", "score", "probabilities"),
-}
-"""What each kind of task says of a row, which an output without rows has as its columns."""
-_SAID = {**_COLUMNS, "token-classification": ("labels", "scores", "entities")}
-"""The same, with what it does not say of every model."""
+_SECONDS_BETWEEN_MESSAGES = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,14 +46,14 @@ class Labelled:
     examples_per_second: float
 
 
-def predict_rows(predictor: Predictor, rows: Any, chunk: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
+def predict_rows(predictor: Predictor, rows: Any, chunk_rows: int, keep: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Label rows that are in memory.
 
     Args:
         predictor: the loaded model.
         rows: texts, pairs of texts, or mappings from column to value.
-        chunk: rows that are labelled together at most.
-        keep: columns to copy into what is said of each row.
+        chunk_rows: rows that are predicted together at most.
+        keep: columns to copy beside the predictions.
 
     Raises:
         RecipeError: rows that are no texts of this task, or columns that can't be kept.
@@ -72,33 +61,33 @@ def predict_rows(predictor: Predictor, rows: Any, chunk: int, keep: Sequence[str
     """
     columns = predictor.columns
     require_apart(predictor.recipe, keep)
-    given = given_chunks(_as_mappings(rows, columns, predictor.recipe), columns, chunk, keep)
+    given = given_chunks(_as_mappings(rows, columns, predictor.recipe), columns, chunk_rows, keep)
     return [row for one in given for row in labelled(predictor, one)]
 
 
 def labelled(predictor: Predictor, chunk: Chunk) -> list[dict[str, Any]]:
-    """What the task says of each row of a chunk, behind the columns that are kept of it."""
+    """The predictions for each row of a chunk, behind the columns that are copied."""
     return [
-        {**{name: column[row] for name, column in chunk.kept.items()}, **said}
-        for row, said in enumerate(predictor.label(chunk))
+        {**{name: column[row] for name, column in chunk.kept.items()}, **prediction}
+        for row, prediction in enumerate(predictor.label(chunk))
     ]
 
 
 def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
-    """Refuse to keep columns under names that the task gives to what it says.
+    """Refuse to copy columns whose names are those of the predictions.
 
     Raises:
         RecipeError: with the names that are taken.
     """
-    said = _SAID[recipe.task.kind]
+    outputs = recipe.task.traits.outputs
     for name in keep:
-        if name in said or name.startswith("probability_"):
-            what = f"{name!r} is what hfpipe calls something that it says itself"
-            taken = f"other names than {', '.join(said)} and probability_..."
+        if name in outputs or name.startswith("probability_"):
+            what = f"{name!r} is the name of a column that hfpipe writes itself"
+            taken = f"other names than {', '.join(outputs)} and probability_..."
             raise RecipeError(what, where="--keep", allowed=taken, fix="Rename the column in the input.")
 
 
-def chunks_of(recipe: Recipe, source: str, form: str, chunk: int, keep: Sequence[str] = ()) -> Iterator[Chunk]:
+def chunks_of(recipe: Recipe, source: str, form: str, chunk_rows: int, keep: Sequence[str] = ()) -> Iterator[Chunk]:
     """The chunks of a file or of standard input, as the recipe says that files of this format are written.
 
     Raises:
@@ -113,7 +102,7 @@ def chunks_of(recipe: Recipe, source: str, form: str, chunk: int, keep: Sequence
         encoding=spec.encoding,
         separator=spec.separator,
         quote=spec.quote,
-        largest=chunk,
+        largest=chunk_rows,
         keep=keep,
     )
 
@@ -127,7 +116,7 @@ def label_into(
     kind: str,
     *,
     overwrite: bool,
-    chunk: int,
+    chunk_rows: int,
     say: Say,
     keep: Sequence[str] = (),
 ) -> Labelled:
@@ -141,7 +130,7 @@ def label_into(
         output: a jsonl, csv or parquet file; it is there only when all of it is.
         kind: format of the output.
         overwrite: replace a file that is there, and discard a partial one that another command left.
-        chunk: rows that are labelled together at most.
+        chunk_rows: rows that are predicted together at most.
         say: is told what goes on.
         keep: columns of the source to copy into the rows of the output.
 
@@ -149,21 +138,21 @@ def label_into(
         HfpipeError: with the exit code; whatever was labelled before is in `output.partial`.
     """
     piped = is_piped(source)
-    with PartialOutput(output, _about(predictor, chunk, keep), overwrite=overwrite) as partial:
-        chunks = _behind(partial, lambda: chunks_of(recipe, source, form, chunk, keep), overwrite, piped)
+    with PartialOutput(output, _about(predictor, chunk_rows, keep), overwrite=overwrite) as partial:
+        chunks = _behind(partial, lambda: chunks_of(recipe, source, form, chunk_rows, keep), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
         if partial.begun_anew:
             say(partial.begun_anew)
         if resumed:
             say(f"going on with {partial.path} behind row {resumed:,}")
-        told = started
+        spoke = started
         try:
             for one in chunks:
                 digest = next_digest(digest, one.values | one.kept)
                 partial.write(labelled(predictor, one), digest)
-                if time.monotonic() - told > _TELL_EVERY:
-                    told = time.monotonic()
-                    say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (told - started):,.0f} a second")
+                if time.monotonic() - spoke > _SECONDS_BETWEEN_MESSAGES:
+                    spoke = time.monotonic()
+                    say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (spoke - started):,.0f} a second")
             seconds = time.monotonic() - started
             if not partial.rows:
                 say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
@@ -187,7 +176,7 @@ def _behind(
     return read()
 
 
-def _about(predictor: Predictor, chunk: int, keep: Sequence[str]) -> dict[str, Any]:
+def _about(predictor: Predictor, chunk_rows: int, keep: Sequence[str]) -> dict[str, Any]:
     """What decides the labels beside the rows."""
     recipe = predictor.recipe
     options = {
@@ -195,7 +184,7 @@ def _about(predictor: Predictor, chunk: int, keep: Sequence[str]) -> dict[str, A
         "max_length": predictor.max_length,
         "batch_size": recipe.evaluate.batch_size,
         "precision": predictor.precision.name,
-        "chunk": chunk,
+        "chunk": chunk_rows,
         "keep": list(keep),
     }
     written = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
@@ -205,7 +194,7 @@ def _about(predictor: Predictor, chunk: int, keep: Sequence[str]) -> dict[str, A
 def _empty(predictor: Predictor) -> list[str]:
     """The columns of an output without rows."""
     found: list[str] = []
-    for name in _COLUMNS[predictor.recipe.task.kind]:
+    for name in predictor.task.kind.outputs:
         is_each = name == "probabilities" and predictor.task.names
         found += [f"probability_{one}" for one in predictor.task.names] if is_each else [name]
     return found
@@ -222,7 +211,7 @@ def _as_mappings(rows: Any, columns: Sequence[str], recipe: Recipe) -> Iterator[
         if isinstance(row, Mapping):
             require_columns(row, columns, f"row {number} (counted from 0)")
             yield row
-        elif len(columns) == 1 and (isinstance(row, str) or recipe.task.kind == "token-classification"):
+        elif len(columns) == 1 and (isinstance(row, str) or recipe.task.traits.is_words):
             yield {columns[0]: row}
         elif len(columns) > 1 and isinstance(row, tuple | list) and len(row) == len(columns):
             yield dict(zip(columns, row, strict=True))
@@ -231,7 +220,7 @@ def _as_mappings(rows: Any, columns: Sequence[str], recipe: Recipe) -> Iterator[
 
 
 def _shape(columns: Sequence[str], recipe: Recipe) -> str:
-    if recipe.task.kind == "token-classification":
+    if recipe.task.traits.is_words:
         return f"a list of words or {{{columns[0]!r}: [...]}}"
     if len(columns) == 1:
         return f"a text or {{{columns[0]!r}: ...}}"

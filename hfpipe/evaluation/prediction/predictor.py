@@ -1,4 +1,4 @@
-"""Say what a trained checkpoint says of rows that have no label."""
+"""A trained checkpoint in memory, which predicts rows that have no label."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Predictor:
         return columns_read(self.recipe)
 
     def label(self, chunk: Chunk) -> list[dict[str, Any]]:
-        """What the task says of each row of a chunk, in its order; rows of similar length share a batch.
+        """The predictions for each row of a chunk, in its order; rows of similar length share a batch.
 
         Raises:
             DataError: a row that the task can't read, with its place.
@@ -93,7 +93,7 @@ class Predictor:
 
 def columns_read(recipe: Recipe) -> tuple[str, ...]:
     """The columns of the input that a task of this recipe reads."""
-    return tuple(dict.fromkeys((*recipe.task.text, *(recipe.task.choices or ()))))
+    return recipe.task.input_columns
 
 
 def load_predictor(recipe: Recipe, say: Say) -> Predictor:

@@ -15,6 +15,7 @@ from hfpipe.evaluation.prediction.glue import HIGHEST_STSB, TestSet, server_labe
 from hfpipe.evaluation.prediction.predictor import Predictor, load_predictor
 from hfpipe.parts.data.open import open_data
 from hfpipe.parts.inputs.rows import Say
+from hfpipe.recipe.kinds import KINDS
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import with_overrides
 from hfpipe.system.display import NOTE
@@ -78,10 +79,12 @@ def _rows_of(recipe: Recipe, test_set: TestSet) -> datasets.Dataset:
 
 def _labels(test_set: TestSet, predictor: Predictor, declared: Any) -> dict[str, str]:
     """What the server reads for each class; nothing for a number."""
-    kind, wanted = predictor.recipe.task.kind, "text-classification" if test_set.labels else "text-regression"
-    where = predictor.recipe.where("task.kind")
-    if kind != wanted:
-        raise RecipeError(f"{kind!r} does not label {test_set.file}", where=where, allowed=wanted)
+    where, wanted = predictor.recipe.where("task.kind"), "label" if test_set.labels else "value"
+    if wanted not in predictor.task.kind.outputs:
+        allowed = ", ".join(name for name, kind in KINDS.items() if wanted in kind.outputs)
+        raise RecipeError(
+            f"{predictor.recipe.task.kind!r} does not label {test_set.file}", where=where, allowed=allowed
+        )
     names = predictor.task.names
     return server_labels(test_set, names, declared, where) if test_set.labels else {}
 
@@ -89,5 +92,5 @@ def _labels(test_set: TestSet, predictor: Predictor, declared: Any) -> dict[str,
 def _predictions(predictor: Predictor, rows: datasets.Dataset, labels: dict[str, str]) -> Iterator[str]:
     """What the server reads for each row."""
     for chunk in given_chunks(rows, predictor.columns, LARGEST_CHUNK):
-        for told in predictor.label(chunk):
-            yield labels[told["label"]] if labels else f"{min(max(told['value'], 0.0), HIGHEST_STSB):.6f}"
+        for one in predictor.label(chunk):
+            yield labels[one["label"]] if labels else f"{min(max(one['value'], 0.0), HIGHEST_STSB):.6f}"

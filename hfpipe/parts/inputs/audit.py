@@ -22,6 +22,7 @@ from hfpipe.parts.data.columns import IGNORED, is_list, is_text
 from hfpipe.parts.inputs import duplicates
 from hfpipe.parts.inputs.rows import Rows
 from hfpipe.parts.model import models
+from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
 
@@ -42,7 +43,7 @@ class SplitAudit:
     Attributes:
         rows: raw rows.
         labels: how many items each class has; None without classes.
-        numbers: least, mean and greatest label of a regression, else None.
+        numbers: least, mean and greatest label, where labels are numbers and no classes, else None.
         lengths: tokens of a row after truncation: mean, median, p95, p99, longest, and a histogram of pairs (up to so
             many tokens, rows).
         full: rows that fill max_length and may have been cut.
@@ -154,7 +155,7 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
     empty = 0
     ids = [name for name in _IDS if name in raw.column_names]
     with duplicates.fingerprints({name: len(raw) for name in ids}) as own:
-        for piece in _pieces(raw, [*recipe.task.text, *(recipe.task.choices or ()), *recipe.task.label_columns, *ids]):
+        for piece in _pieces(raw, [*recipe.task.input_columns, *recipe.task.label_columns, *ids]):
             empty += _empty(piece, recipe)
             prints.add(duplicates.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
             for name in ids:
@@ -163,7 +164,7 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
     return SplitAudit(
         rows=len(raw),
         labels=dict(zip(task.names, map(int, seen.labels), strict=True)) if task.names else None,
-        numbers=seen.numbers if not task.names and task.problem_type == "regression" else None,
+        numbers=seen.numbers,
         lengths=_summary(seen.lengths),
         full=int(seen.lengths[rows.max_length :].sum()) if len(encoded) == len(raw) else 0,
         unknown=seen.unknown / max(seen.words, 1),
@@ -187,7 +188,7 @@ class _Seen:
         labels: how many items each class has, `[classes]`.
         items: labels, ignored ones included.
         ignored: how many of them are.
-        numbers: least, mean and greatest label of a regression.
+        numbers: least, mean and greatest label, where labels are numbers and no classes.
     """
 
     lengths: Array
@@ -217,15 +218,13 @@ def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
             seen.unknown += int((ids == unknown).sum())
         flat = _flat(piece["labels"])
         seen.items += len(flat)
-        if task.names and task.problem_type == "multi_label_classification":
-            seen.labels += flat.reshape(-1, len(task.names)).sum(axis=0).astype(np.int64)
-        elif task.names:
-            seen.labels += np.bincount(flat[flat != IGNORED].astype(int), minlength=len(task.names))
+        if task.names:
+            seen.labels += counts_of([flat], len(task.names))
             seen.ignored += int((flat == IGNORED).sum())
-        elif task.problem_type == "regression" and len(flat):
+        elif flat.dtype.kind == "f" and len(flat):
             least, greatest = min(least, float(flat.min())), max(greatest, float(flat.max()))
             total += float(flat.sum(dtype=float))
-    if seen.items:
+    if np.isfinite(least):
         seen.numbers = {"least": least, "mean": total / seen.items, "greatest": greatest}
     return seen
 
@@ -251,8 +250,7 @@ def _require_known(rows: Rows, recipe: Recipe, split: str, unknown: float) -> No
 
 def _keys(piece: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
     """The texts of each row as one text, `[rows]`."""
-    names = [*recipe.task.text, *(recipe.task.choices or ())]
-    return _joined([_as_text(piece[name]) for name in names])
+    return _joined([_as_text(piece[name]) for name in recipe.task.input_columns])
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -342,14 +340,14 @@ def longer(rows: Rows, split: str) -> list[dict[str, Any]]:
     raw, encoded = rows.raw[split], rows.encoded[split].data
     if len(raw) != len(encoded):
         return []
-    lengths = tasks.lengths(encoded).copy()
+    lengths = rows.task.lengths(encoded).copy()
     filled = np.flatnonzero(lengths >= rows.max_length)
     if not len(filled):
         return []
     whole = datasets.Dataset.from_dict(
         {"input_ids": rows.task.encode(raw.select(filled)[:], rows.tokenizer, 10**6, False)["input_ids"]}
     )
-    lengths[filled] = tasks.lengths(whole)
+    lengths[filled] = rows.task.lengths(whole)
     bound = models.longest_input(rows.checkpoint, rows.tokenizer) or int(lengths.max())
     sizes = [rows.max_length]
     while sizes[-1] < min(bound, int(lengths.max())):

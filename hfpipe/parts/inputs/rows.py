@@ -83,7 +83,7 @@ def read_rows(
         notices.append(f"{split} is streamed: its first {len(raw[split]):,} rows are what is looked at here")
 
     checkpoint = models.open_checkpoint(recipe)
-    tokenizer = tokenizer or models.load_tokenizer(checkpoint)
+    tokenizer = tokenizer or models.load_processor(checkpoint, task)
     tokens = models.tokenizer_digest(tokenizer)
     max_length = _max_length(recipe, checkpoint, tokenizer, notices)
     say("tokenizing")

@@ -13,7 +13,6 @@ import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,8 +24,6 @@ from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.hub import checkpoint_folder
 from hfpipe.system.snapshot import digest_of_files
-
-_SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
 
 
 @dataclass(frozen=True)
@@ -129,35 +126,13 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
         )
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer.
+def load_processor(checkpoint: Checkpoint, task: Task) -> PreTrainedTokenizerBase:
+    """What makes the model's input of raw rows: the checkpoint's own, as the task loads it.
 
     Raises:
-        ModelError: none there, one that was made up for want of files, or one that does not fit the embeddings.
+        ModelError: none there, or one that does not fit the model.
     """
-    where, name = checkpoint.where, checkpoint.name
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {_one_line(error)}", where=where) from error
-    size, rows = len(tokenizer), getattr(checkpoint.config, "vocab_size", None)
-    if size < _SMALLEST_VOCABULARY:
-        raise ModelError(
-            f"the tokenizer of {name!r} has a vocabulary of {size}: its files are missing from {checkpoint.folder}",
-            where=where,
-            fix="Put tokenizer.json (or vocab.txt) beside the weights; tokenizer.save_pretrained writes them.",
-        )
-    if rows is not None and size > rows:
-        raise ModelError(
-            f"the tokenizer of {name!r} has {size:,} entries, and the embeddings only {rows:,} rows",
-            where=where,
-            fix="The tokenizer belongs to another checkpoint; take the one that was trained with these weights.",
-        )
-    if tokenizer.pad_token is None:
-        raise ModelError(
-            f"the tokenizer of {name!r} has no padding token", where=where, fix="Set pad_token and save it."
-        )
-    return tokenizer
+    return task.load_processor(checkpoint.folder, checkpoint.config, checkpoint.name, checkpoint.where)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -268,9 +243,9 @@ def load_trained(
     """The model with its trained head, and its tokenizer.
 
     Raises:
-        ModelError: as `load_tokenizer` and `load_model`, or there is no trained head.
+        ModelError: as `load_processor` and `load_model`, or there is no trained head.
     """
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_processor(checkpoint, task)
     model, fresh = load_model(checkpoint, task, (), fresh_where)
     if fresh:
         raise ModelError(

@@ -5,34 +5,38 @@ One module a kind of task, all with the shape of :class:`Task`; nothing is inher
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hfpipe.parts.data.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
-from hfpipe.parts.tasks.text import TextTask
+from hfpipe.parts.tasks.findings import Scored
+from hfpipe.parts.tasks.text import Lines, TextTask
+from hfpipe.parts.tasks.tokenizer import lengths, lengths_of
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import Kind, task_class
 
 __all__ = [
     "IGNORED",
-    "KINDS",
     "SIDE_COLUMNS",
+    "Scored",
     "Task",
     "TextTask",
     "calibrated",
     "class_counts",
     "head_task",
     "lengths",
+    "lengths_of",
     "make_task",
     "outputs_of",
     "pinned",
@@ -40,25 +44,27 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-KINDS = {
-    "text-classification": "hfpipe.parts.tasks.text",
-    "text-regression": "hfpipe.parts.tasks.text",
-    "multi-label-classification": "hfpipe.parts.tasks.multi_label",
-    "token-classification": "hfpipe.parts.tasks.tokens",
-    "question-answering": "hfpipe.parts.tasks.questions",
-    "multiple-choice": "hfpipe.parts.tasks.choices",
-}
-
 SIDE_COLUMNS = ("row", "words", "offsets")
 """Columns of encoded rows that no model reads: the number of the raw row, the word of each scored token, and where each
 token stands in its text."""
 
 
 class Task(Protocol):
-    """What the rest of hfpipe asks of a kind of task."""
+    """What the rest of hfpipe asks of a kind of task; nothing outside of it asks which kind that is."""
+
+    kind: Kind
+    """What is known of the kind without data: its default loss and metric, its fields of the recipe, its outputs."""
 
     auto_model: str
     """The class of transformers that loads the model."""
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> Task:
+        """The task that a recipe describes, with the classes of these raw rows where it does not declare them."""
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> Task:
+        """The task of a trained head whose classes have these names; no data are looked at."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,29 +85,68 @@ class Task(Protocol):
     def check(self, rows: datasets.Dataset, split: str, where: str, *, labelled: bool = True) -> None:
         """Refuse raw rows that would train or measure something wrong; raises DataError with split and rows."""
 
+    @staticmethod
+    def load_processor(folder: Path, config: PretrainedConfig, name: str, where: str) -> PreTrainedTokenizerBase:
+        """What makes a model's input of raw rows, from a checkpoint's folder; raises ModelError with the place `where`."""
+
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
     ) -> dict[str, Any]:
         """A batch of raw rows as what the model reads, `labels`, and any of SIDE_COLUMNS."""
 
+    @staticmethod
+    def lengths(encoded: datasets.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """How long each encoded row is, `[rows]`: its tokens, or what else decides how much memory it takes."""
+
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Makes a batch of encoded rows, padded to the longest of them, or to the next multiple of a length."""
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of the logits of a batch: an array for each encoded row, none of it padding."""
+        """The logits of a batch without padding: an array for each encoded row."""
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
-        """What is predicted for each raw row and what is right, as metrics take them."""
+        """Predictions and references of the raw rows that count, as metrics take them; None where there are no labels."""
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and what is right, to try a metric on before the first step."""
+        """Two predictions and their references, to try a metric on before the first step."""
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> list[dict[str, Any]]:
-        """What `hfpipe predict` says of each raw row."""
+        """What `hfpipe predict` writes of each raw row: the columns `kind.outputs`."""
+
+    def probabilities(self, logits: Sequence[Array]) -> Array | None:
+        """Of the classes of each row, `[rows, classes]`; None where a row has no such."""
+
+    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
+        """The best constant prediction for these references, which a model should beat.
+
+        Args:
+            references: as :meth:`decode` gives them, at least one.
+
+        Returns:
+            It in words, and as predictions in the shape of the references; None where there is nothing of the kind.
+        """
+
+    def degenerate(self, predictions: Array) -> str | None:
+        """In words that all of these predictions, two or more, are the same, if they are."""
+
+    def findings(self, scored: Scored) -> dict[str, Any]:
+        """What only this kind adds to the document of an evaluation: classes, confusion, errors, ..."""
+
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """An example of use for the model card, given a model and a tokenizer.
+
+        Args:
+            columns: the text columns, as Python's identifiers.
+            options: the arguments of the tokenizer that cut its input.
+
+        Returns:
+            Lines of Python that make `inputs`, and lines that print what `outputs` say.
+        """
 
 
 def make_task(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> Task:
@@ -116,13 +161,13 @@ def make_task(spec: schema.Task, rows: datasets.Dataset, title: str, where: str)
     Raises:
         DataError: a missing column, or labels that are none.
     """
-    made: Task = importlib.import_module(KINDS[spec.kind]).make(spec, rows, title, where)
+    made: Task = task_class(spec.kind).make(spec, rows, title, where)
     return made
 
 
 def head_task(spec: schema.Task, names: tuple[str, ...]) -> Task:
     """The task of a trained head, whose classes have these names; no data are looked at."""
-    made: Task = importlib.import_module(KINDS[spec.kind]).from_head(spec, names)
+    made: Task = task_class(spec.kind).from_head(spec, names)
     return made
 
 
@@ -168,23 +213,3 @@ def outputs_of(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return logits
     spans = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
     return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min)
-
-
-def lengths(encoded: datasets.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Tokens in each encoded row, `[rows]`; of several choices the longest."""
-    return lengths_of(column(encoded, "input_ids"))
-
-
-def lengths_of(ids: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Tokens in each row of the Arrow column `input_ids`, `[rows]`; of several choices the longest."""
-    counts = [_longest(chunk) for chunk in ids.chunks]
-    return np.concatenate(counts).astype(np.int64) if counts else np.zeros(0, np.int64)
-
-
-def _longest(chunk: Any) -> Array:
-    if not is_list(chunk.type.value_type):
-        return np.asarray(pc.list_value_length(chunk))
-    inner = chunk.flatten()
-    tokens = np.asarray(pc.list_value_length(inner))
-    choices = np.asarray(pc.list_value_length(chunk))
-    return np.maximum.reduceat(tokens, np.concatenate([[0], np.cumsum(choices)[:-1]])) if len(chunk) else tokens

@@ -17,7 +17,11 @@ from transformers import DataCollatorForMultipleChoice, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
+from hfpipe.parts.tasks import findings
+from hfpipe.parts.tasks.text import Lines
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
 _BATCH = 1000  # rows that are looked at together
@@ -39,10 +43,32 @@ class ChoiceTask:
     label: str
     by_text: bool
 
+    kind = KINDS["multiple-choice"]
     auto_model = "AutoModelForMultipleChoice"
     names = ()
     num_labels = None
     problem_type = None
+
+    load_processor = staticmethod(load_tokenizer)
+    lengths = staticmethod(lengths)
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> ChoiceTask:
+        """The task of these rows, whose labels say whether they are numbers or texts.
+
+        Raises:
+            DataError: a missing column, labels that are neither, or labels that could be both and mean different choices.
+        """
+        assert spec.choices is not None
+        label = spec.label_columns[0]
+        columns.require_columns(rows, (*spec.text, *spec.choices, label), title, where)
+        return cls(spec.text, spec.choices, label, _is_by_text(rows, spec.choices, label, title, where))
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
+        """The task of a trained head; labels are not read."""
+        assert spec.choices is not None
+        return cls(spec.text, spec.choices, spec.label_columns[0], by_text=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,18 +138,18 @@ class ChoiceTask:
         return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple))
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of a batch's logits `[batch, choices]`: a row of `[choices]` each."""
+        """The logits of a batch, `[batch, choices]`, as a row of `[choices]` each."""
         return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The number of the choice with the greatest logit, and of the right one; both `[rows]`."""
-        decisions = np.stack(logits).argmax(axis=-1)
-        return decisions, np.asarray(encoded["labels"][:]) if "labels" in encoded.column_names else None
+        predictions = np.stack(logits).argmax(axis=-1)
+        return predictions, np.asarray(encoded["labels"][:]) if "labels" in encoded.column_names else None
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and what is right, to try a metric on."""
+        """Two predictions and their labels, to try a metric on."""
         return np.array([0, 1]), np.array([0, 1])
 
     def format_predictions(
@@ -141,23 +167,33 @@ class ChoiceTask:
             for row, (choices, _) in zip(probabilities, _rows(rows, self.choices), strict=True)
         ]
 
+    def probabilities(self, logits: Sequence[Array]) -> None:
+        """The choices of a row are no classes, which other rows would share."""
 
-def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> ChoiceTask:
-    """The task of these rows, whose labels say whether they are numbers or texts.
+    def constant_prediction(self, references: Array) -> tuple[str, Array]:
+        """The choice that is most often the right one."""
+        most = int(np.bincount(references).argmax())
+        return f"always choice {most}, the most frequent one here", np.full(len(references), most)
 
-    Raises:
-        DataError: a missing column, labels that are neither, or labels that could be both and mean different choices.
-    """
-    assert spec.choices is not None
-    label = spec.label_columns[0]
-    columns.require_columns(rows, (*spec.text, *spec.choices, label), title, where)
-    return ChoiceTask(spec.text, spec.choices, label, _is_by_text(rows, spec.choices, label, title, where))
+    def degenerate(self, predictions: Array) -> str | None:
+        """Whether all predictions are the same choice."""
+        if (predictions != predictions[0]).any():
+            return None
+        return f"the model predicts choice {int(predictions[0])} for all {len(predictions):,} examples"
 
+    def findings(self, scored: findings.Scored) -> dict[str, Any]:
+        """Nothing but the metrics."""
+        return {}
 
-def from_head(spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
-    """The task of a trained head; labels are not read."""
-    assert spec.choices is not None
-    return ChoiceTask(spec.text, spec.choices, spec.label_columns[0], by_text=False)
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """Two endings, and the more probable one."""
+        return [
+            f'{columns[0]} = "What all endings begin with."',
+            'endings = ["One ending.", "Another ending."]',
+            f'inputs = tokenizer([{columns[0]}] * len(endings), endings, {options}, padding=True, return_tensors="pt")',
+            "inputs = {name: tensor.unsqueeze(0) for name, tensor in inputs.items()}",
+        ], ["print(endings[outputs.logits.argmax(-1).item()])"]
 
 
 def _is_by_text(rows: datasets.Dataset, names: tuple[str, ...], label: str, split: str, where: str) -> bool:

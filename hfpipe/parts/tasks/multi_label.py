@@ -18,10 +18,13 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
+from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
-from hfpipe.parts.tasks.long_texts import shortened
+from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
 
@@ -35,8 +38,35 @@ class MultiLabelTask:
     classes: Classes
     calibration: Calibration = field(default=NONE, repr=False)  # what the tokens are does not depend on it
 
+    kind = KINDS["multi-label-classification"]
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "multi_label_classification"
+
+    load_processor = staticmethod(load_tokenizer)
+    lengths = staticmethod(lengths)
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> MultiLabelTask:
+        """The task of these rows: the label columns as classes, or those in the lists.
+
+        Raises:
+            DataError: a missing column, a label that is no list, or lists without classes.
+        """
+        labels = spec.label_columns
+        columns.require_columns(rows, (*spec.text, *labels), title, where)
+        if len(labels) > 1:
+            return cls(spec.text, labels, Classes(labels))
+        values = columns.column(rows, labels[0])
+        _require_list(values, labels[0], title, where)
+        inner = pc.list_flatten(values)
+        feature = rows.features[labels[0]].feature
+        found = find_classes(spec.names, feature, inner, labels[0], title, where, other_kind="")
+        return cls(spec.text, labels, found)
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
+        """The task of a trained head whose classes have these names."""
+        return cls(spec.text, spec.label_columns, Classes(names))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,8 +114,7 @@ class MultiLabelTask:
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
     ) -> dict[str, Any]:
         """What the model reads of a batch of rows, and `labels` as multi-hot rows `[classes]` of floats."""
-        texts = (shortened(batch[name], tokenizer, max_length) for name in self.text)
-        encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length))
+        encoded = encode_texts(batch, self.text, tokenizer, max_length)
         if not labelled:
             return encoded
         if len(self.labels) > 1:
@@ -103,17 +132,17 @@ class MultiLabelTask:
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of a batch's logits `[batch, classes]`: a row of `[classes]` each."""
+        """The logits of a batch, `[batch, classes]`, as a row of `[classes]` each."""
         return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The classes above 1/2 or their threshold, as 0 and 1, and those that hold; both `[rows, classes]`."""
-        decisions, _ = self.calibration.any_of(np.stack(logits))
+        predictions, _ = self.calibration.any_of(np.stack(logits))
         if "labels" not in encoded.column_names:
-            return decisions, None
-        return decisions, np.asarray(encoded["labels"][:]).astype(np.int64)
+            return predictions, None
+        return predictions, np.asarray(encoded["labels"][:]).astype(np.int64)
 
     def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
@@ -132,28 +161,34 @@ class MultiLabelTask:
             for holds, row in zip(*self.calibration.any_of(np.stack(logits)), strict=True)
         ]
 
+    def probabilities(self, logits: Sequence[Array]) -> Array:
+        """Of each class by itself, `[rows, classes]`."""
+        return self.calibration.any_of(np.stack(logits))[1]
 
-def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> MultiLabelTask:
-    """The task of these rows: the label columns as classes, or those in the lists.
+    def constant_prediction(self, references: Array) -> tuple[str, Array]:
+        """The classes that most examples have."""
+        mostly = (references.mean(axis=0) > 0.5).astype(np.int64)
+        return f"always {self._listed(mostly)}, as most examples", np.tile(mostly, (len(references), 1))
 
-    Raises:
-        DataError: a missing column, a label that is no list, or lists without classes.
-    """
-    labels = spec.label_columns
-    columns.require_columns(rows, (*spec.text, *labels), title, where)
-    if len(labels) > 1:
-        return MultiLabelTask(spec.text, labels, Classes(labels))
-    values = columns.column(rows, labels[0])
-    _require_list(values, labels[0], title, where)
-    inner = pc.list_flatten(values)
-    feature = rows.features[labels[0]].feature
-    found = find_classes(spec.names, feature, inner, labels[0], title, where, other_kind="")
-    return MultiLabelTask(spec.text, labels, found)
+    def degenerate(self, predictions: Array) -> str | None:
+        """Whether all predictions are the same classes."""
+        if (predictions != predictions[0]).any():
+            return None
+        return f"the model predicts {self._listed(predictions[0])} for all {len(predictions):,} examples"
 
+    def findings(self, scored: findings.Scored) -> dict[str, Any]:
+        """Each class, and how far the probabilities can be trusted."""
+        return findings.of_classes(scored, self.names)
 
-def from_head(spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
-    """The task of a trained head whose classes have these names."""
-    return MultiLabelTask(spec.text, spec.label_columns, Classes(names))
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """A text, and the probability of each class."""
+        answer = "print({model.config.id2label[i]: p for i, p in enumerate(outputs.logits.sigmoid()[0].tolist())})"
+        return text_inputs(columns, options), [answer]
+
+    def _listed(self, holds: Array) -> str:
+        """The classes of a row of 0 and 1, in words."""
+        return ", ".join(name for name, one in zip(self.names, holds, strict=True) if one) or "no label"
 
 
 def _require_list(values: pa.ChunkedArray, name: str, split: str, where: str) -> None:

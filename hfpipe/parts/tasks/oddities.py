@@ -1,4 +1,4 @@
-"""What is odd about raw texts and columns without being wrong: said once, as a notice."""
+"""What is odd about raw texts and columns without being wrong: a notice each."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def oddities(spec: schema.Task, rows: datasets.Dataset, split: str) -> list[str]
         rows: the raw split.
         split: its name, for the message.
     """
-    told = []
+    notices = []
     if set(spec.label_columns) in ({"label"}, {"labels"}) and {"label", "labels"} <= set(rows.column_names):
         (learned,) = spec.label_columns
-        told.append(
+        notices.append(
             f"{split}: there are the columns 'label' and 'labels', and {learned!r} is learned, as task.label says"
         )
-    for name in (*spec.text, *(spec.choices or ())):
+    for name in spec.input_columns:
         values = column(rows, name)
         for mark, pattern in _MARKS.items():
             if count := _rows_with(values, pattern):
-                told.append(f"{split}: {count:,} of {len(rows):,} texts in {name!r} have {mark}")
-    return told
+                notices.append(f"{split}: {count:,} of {len(rows):,} texts in {name!r} have {mark}")
+    return notices
 
 
 def _rows_with(values: pa.ChunkedArray, pattern: str) -> int:

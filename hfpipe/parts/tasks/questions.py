@@ -22,7 +22,11 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, ModelError, RecipeError
 from hfpipe.parts.data import columns
+from hfpipe.parts.tasks import findings
+from hfpipe.parts.tasks.text import Lines, text_inputs
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
 _NO_CONTEXT, _CLS = -1, -2  # in `offsets`: a token outside the context, and the one that stands for no answer
@@ -70,10 +74,38 @@ class QuestionTask:
     n_best: int = field(repr=False)
     unanswerable: bool = field(repr=False)
 
+    kind = KINDS["question-answering"]
     auto_model = "AutoModelForQuestionAnswering"
     names = ()
     num_labels = 2  # of each token: that it is the start, and that it is the end
     problem_type = None
+
+    load_processor = staticmethod(load_tokenizer)
+    lengths = staticmethod(lengths)
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> QuestionTask:
+        """The task of these rows, which say whether a question may have no answer.
+
+        Raises:
+            DataError: a missing column, or answers of another shape than SQuAD's.
+        """
+        label = spec.label_columns[0]
+        columns.require_columns(rows, (*spec.text, label), title, where)
+        texts, _ = _lists(columns.column(rows, label), label, title, where)
+        return cls._of(spec, unanswerable=bool(pc.any(pc.equal(pc.list_value_length(texts), 0)).as_py()))
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> QuestionTask:
+        """The task of a trained head, which does not say what it was trained on: an empty answer may score best."""
+        return cls._of(spec, unanswerable=True)
+
+    @classmethod
+    def _of(cls, spec: schema.Task, *, unanswerable: bool) -> QuestionTask:
+        assert spec.stride is not None
+        assert spec.max_answer_length is not None
+        assert spec.n_best is not None
+        return cls(spec.text, spec.label_columns[0], spec.stride, spec.max_answer_length, spec.n_best, unanswerable)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -177,14 +209,14 @@ class QuestionTask:
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of a batch's logits `[batch, 2, length]`: `[2, own length]` for each window."""
+        """The logits of a batch, `[batch, 2, length]`, without padding: `[2, own length]` a window."""
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         return [one[:, :length] for one, length in zip(logits.cpu().numpy(), lengths, strict=True)]
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
-        """The best answer of each raw row over all of its windows, and what is right.
+        """The best answer of each raw row over all of its windows, and the answers that it has.
 
         In each window the `n_best` starts and ends among the tokens of the context are combined, and the score of a
         span is the sum of its two logits. Without an answer scores what [CLS] does in the window where it scores least;
@@ -195,22 +227,22 @@ class QuestionTask:
             Dicts of `prediction_text` and `no_answer_probability`, and dicts of `answers` (`text` and `answer_start`),
             as the squad metric takes them; both `[rows]`.
         """
-        said = [
+        predictions = [
             {"prediction_text": answer.text, "no_answer_probability": answer.no_answer_probability}
             for answer in self._answers(logits, encoded, rows)
         ]
         if "labels" not in encoded.column_names:
-            return _objects(said), None
+            return _objects(predictions), None
         pairs = [_texts_and_starts(one) for one in _values(columns.column(rows, self.label))]
-        right = [{"answers": {"text": list(texts), "answer_start": list(starts)}} for texts, starts in pairs]
-        return _objects(said), _objects(right)
+        references = [{"answers": {"text": list(texts), "answer_start": list(starts)}} for texts, starts in pairs]
+        return _objects(predictions), _objects(references)
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and what is right, to try a metric on; one without an answer where there are such."""
+        """Two predictions and their answers, to try a metric on; one without an answer where there are such."""
         answers = [("here", [0]), ("", []) if self.unanswerable else ("there", [5])]
-        said = [{"prediction_text": text, "no_answer_probability": 0.0} for text, _ in answers]
-        right = [{"answers": {"text": [text] * len(at), "answer_start": at}} for text, at in answers]
-        return _objects(said), _objects(right)
+        predictions = [{"prediction_text": text, "no_answer_probability": 0.0} for text, _ in answers]
+        references = [{"answers": {"text": [text] * len(at), "answer_start": at}} for text, at in answers]
+        return _objects(predictions), _objects(references)
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
@@ -222,6 +254,31 @@ class QuestionTask:
         return [
             {"answer": one.text, "score": one.probability, "start": one.start, "end": one.end}
             for one in self._answers(logits, encoded, rows)
+        ]
+
+    def probabilities(self, logits: Sequence[Array]) -> None:
+        """The positions of a context are no classes."""
+
+    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
+        """No answer, where some question has none."""
+        if all(one["answers"]["text"] for one in references):
+            return None
+        return "never an answer", _objects([{"prediction_text": "", "no_answer_probability": 1.0} for _ in references])
+
+    def degenerate(self, predictions: Array) -> str | None:
+        """Whether no question is answered."""
+        return None if any(one["prediction_text"] for one in predictions) else "the model answers no question"
+
+    def findings(self, scored: findings.Scored) -> dict[str, Any]:
+        """Nothing but the metrics."""
+        return {}
+
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """A question, and the tokens of its answer."""
+        return text_inputs(columns, options, ("A question?", "The text with its answer.")), [
+            "start, end = outputs.start_logits.argmax(), outputs.end_logits.argmax()",
+            'print(tokenizer.decode(inputs["input_ids"][0][start : end + 1]))',
         ]
 
     def _answers(self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset) -> Iterator[_Answer]:
@@ -262,32 +319,6 @@ class QuestionTask:
         start += len(context[start:end]) - len(context[start:end].lstrip())  # some tokens hold the space before a word
         text = context[start:end].rstrip()
         return _Answer(text, start, start + len(text), float(share[0]), none)
-
-
-def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> QuestionTask:
-    """The task of these rows, which say whether a question may have no answer.
-
-    Raises:
-        DataError: a missing column, or answers of another shape than SQuAD's.
-    """
-    label = spec.label_columns[0]
-    columns.require_columns(rows, (*spec.text, label), title, where)
-    texts, _ = _lists(columns.column(rows, label), label, title, where)
-    return _task(spec, unanswerable=bool(pc.any(pc.equal(pc.list_value_length(texts), 0)).as_py()))
-
-
-def from_head(spec: schema.Task, names: tuple[str, ...]) -> QuestionTask:
-    """The task of a trained head. What it was trained on is not known, so an empty answer is one where it scores best."""
-    return _task(spec, unanswerable=True)
-
-
-def _task(spec: schema.Task, *, unanswerable: bool) -> QuestionTask:
-    assert spec.stride is not None
-    assert spec.max_answer_length is not None
-    assert spec.n_best is not None
-    return QuestionTask(
-        spec.text, spec.label_columns[0], spec.stride, spec.max_answer_length, spec.n_best, unanswerable
-    )
 
 
 def _objects(values: list[dict[str, Any]]) -> Array:
@@ -371,8 +402,8 @@ def _require_answers(rows: datasets.Dataset, context: str, name: str, split: str
     texts, starts = _lists(values, name, split, where)
     bad, first = np.zeros(len(rows), bool), ""
     each = zip(_values(columns.column(rows, context)), _values(texts), _values(starts), strict=True)
-    for row, (whole, said, at) in enumerate(each):
-        wrong = _wrong(whole, said, at)
+    for row, (context_text, answers, at) in enumerate(each):
+        wrong = _wrong(context_text, answers, at)
         bad[row] = wrong is not None
         first = first or wrong or ""
     if bad.any():

@@ -1,4 +1,4 @@
-"""One class or one number for a text or a pair of texts: `text-classification` and `text-regression`."""
+"""One class for a text or a pair of texts: `text-classification`."""
 
 from __future__ import annotations
 
@@ -8,46 +8,75 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
+from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.long_texts import shortened
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
-REGRESSION = "For numbers that are no classes use task.kind: text-regression."
+Lines = tuple[list[str], list[str]]
+"""Lines of Python that make `inputs` with `tokenizer`, and lines that print what `outputs` say."""
+_REGRESSION = "For numbers that are no classes use task.kind: text-regression."
 
 
 @dataclass(frozen=True)
 class TextTask:
-    """One class for each row, or one number where `classes` is None."""
+    """One class for each row."""
 
     text: tuple[str, ...]
     label: str
-    classes: Classes | None
+    classes: Classes
     calibration: Calibration = field(default=NONE, repr=False)  # what the tokens are does not depend on it
 
+    kind = KINDS["text-classification"]
     auto_model = "AutoModelForSequenceClassification"
+    problem_type = "single_label_classification"
+
+    load_processor = staticmethod(load_tokenizer)
+    lengths = staticmethod(lengths)
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> TextTask:
+        """The task of these rows, from which the classes come where the recipe does not declare them.
+
+        Raises:
+            DataError: a missing column, or labels that are no classes.
+        """
+        label = spec.label_columns[0]
+        columns.require_columns(rows, (*spec.text, label), title, where)
+        values = columns.column(rows, label)
+        if columns.is_list(values.type):
+            raise DataError(
+                f"{title}: {label!r} holds {values.type}",
+                where=where,
+                allowed="one class a row",
+                fix="For rows with several classes use task.kind: multi-label-classification.",
+            )
+        found = find_classes(spec.names, rows.features[label], values, label, title, where, other_kind=_REGRESSION)
+        return cls(spec.text, label, found)
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> TextTask:
+        """The task of a trained head whose classes have these names."""
+        return cls(spec.text, spec.label_columns[0], Classes(names))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes in order; empty for regression."""
-        return self.classes.names if self.classes else ()
+        """The classes in order."""
+        return self.classes.names
 
     @property
     def num_labels(self) -> int:
-        """How many numbers the head puts out: one a class, or one."""
-        return len(self.names) or 1
-
-    @property
-    def problem_type(self) -> str:
-        """What transformers calls it."""
-        return "single_label_classification" if self.classes else "regression"
+        """How many numbers the head puts out: one a class."""
+        return len(self.names)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,26 +96,16 @@ class TextTask:
         if not labelled:
             return
         values = columns.require_values(rows, self.label, split, where)
-        if self.classes is not None:
-            check_order(self.classes, rows.features[self.label], split, where)
-            check_values(self.classes, values, split, self.label, where)
-            return
-        numbers = np.asarray(columns.as_numbers(values, split, self.label, where))
-        bad = ~np.isfinite(numbers) | (numbers == columns.IGNORED)
-        if bad.any():
-            what = f"{split}: label {numbers[bad][0]} is not a finite number"
-            columns.refuse(pa.array(bad), what, where, "Mend these rows.")
+        check_order(self.classes, rows.features[self.label], split, where)
+        check_values(self.classes, values, split, self.label, where)
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
     ) -> dict[str, Any]:
         """What the model reads of a batch of rows; of a pair the longer text is cut first."""
-        texts = (shortened(batch[name], tokenizer, max_length) for name in self.text)
-        encoded = dict(tokenizer(*texts, truncation=True, max_length=max_length))
-        if labelled and self.classes is not None:
+        encoded = encode_texts(batch, self.text, tokenizer, max_length)
+        if labelled:
             encoded["labels"] = self.classes.of(batch[self.label])
-        elif labelled:
-            encoded["labels"] = [float(value) for value in batch[self.label]]
         return encoded
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
@@ -94,70 +113,75 @@ class TextTask:
         return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of a batch's logits `[batch, num_labels]`: a row of `[num_labels]` each."""
+        """The logits of a batch, `[batch, classes]`, as a row of `[classes]` each."""
         return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
-        """What is predicted, `[rows]`, and what is right, where the rows say so.
+        """The predicted classes, `[rows]`, and the labels, where the rows have them.
 
-        The class with the greatest logit, unless a threshold says otherwise, or the number itself. A row whose label is
-        ignored is left out.
+        The class with the greatest logit, unless a threshold says otherwise. A row whose label is ignored is no example.
         """
-        stacked = np.stack(logits)
-        decisions = self.calibration.one_of(stacked)[0] if self.classes else stacked.reshape(len(stacked))
+        predictions, _ = self.calibration.one_of(np.stack(logits))
         if "labels" not in encoded.column_names:
-            return decisions, None
+            return predictions, None
         labels = np.asarray(encoded["labels"][:])
         counted = labels != columns.IGNORED
-        return decisions[counted], labels[counted]
+        return predictions[counted], labels[counted]
 
     def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
-        if self.classes is None:
-            return np.array([0.25, 1.5]), np.array([0.25, 1.5])  # no class ids, which whole numbers could be
         return np.array([0, 1]), np.array([0, 1])
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> list[dict[str, Any]]:
-        """For each row its `label`, `score` and the `probabilities` of all classes; for a regression its `value`."""
-        stacked = np.stack(logits).astype(float)
-        if self.classes is None:
-            return [{"value": float(value)} for value in stacked.reshape(-1)]
+        """For each row its `label`, `score` and the `probabilities` of all classes."""
         return [
             {
-                "label": self.names[said],
-                "score": float(row[said]),
+                "label": self.names[predicted],
+                "score": float(row[predicted]),
                 "probabilities": dict(zip(self.names, map(float, row), strict=True)),
             }
-            for said, row in zip(*self.calibration.one_of(stacked), strict=True)
+            for predicted, row in zip(*self.calibration.one_of(np.stack(logits).astype(float)), strict=True)
         ]
 
+    def probabilities(self, logits: Sequence[Array]) -> Array:
+        """Of all classes, `[rows, classes]`."""
+        return self.calibration.one_of(np.stack(logits))[1]
 
-def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> TextTask:
-    """The task of these rows, from which the classes come where the recipe does not declare them.
+    def constant_prediction(self, references: Array) -> tuple[str, Array]:
+        """The most frequent class."""
+        most = int(np.bincount(references).argmax())
+        return f"always {self.names[most]!r}, the most frequent one here", np.full(len(references), most)
 
-    Raises:
-        DataError: a missing column, or labels that are no classes.
-    """
-    label = spec.label_columns[0]
-    columns.require_columns(rows, (*spec.text, label), title, where)
-    if spec.kind == "text-regression":
-        return TextTask(spec.text, label, None)
-    values = columns.column(rows, label)
-    if columns.is_list(values.type):
-        raise DataError(
-            f"{title}: {label!r} holds {values.type}",
-            where=where,
-            allowed="one class a row",
-            fix="For rows with several classes use task.kind: multi-label-classification.",
-        )
-    found = find_classes(spec.names, rows.features[label], values, label, title, where, other_kind=REGRESSION)
-    return TextTask(spec.text, label, found)
+    def degenerate(self, predictions: Array) -> str | None:
+        """Whether all predictions are one class."""
+        if (predictions != predictions[0]).any():
+            return None
+        return f"the model predicts {self.names[int(predictions[0])]!r} for all {len(predictions):,} examples"
+
+    def findings(self, scored: findings.Scored) -> dict[str, Any]:
+        """Each class, the confusion of them, and how far the probabilities can be trusted."""
+        confused = findings.confusion(scored.predictions, scored.references, self.names)
+        return {**findings.of_classes(scored, self.names), "confusion": confused}
+
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """A text, and its class."""
+        return text_inputs(columns, options), ["print(model.config.id2label[outputs.logits.argmax(-1).item()])"]
 
 
-def from_head(spec: schema.Task, names: tuple[str, ...]) -> TextTask:
-    """The task of a trained head whose classes have these names."""
-    return TextTask(spec.text, spec.label_columns[0], None if spec.kind == "text-regression" else Classes(names))
+def encode_texts(
+    batch: Mapping[str, Sequence[Any]], names: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Any]:
+    """One text a row, or the two of a pair, as tokens; of a pair the longer text is cut first."""
+    texts = (shortened(batch[name], tokenizer, max_length) for name in names)
+    return dict(tokenizer(*texts, truncation=True, max_length=max_length))
+
+
+def text_inputs(columns: Sequence[str], options: str, texts: Sequence[str] = ("A text.", "Another text.")) -> list[str]:
+    """Lines of Python that tokenize one text, or a pair of texts."""
+    given = [f'{column} = "{text}"' for column, text in zip(columns, texts, strict=False)]
+    return [*given, f'inputs = tokenizer({", ".join(columns)}, {options}, return_tensors="pt")']

@@ -6,6 +6,7 @@ the first piece of each word, or all pieces.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,12 @@ from hfpipe.errors import DataError, ModelError
 from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import IGNORED
 from hfpipe.parts.metrics.entities import OUTSIDE, Label, entities, scheme_of
+from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.text import Lines
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
+from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
 
@@ -46,8 +51,44 @@ class TokenTask:
     subwords: str
     scheme: str = field(repr=False)  # the text of a task is part of the key of its tokens
 
+    kind = KINDS["token-classification"]
     auto_model = "AutoModelForTokenClassification"
     problem_type = None
+
+    load_processor = staticmethod(load_tokenizer)
+    lengths = staticmethod(lengths)
+
+    @classmethod
+    def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> TokenTask:
+        """The task of these rows, from which the classes and the scheme come where the recipe does not declare them.
+
+        Raises:
+            DataError: a missing column, labels that are no lists of classes, or that do not fit the scheme.
+        """
+        label = spec.label_columns[0]
+        columns.require_columns(rows, (*spec.text, label), title, where)
+        values = columns.column(rows, label)
+        _require_list(values, label, title, where)
+        feature = rows.features[label].feature
+        found = find_classes(spec.names, feature, pc.list_flatten(values), label, title, where, other_kind="")
+        scheme = _scheme(spec, found.names, where)
+        if spec.scheme == "auto" and scheme == "IOB2" and not _begin_with_b(found, values):
+            scheme = "IOB1"
+        return cls._of(spec, found, scheme)
+
+    @classmethod
+    def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> TokenTask:
+        """The task of a trained head whose classes have these names.
+
+        Raises:
+            DataError: names that do not fit the scheme.
+        """
+        return cls._of(spec, Classes(names), _scheme(spec, names, "task.scheme"))
+
+    @classmethod
+    def _of(cls, spec: schema.Task, classes: Classes, scheme: str) -> TokenTask:
+        assert spec.subwords is not None
+        return cls(spec.text[0], spec.label_columns[0], classes, spec.subwords, scheme)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +173,7 @@ class TokenTask:
         return DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=multiple)
 
     def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """What is kept of a batch's logits `[batch, length, classes]`: those of scored positions, `[scored, classes]`."""
+        """Of the logits of a batch, `[batch, length, classes]`, those of the scored positions, `[scored, classes]` a row."""
         scored = (batch["labels"] != IGNORED).cpu().numpy()
         return [row[places] for row, places in zip(logits.cpu().numpy(), scored, strict=True)]
 
@@ -148,16 +189,16 @@ class TokenTask:
         predicted = [labels for labels, _ in self._predicted(logits, encoded, rows)]
         if self.label not in rows.column_names:
             return _objects(predicted), None
-        right = []
+        references = []
         for row, given in enumerate(columns.column(rows, self.label).to_pylist()):
             classes = self.classes.of(given)
             kept = [place for place, one in enumerate(classes) if one != IGNORED]
             predicted[row] = [predicted[row][place] for place in kept]
-            right.append([self.names[classes[place]] for place in kept])
-        return _objects(predicted), _objects(right)
+            references.append([self.names[classes[place]] for place in kept])
+        return _objects(predicted), _objects(references)
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and what is right, with every label in them, to try a metric on."""
+        """Two predictions and their labels, with every class in them, to try a metric on."""
         labels = _objects([list(self.names), list(self.names)])
         return labels, labels
 
@@ -169,25 +210,54 @@ class TokenTask:
         With a scheme of entities also `entities`: `type`, `start` and `end` (the first and one past the last word),
         `text`, and the mean `score` of its words.
         """
-        told = []
+        found = []
         sentences = columns.column(rows, self.text).to_pylist()
         for words, (labels, scores) in zip(sentences, self._predicted(logits, encoded, rows), strict=True):
             one: dict[str, Any] = {"labels": labels, "scores": scores}
             if self.scheme != "none":
                 one["entities"] = [
                     {
-                        "type": found.type,
-                        "start": found.start,
-                        "end": found.end,
-                        "text": " ".join(words[found.start : found.end]),
+                        "type": entity.type,
+                        "start": entity.start,
+                        "end": entity.end,
+                        "text": " ".join(words[entity.start : entity.end]),
                         "score": float(
-                            np.mean([score for score in scores[found.start : found.end] if score is not None])
+                            np.mean([score for score in scores[entity.start : entity.end] if score is not None])
                         ),
                     }
-                    for found in entities(labels, self.scheme)
+                    for entity in entities(labels, self.scheme)
                 ]
-            told.append(one)
-        return told
+            found.append(one)
+        return found
+
+    def probabilities(self, logits: Sequence[Array]) -> None:
+        """A row has none of its own: its words have."""
+
+    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
+        """The most frequent label of a word; None without a word."""
+        counted = Counter(label for row in references for label in row)
+        if not counted:
+            return None
+        label = max(counted, key=lambda one: (counted[one], one))
+        predictions = _objects([[label] * len(row) for row in references])
+        return f"always {label!r}, the most frequent label of a word here", predictions
+
+    def degenerate(self, predictions: Array) -> str | None:
+        """Whether all words get one label."""
+        labels = {label for row in predictions for label in row}
+        return f"the model predicts {labels.pop()!r} for every word" if len(labels) == 1 else None
+
+    def findings(self, scored: findings.Scored) -> dict[str, Any]:
+        """`classes`: each type of entity, or each tag."""
+        return {"classes": findings.by_type(scored.metrics, scored.intervals)}
+
+    @staticmethod
+    def example(columns: Sequence[str], options: str) -> Lines:
+        """A sentence in words, and the class of each of its tokens."""
+        return [
+            f'{columns[0]} = ["A", "sentence", "in", "words"]',
+            f'inputs = tokenizer({columns[0]}, is_split_into_words=True, {options}, return_tensors="pt")',
+        ], ["print([model.config.id2label[i] for i in outputs.logits.argmax(-1)[0].tolist()])"]
 
     def _predicted(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
@@ -203,38 +273,6 @@ class TokenTask:
                 if scores[word] is None:
                     labels[word], scores[word] = self.names[int(best)], float(score)
             yield labels, scores
-
-
-def make(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> TokenTask:
-    """The task of these rows, from which the classes and the scheme come where the recipe does not declare them.
-
-    Raises:
-        DataError: a missing column, labels that are no lists of classes, or that do not fit the scheme.
-    """
-    label = spec.label_columns[0]
-    columns.require_columns(rows, (*spec.text, label), title, where)
-    values = columns.column(rows, label)
-    _require_list(values, label, title, where)
-    feature = rows.features[label].feature
-    found = find_classes(spec.names, feature, pc.list_flatten(values), label, title, where, other_kind="")
-    scheme = _scheme(spec, found.names, where)
-    if spec.scheme == "auto" and scheme == "IOB2" and not _begin_with_b(found, values):
-        scheme = "IOB1"
-    return _task(spec, found, scheme)
-
-
-def from_head(spec: schema.Task, names: tuple[str, ...]) -> TokenTask:
-    """The task of a trained head whose classes have these names.
-
-    Raises:
-        DataError: names that do not fit the scheme.
-    """
-    return _task(spec, Classes(names), _scheme(spec, names, "task.scheme"))
-
-
-def _task(spec: schema.Task, classes: Classes, scheme: str) -> TokenTask:
-    assert spec.subwords is not None
-    return TokenTask(spec.text[0], spec.label_columns[0], classes, spec.subwords, scheme)
 
 
 def _scheme(spec: schema.Task, names: Sequence[str], where: str) -> str:

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from hfpipe.errors import HfpipeError, ModelError, RecipeError, RefusedError
-from hfpipe.parts.model.models import Checkpoint, load_model, load_tokenizer, longest_input, open_checkpoint
+from hfpipe.parts.model.models import Checkpoint, load_model, load_processor, longest_input, open_checkpoint
 from hfpipe.parts.tasks import TextTask
 from hfpipe.parts.tasks.classes import Classes
+from hfpipe.parts.tasks.numbers import NumberTask
 from hfpipe.recipe import load_recipe
 
 TASK = TextTask(("text",), "label", Classes(("no", "yes")))
@@ -89,13 +90,13 @@ def test_missing_tokenizer_files_are_refused(copy: Path) -> None:
     """A tokenizer made up for want of files, which would turn every word into [UNK], is refused."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()
-    assert "its files are missing" in told(ModelError, lambda: load_tokenizer(opened(copy)))
+    assert "its files are missing" in told(ModelError, lambda: load_processor(opened(copy), TASK))
 
 
 def test_a_broken_tokenizer_file_is_told(copy: Path) -> None:
     """A tokenizer.json that is cut short is a model error."""
     (copy / "tokenizer.json").write_text("{")
-    assert "the tokenizer of" in told(ModelError, lambda: load_tokenizer(opened(copy)))
+    assert "the tokenizer of" in told(ModelError, lambda: load_processor(opened(copy), TASK))
 
 
 def test_a_vocabulary_larger_than_the_embeddings_is_refused(copy: Path) -> None:
@@ -103,14 +104,16 @@ def test_a_vocabulary_larger_than_the_embeddings_is_refused(copy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(copy)
     tokenizer.add_tokens(["one", "two"])
     tokenizer.save_pretrained(copy)
-    assert "has 132 entries, and the embeddings only 130 rows" in told(ModelError, lambda: load_tokenizer(opened(copy)))
+    assert "has 132 entries, and the embeddings only 130 rows" in told(
+        ModelError, lambda: load_processor(opened(copy), TASK)
+    )
 
 
 def test_a_tokenizer_without_padding_is_refused(copy: Path) -> None:
     """Batches can't be made without a padding token."""
     path = copy / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": None}))
-    assert "has no padding token" in told(ModelError, lambda: load_tokenizer(opened(copy)))
+    assert "has no padding token" in told(ModelError, lambda: load_processor(opened(copy), TASK))
 
 
 @pytest.mark.parametrize("pickle", ["pytorch_model.bin", "model.pt"])
@@ -141,7 +144,7 @@ def test_code_of_a_tokenizer_is_not_run(copy: Path) -> None:
     mapped = {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}, "tokenizer_class": "T"}
     path.write_text(json.dumps({**json.loads(path.read_text()), **mapped}))
     with contextlib.suppress(HfpipeError):
-        load_tokenizer(opened(copy))
+        load_processor(opened(copy), TASK)
     assert not marker.exists()
 
 
@@ -260,7 +263,7 @@ def test_a_head_of_other_classes_declared_fresh_starts_anew(
 
 def test_a_regression_has_one_output(tiny_checkpoint: Path) -> None:
     """A task of numbers gets a head with a single output."""
-    model, _ = load_model(opened(tiny_checkpoint), TextTask(("text",), "label", None), (), "model.fresh")
+    model, _ = load_model(opened(tiny_checkpoint), NumberTask(("text",), "label"), (), "model.fresh")
     assert (model.config.num_labels, model.config.problem_type) == (1, "regression")
     assert model.classifier.weight.shape == (1, 32)
 

@@ -17,6 +17,7 @@ from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.model import models
 from hfpipe.parts.tasks import TextTask, lengths, make_task
 from hfpipe.parts.tasks.classes import Classes
+from hfpipe.parts.tasks.numbers import NumberTask
 from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Task
 
@@ -155,7 +156,7 @@ def test_numbers_are_labels_of_a_regression(labels: list[Any]) -> None:
 def test_numbers_that_are_none_are_refused(labels: list[Any], told: str) -> None:
     """NaN, infinities and text that is no number are told, with the row where there is one."""
     with pytest.raises(DataError) as caught:
-        TextTask(("text",), "label", None).check(table(labels), "d", "task")
+        NumberTask(("text",), "label").check(table(labels), "d", "task")
     assert told in str(caught.value)
 
 
@@ -201,7 +202,7 @@ def test_labels_become_numbers(tokenizer: PreTrainedTokenizerBase, tmp_path: Pat
     text = tokenize(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity=f"{tmp_path} text").data
     assert text["labels"][:] == [1, 0]
     number = tokenize(
-        TextTask(("text",), "label", None), table(["1", "0.5"]), tokenizer, max_length=9, identity=f"{tmp_path} number"
+        NumberTask(("text",), "label"), table(["1", "0.5"]), tokenizer, max_length=9, identity=f"{tmp_path} number"
     ).data
     assert number["labels"][:] == [1.0, 0.5]
     bare = tokenize(ONE, table(["yes", "no"]), tokenizer, max_length=9, identity=str(tmp_path), labelled=False).data
@@ -301,7 +302,7 @@ def test_a_metric_of_classes_is_refused_for_numbers_before_the_first_step() -> N
     }
     recipe = load_recipe(fields, ["evaluate.metrics=[accuracy]"])
     with pytest.raises(RecipeError, match="metric 'accuracy' does not measure text-regression"):
-        try_metrics(recipe, load_metrics(recipe), TextTask(("text",), "label", None))
+        try_metrics(recipe, load_metrics(recipe), NumberTask(("text",), "label"))
 
 
 def test_a_long_list_of_classes_is_cut() -> None:
