@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,11 +18,47 @@ from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
 from hfpipe.parts.inputs.rows import Say, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
+from hfpipe.parts.metrics.metrics import Metric
 from hfpipe.parts.model import kernels, models
-from hfpipe.parts.model.precision import choose
-from hfpipe.parts.tasks.calibration import NONE, calibration_of
+from hfpipe.parts.model.precision import Precision, choose
+from hfpipe.parts.optim.objective import Objective
+from hfpipe.parts.tasks.calibration import NONE, Calibration, calibration_of
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.processes import join
+
+
+@dataclass(frozen=True)
+class _Evaluator:
+    """A checkpoint that is ready to be measured on the splits of a recipe's data."""
+
+    recipe: Recipe
+    raw: RawData | RawStream
+    checkpoint: models.Checkpoint
+    task: tasks.Task
+    metrics: list[tuple[str, Metric]]
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    precision: Precision
+    objective: Objective
+
+    @property
+    def dataset(self) -> str:
+        """What identifies the data that splits are taken from."""
+        return dataset_identity(self.raw.digest, self.recipe)
+
+    def predict(self, rows: datasets.Dataset, split: str) -> tuple[datasets.Dataset, Predictions]:
+        """The encoded rows of a split, and the predictions for them."""
+        identity = f"{self.raw.digest} {self.recipe.dataset.name} {split}"
+        encoded = _encode(self.recipe, self.checkpoint, self.task, rows, self.tokenizer, identity)
+        return encoded, predict(
+            self.model,
+            self.task,
+            encoded,
+            self.task.collator(self.tokenizer),
+            batch_size=self.recipe.evaluate.batch_size,
+            precision=self.precision,
+            objective=self.objective,
+        )
 
 
 def evaluate_checkpoint(
@@ -52,50 +89,59 @@ def evaluate_checkpoint(
     task = _task_of(recipe, checkpoint, raw)
     for name, part in rows.items():
         task.check(part, f"{raw.name}, split {name}", where[name])
-    metrics = load_metrics(recipe, task)
-    try_metrics(recipe, metrics, task)
-    model, tokenizer = _load(recipe, checkpoint, task)
-    device = next(model.parameters()).device
-    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
-    objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
-    collate, dataset = task.collator(tokenizer), dataset_identity(raw.digest, recipe)
-
-    def predicted(part: datasets.Dataset, name: str) -> tuple[datasets.Dataset, Predictions]:
-        encoded = _encode(recipe, checkpoint, task, part, tokenizer, f"{raw.digest} {recipe.dataset.name} {name}")
-        size = recipe.evaluate.batch_size
-        return encoded, predict(
-            model, task, encoded, collate, batch_size=size, precision=precision, objective=objective
-        )
-
-    kept = calibration_of(checkpoint.config, checkpoint.where)
-    fitted_on = recipe.dataset.splits.calibration
-    if kept == NONE and fitted_on is not None:
-        require_rows_of_its_own(recipe, raw, names)
-        say(f"calibrating on {fitted_on}")
-        part = raw.split(fitted_on, recipe.where("dataset.splits.calibration"))
-        task.check(part, f"{raw.name}, split {fitted_on}", recipe.where("dataset.splits.calibration"))
-        encoded, predictions = predicted(part, fitted_on)
-        kept = fit(recipe, task, predictions, encoded, dataset)
-    elif kept.fitted_on is not None and kept.dataset == dataset:
-        _refuse_fitted_rows(raw, kept.fitted_on, names)
+    evaluator = _evaluator(recipe, raw, checkpoint, task)
+    task = tasks.calibrated(task, _calibration(evaluator, names, say))
     found = []
     for name, part in rows.items():
         say(f"scoring {name}")
-        encoded, predictions = predicted(part, name)
+        encoded, predictions = evaluator.predict(part, name)
         found.append(
             build_document(
                 recipe,
-                tasks.calibrated(task, kept),
-                metrics,
+                task,
+                evaluator.metrics,
                 predictions,
                 encoded,
                 part,
                 target=target,
                 split=name,
-                dataset=dataset,
+                dataset=evaluator.dataset,
                 overrides=overrides,
             )
         )
+    return found
+
+
+def _evaluator(recipe: Recipe, raw: RawData | RawStream, checkpoint: models.Checkpoint, task: tasks.Task) -> _Evaluator:
+    """The trained model on its device, with its tokenizer, metrics and loss."""
+    metrics = load_metrics(recipe, task)
+    try_metrics(recipe, metrics, task)
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    device = join().device
+    kernels.install(model, recipe.train.kernels, device)
+    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
+    objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
+    model = model.to(device)
+    return _Evaluator(recipe, raw, checkpoint, task, metrics, model, tokenizer, precision, objective)
+
+
+def _calibration(evaluator: _Evaluator, names: Sequence[str], say: Say) -> Calibration:
+    """The one that the model has, or one fitted now, where the recipe asks for it.
+
+    Raises:
+        RecipeError: it was fitted on rows that are to be measured.
+    """
+    recipe, raw, checkpoint = evaluator.recipe, evaluator.raw, evaluator.checkpoint
+    found, split = calibration_of(checkpoint.config, checkpoint.where), recipe.dataset.splits.calibration
+    if found == NONE and split is not None:
+        require_rows_of_its_own(recipe, raw, names)
+        say(f"calibrating on {split}")
+        rows = raw.split(split, recipe.where("dataset.splits.calibration"))
+        evaluator.task.check(rows, f"{raw.name}, split {split}", recipe.where("dataset.splits.calibration"))
+        encoded, predictions = evaluator.predict(rows, split)
+        return fit(recipe, evaluator.task, predictions, encoded, evaluator.dataset)
+    if found.fitted_on is not None and found.dataset == evaluator.dataset:
+        _refuse_fitted_rows(raw, found.fitted_on, names)
     return found
 
 
@@ -119,15 +165,6 @@ def _refuse_fitted_rows(raw: RawData | RawStream, fitted_on: str, names: Sequenc
                 where="--split",
                 fix="Measure other rows.",
             )
-
-
-def _load(
-    recipe: Recipe, checkpoint: models.Checkpoint, task: tasks.Task
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The trained model, on its device, and its tokenizer."""
-    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
-    kernels.install(model, recipe.train.kernels, join().device)
-    return model.to(join().device), tokenizer
 
 
 def _encode(
@@ -159,12 +196,12 @@ def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawSt
     head = tasks.head_task(recipe.task, names)
     if recipe.task.names is None and not unnamed and head.names:
         return head
-    looked_at = raw.head if isinstance(raw, RawStream) else raw.split
-    rows = looked_at(_told_by(recipe, raw), recipe.where("dataset.splits.train"))
+    read = raw.head if isinstance(raw, RawStream) else raw.split
+    rows = read(_split_with_classes(recipe, raw), recipe.where("dataset.splits.train"))
     return tasks.make_task(recipe.task, rows, raw.name, recipe.where("task"))
 
 
-def _told_by(recipe: Recipe, raw: RawData | RawStream) -> str:
+def _split_with_classes(recipe: Recipe, raw: RawData | RawStream) -> str:
     """The split that says what the labels are: the training split, or in data to measure on alone one that is there."""
     splits = recipe.dataset.splits
     named = [split for split in (splits.train, splits.evaluation) if split and base_of(split) in raw.splits]

@@ -14,7 +14,7 @@ from hfpipe.system import hub
 
 # The line of the example that `hfpipe push` completes with the name of the repository.
 PLACE = 'checkpoint = "model"  # this folder, or the name of the repository that holds it'
-_MOST_RESULTS, _MOST_FIGURES = 40, 30
+_MOST_RESULTS, _MOST_METRICS = 40, 30
 _TEMPLATE = "---\n{{ card_data }}\n---\n\n{{ text }}\n"
 
 
@@ -138,16 +138,16 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
 
 
 def _limits(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> list[str]:
-    """What the run itself was told; nothing is guessed."""
-    said = [f"{text[:1].upper()}{text[1:]}." for text in own.get("remarks") or []]
+    """The notices of the run itself; nothing is guessed."""
+    found = [f"{text[:1].upper()}{text[1:]}." for text in own.get("remarks") or []]
     if wording.is_chosen(run, recipe.evaluate.best, recipe.checkpoints.keep_best):
-        said.append(
+        found.append(
             f"The weights are those with the best {recipe.evaluate.best} of several evaluations of the split that is reported, "
-            "which flatters the figures a little."
+            "which flatters the metrics a little."
         )
-    said += [f"Told during the run: {text}" for text in wording.notices(run.records)]
-    said.append("It was measured on the data named above and on nothing else.")
-    return [wording.strip_path(text) for text in said]
+    found += [f"Notice of the run: {text}" for text in wording.notices(run.records)]
+    found.append("It was measured on the data named above and on nothing else.")
+    return [wording.strip_path(text) for text in found]
 
 
 def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -172,11 +172,11 @@ def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterat
          wording.number(baseline[name]) if baseline.get(name) is not None else "")
         for name, value in metrics.items()
     ]  # fmt: skip
-    more = len(rows) - _MOST_FIGURES
-    rows = rows[:_MOST_FIGURES]
-    kept = [place for place in range(4) if place < 2 or any(row[place] for row in rows)]
+    more = len(rows) - _MOST_METRICS
+    rows = rows[:_MOST_METRICS]
+    shown = [column for column in range(4) if column < 2 or any(row[column] for row in rows)]
     head = ("metric", "value", level, "baseline")
-    yield from _table([head[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    yield from _table([head[column] for column in shown], [[row[column] for column in shown] for row in rows])
     if more > 0:
         yield f"And {more:,} more."
         yield ""

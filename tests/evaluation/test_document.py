@@ -47,13 +47,14 @@ def test_the_run_says_what_evaluate_says(train: Callable[..., hfpipe.Run], engin
     }  # fmt: skip
     assert written["metrics"] == run.metrics
     assert [one["id"] for one in examples] == list(range(21))
-    right = np.array([one["right"] for one in examples])
+    references = np.array([one["reference"] for one in examples])
     assert written["metrics"]["accuracy"] == pytest.approx(
-        (np.array([one["said"] for one in examples]) == right).mean()
+        (np.array([one["prediction"] for one in examples]) == references).mean()
     )
+    assert all((one["said"], one["right"]) == (one["prediction"], one["reference"]) for one in examples)
     assert written["metrics"]["loss"] == pytest.approx(np.mean([one["loss"] for one in examples]))
     assert sum(map(sum, written["confusion"]["counts"])) == 21
-    assert [one["support"] for one in written["classes"]] == np.bincount(right).tolist()
+    assert [one["support"] for one in written["classes"]] == np.bincount(references).tolist()
 
 
 def test_what_was_measured_is_kept_and_nothing_else_is_touched(train: Callable[..., hfpipe.Run]) -> None:
@@ -77,8 +78,8 @@ def test_what_was_measured_is_kept_and_nothing_else_is_touched(train: Callable[.
     assert kept["overrides"] == ["evaluate.metrics=[f1]"]
 
 
-def test_a_folder_that_can_not_be_written_costs_no_figure(train: Callable[..., hfpipe.Run]) -> None:
-    """Where the evaluations can't be kept the figures are returned all the same, and that is said."""
+def test_a_folder_that_can_not_be_written_costs_no_metric(train: Callable[..., hfpipe.Run]) -> None:
+    """Where the evaluations can't be written the metrics are returned all the same, and that is said."""
     run = train("evaluate.every=never")
     for file in (run.path / "evaluations").iterdir():
         file.unlink()
@@ -90,7 +91,7 @@ def test_a_folder_that_can_not_be_written_costs_no_figure(train: Callable[..., h
         say = staticmethod(said.append)
 
     assert hfpipe.evaluate(run, display=Told()).examples == 21  # type: ignore[arg-type]
-    assert any("the figures could not be kept in" in line for line in said)
+    assert any("the metrics could not be written to" in line for line in said)
 
 
 def test_calibration_is_fitted_on_other_rows_and_predict_uses_it(
@@ -106,13 +107,13 @@ def test_calibration_is_fitted_on_other_rows_and_predict_uses_it(
     assert [line] == config["thresholds"]
     assert set(document["calibration"]["before"]) == {"ece", "brier"}
     examples = read_examples(run, file_name("validation[10:]"))
-    assert all(one["said"] == int(one["probabilities"][1] >= round(line, 6)) for one in examples)
+    assert all(one["prediction"] == int(one["probabilities"][1] >= round(line, 6)) for one in examples)
     assert hfpipe.evaluate(run).metrics == run.metrics == document["metrics"]
 
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in pairs["validation"][10:]))
     told = hfpipe.predict(run, file)
-    assert [("other", "same").index(one["label"]) for one in told] == [one["said"] for one in examples]
+    assert [("other", "same").index(one["label"]) for one in told] == [one["prediction"] for one in examples]
     assert [one["probabilities"]["same"] for one in told] == pytest.approx(
         [one["probabilities"][1] for one in examples], abs=1e-5
     )
@@ -174,12 +175,14 @@ def test_slices_are_measured_by_themselves(train: Callable[..., hfpipe.Run]) -> 
     even = next(one for one in document["slices"] if one["by"] == "even")
     mine = [one for one in examples if one["id"] % 2 == 0]
     assert even["examples"] == len(mine) == 11
-    assert even["metrics"]["accuracy"] == pytest.approx(np.mean([one["said"] == one["right"] for one in mine]))
+    assert even["metrics"]["accuracy"] == pytest.approx(
+        np.mean([one["prediction"] == one["reference"] for one in mine])
+    )
     assert even["metrics"]["loss"] == pytest.approx(np.mean([one["loss"] for one in mine]))
     assert even["intervals"]["accuracy"][0] <= even["metrics"]["accuracy"] <= even["intervals"]["accuracy"][1]
 
 
-def test_a_model_that_says_one_class_is_called_that(train: Callable[..., hfpipe.Run]) -> None:
+def test_a_model_that_predicts_one_class_is_called_that(train: Callable[..., hfpipe.Run]) -> None:
     """In words, beside the baseline that it does not beat; in the document and among the notices of the run."""
     run = train("optimizer={lr: 0, allow_zero_lr: true}", "dataset.splits.evaluation=validation[:8]", "seed=3")
     remarks = read_evaluation(run, file_name("validation[:8]"))["remarks"]
@@ -273,39 +276,3 @@ def test_the_model_folder_of_a_run_is_no_hub_id(
     measured = hfpipe_command("evaluate", "runs/one/model", "--recipe", run.path / "recipe.yaml", "--json")
     assert measured.code == 0, measured.err
     assert measured.json["metrics"] == run.metrics
-
-
-def words(*rows: Any) -> np.ndarray:
-    """Answers that are no numbers, as a metric takes them."""
-    found = np.empty(len(rows), dtype=object)
-    found[:] = list(rows)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("kind", "said", "told"),
-    [
-        ("text-classification", np.array([1, 1, 1]), "the model says 'yes' of all 3 examples"),
-        ("text-classification", np.array([1, 1, 0]), None),
-        ("multi-label-classification", np.array([[1, 0], [1, 0]]), "the model says no of all 2 examples"),
-        ("multi-label-classification", np.array([[0, 0], [0, 0]]), "the model says no label of all 2 examples"),
-        ("multi-label-classification", np.array([[0, 0], [0, 1]]), None),
-        ("multiple-choice", np.array([2, 2]), "the model takes choice 2 of all 2 examples"),
-        ("multiple-choice", np.array([2, 0]), None),
-        ("text-regression", np.array([2.5, 2.5001]), "the model says about 2.5 of all 2 examples"),
-        ("text-regression", np.array([2.5, 2.6]), None),
-        ("token-classification", words(["O", "O"], ["O"]), "the model says 'O' of every word"),
-        ("token-classification", words(["O", "B-x"], ["O"]), None),
-        (
-            "question-answering",
-            words({"prediction_text": ""}, {"prediction_text": ""}),
-            "the model answers no question",
-        ),
-        ("question-answering", words({"prediction_text": ""}, {"prediction_text": "here"}), None),
-    ],
-)
-def test_one_answer_for_everything_is_told_of_every_kind(kind: str, said: np.ndarray, told: str | None) -> None:
-    """And nothing is said where a single answer differs."""
-    from hfpipe.evaluation.document import _one_answer
-
-    assert _one_answer(kind, ["no", "yes"], said) == ([told] if told else [])

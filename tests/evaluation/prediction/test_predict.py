@@ -88,7 +88,7 @@ def test_rows_are_labelled_in_order_without_a_label(run: hfpipe.Run, tmp_path: P
     found = hfpipe.predict(run, file)
     assert len({row["label"] for row in found}) == 2  # else the order would not show
     assert close(found, [hfpipe.predict(run, [row])[0] for row in rows])
-    assert close(found, hfpipe.predict(run, file, chunk=3))
+    assert close(found, hfpipe.predict(run, file, chunk_rows=3))
     for row in found:
         assert set(row["probabilities"]) == {"other", "same"}
         assert sum(row["probabilities"].values()) == pytest.approx(1)
@@ -167,7 +167,7 @@ def test_a_pipe_is_labelled_before_it_ends(run: hfpipe.Run, monkeypatch: pytest.
         closing.start()
         pipe.writelines(json.dumps(row) + "\n" for row in rows_of(count))
         pipe.flush()
-        labelled = predict_chunks(run, "-", chunk=chunk)
+        labelled = predict_chunks(run, "-", chunk_rows=chunk)
         assert len(next(labelled)) == count
         assert not pipe.closed
         closing.cancel()
@@ -217,7 +217,7 @@ def test_memory_does_not_grow_with_the_rows(stub: Stub, tmp_path: Path, form: st
         output = tmp_path / f"{count}.{form}"
         tracemalloc.start()
         made = label_into(
-            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk=128, say=lambda text: None
+            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk_rows=128, say=lambda text: None
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

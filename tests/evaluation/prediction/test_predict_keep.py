@@ -62,7 +62,7 @@ def test_columns_are_copied_into_every_row(
     printed = [json.loads(line) for line in hfpipe_command("predict", run.path, source, *given).out.splitlines()]
     assert [list(row) for row in printed] == [["id", "old", "sentence2", "label", "score", "probabilities"]] * 11
     assert printed == expected
-    assert hfpipe.predict(run, source, keep=["id", "old", "sentence2"], chunk=2)[3]["id"] == "003"
+    assert hfpipe.predict(run, source, keep=["id", "old", "sentence2"], chunk_rows=2)[3]["id"] == "003"
     for ending in ("jsonl", "csv", "parquet"):
         output = tmp_path / f"out.{ending}"
         assert hfpipe_command("predict", run.path, source, *given, "--output", output).code == 0
@@ -115,7 +115,7 @@ def test_a_column_under_a_name_that_is_taken(run: hfpipe.Run, tmp_path: Path, na
     source = written(tmp_path / "rows.jsonl", [{**row, name: 1} for row in ROWS])
     done = hfpipe_command("predict", run.path, source, "--keep", name)
     assert done.code == 2
-    assert f"--keep: {name!r} is what hfpipe calls something that it says itself" in done.err
+    assert f"--keep: {name!r} is the name of a column that hfpipe writes itself" in done.err
 
 
 def test_glue_keeps_nothing(run: hfpipe.Run, hfpipe_command: Any) -> None:

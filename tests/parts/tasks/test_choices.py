@@ -198,7 +198,7 @@ def test_the_greatest_logit_is_the_choice(tokenizer, tmp_path):
     said, right = task.decode(kept, encoded, rows)
     assert compute_all([("accuracy", load_metric("accuracy"))], said, right) == {"accuracy": 1.0}
     share = np.exp(2) / (np.exp(2) + 3)
-    for row, told in enumerate(head_task(SWAG, ()).told(kept, encoded.remove_columns("labels"), rows)):
+    for row, told in enumerate(head_task(SWAG, ()).format_predictions(kept, encoded.remove_columns("labels"), rows)):
         assert told["choice"] == row % 4
         assert told["text"] == rows[row][f"ending{row % 4}"]
         assert told["score"] == max(told["probabilities"]) == pytest.approx(share)
