@@ -158,11 +158,16 @@ def task_class(name: str) -> Any:
     return resolve(KINDS, name, "kind of task")
 
 
-def kind_in(fields: Any) -> Kind:
-    """The kind of a recipe's plain fields, and the default one where they name none that there is."""
-    task = fields.get("task") if isinstance(fields, Mapping) else None
-    name = task.get("kind", DEFAULT) if isinstance(task, Mapping) else DEFAULT
+def find_kind(name: object) -> Kind | None:
+    """The row of a kind, or None where a name stands for none; the schema says why."""
     try:
-        return kind_of(name) if isinstance(name, str) and (name in KINDS or is_reference(name)) else KINDS[DEFAULT]
+        return kind_of(name) if isinstance(name, str) and (name in KINDS or is_reference(name)) else None
     except RecipeError:
-        return KINDS[DEFAULT]  # the field itself is told of by the schema
+        return None
+
+
+def kind_in(fields: Mapping[str, Any]) -> Kind:
+    """The kind of a recipe's plain fields, and the default one where they name none that there is."""
+    task = fields.get("task")
+    name = task.get("kind", DEFAULT) if isinstance(task, Mapping) else DEFAULT
+    return find_kind(name) or KINDS[DEFAULT]

@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import is_reference
-from hfpipe.recipe.kinds import DEFAULT, KINDS, Kind, kind_in, kind_of
+from hfpipe.recipe.kinds import DEFAULT, KINDS, Kind, find_kind, kind_in, kind_of
 
 HELD_OUT = "held_out"  # the split of the rows that `dataset.splits.hold_out` sets aside
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -266,7 +266,11 @@ class Task(Section):
         """Fill in what only this kind reads, so that the resolved recipe says it; take the fields of a kind of your own."""
         if not isinstance(data, dict):
             return handler(data)
-        fields = kind_in({"task": data}).fields
+        name = data.get("kind", DEFAULT)
+        kind = find_kind(name)
+        if kind is None and isinstance(name, str) and is_reference(name):  # which fields it has, only it could say
+            return handler({key: value for key, value in data.items() if key in cls.model_fields})
+        fields = kind.fields if kind else {}
         filled = {**data, **{key: value for key, value in fields.items() if data.get(key) is None}}
         own = {key: value for key, value in fields.items() if key not in cls.model_fields}
         return cast(Self, _task_with(own).model_validate(filled)) if own else handler(filled)

@@ -18,8 +18,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from hfpipe.errors import RecipeError, RefusedError
 from hfpipe.recipe import shipped
 from hfpipe.recipe.catalog import near
+from hfpipe.recipe.kinds import kind_in
 from hfpipe.recipe.named_parts import named_part_problems
-from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.schema import Recipe, Task
 from hfpipe.recipe.trainer_options import OLD_NAMES
 
 Positions = dict[tuple[str, ...], str]
@@ -254,7 +255,7 @@ def _validate(fields: dict[str, Any], positions: Positions, name: str, problems:
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
-        problems = problems + [_tell(detail, positions, name) for detail in error.errors()]
+        problems = problems + [_tell(detail, positions, name, fields) for detail in error.errors()]
     problems = problems + [f"{_place(path, positions, name)}: {what}" for path, what in named_part_problems(fields)]
     if problems or recipe is None:
         raise RecipeError("\n".join(sorted(dict.fromkeys(problems), key=_by_line)))
@@ -275,7 +276,7 @@ def _by_line(problem: str) -> tuple[str, int, int]:
     return (found[1], int(found[2]), int(found[3])) if found else ("~", 0, 0)
 
 
-def _tell(detail: ErrorDetails, positions: Positions, name: str) -> str:
+def _tell(detail: ErrorDetails, positions: Positions, name: str, fields: Mapping[str, Any]) -> str:
     """One mistake as file:line:column: path: what; did you mean ..."""
     location = [str(piece) for piece in detail["loc"]]
     path, model = _known_path(location)
@@ -284,6 +285,7 @@ def _tell(detail: ErrorDetails, positions: Positions, name: str) -> str:
     if kind == "extra_forbidden":
         key = path[-1]
         allowed = list(model.model_fields) if model else []
+        allowed += [one for one in kind_in(fields).fields if model is Task and one not in allowed]
         if key in OLD_NAMES:
             what = f"unknown field; in hfpipe: {OLD_NAMES[key]}"
         else:
