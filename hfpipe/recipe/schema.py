@@ -203,7 +203,7 @@ def _known_kind(name: str) -> str:
     try:
         kind_of(name)
     except RecipeError as error:
-        raise ValueError(str(error)) from None
+        raise PydanticCustomError("idle", "{why}", {"why": str(error)}) from None
     return name
 
 
@@ -211,7 +211,9 @@ class Task(Section):
     """What is learned from which columns."""
 
     kind: Annotated[
-        str, AfterValidator(_known_kind), WithJsonSchema({"anyOf": [{"enum": list(KINDS)}, {"pattern": ":"}]})
+        str,
+        AfterValidator(_known_kind),
+        WithJsonSchema({"anyOf": [{"enum": list(KINDS)}, {"type": "string", "pattern": ":"}]}),
     ] = DEFAULT
     """`text-classification`: one class an example; `text-regression`: one number; `multi-label-classification`: any
     number of classes; `token-classification`: a class for every word; `question-answering`: a span of the context;
@@ -703,6 +705,10 @@ def json_schema() -> dict[str, Any]:
         listed = schema["$defs"][section]["properties"][field]
         about = {key: listed.pop(key) for key in ("description", "default", "title") if key in listed}
         schema["$defs"][section]["properties"][field] = {"anyOf": [{"type": "string"}, listed], **about}
+    task = schema["$defs"]["Task"]
+    del task["additionalProperties"]  # a kind of your own may have more fields
+    task["if"] = {"properties": {"kind": {"enum": list(KINDS)}}}
+    task["then"] = {"propertyNames": {"enum": list(task["properties"])}}
     listed = schema["properties"]["tracking"]
     about = {key: listed.pop(key) for key in ("description", "default", "title")}
     schema["properties"]["tracking"] = {"anyOf": [listed["items"], listed], **about}

@@ -61,6 +61,10 @@ def _named(recipe: Recipe) -> str:
     return recipe.task.kind.rpartition(":")[2]
 
 
+def _in_words(recipe: Recipe) -> str:
+    return _named(recipe).replace("-", " ")
+
+
 def _on_hub(path: str, files: Any = None) -> str | None:
     """The id, if that is what a path of the recipe is."""
     is_id = files is None and not hub.is_local(path) and not path.startswith("embedded:") and path.count("/") <= 1
@@ -90,7 +94,7 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
             continue
         yield EvalResult(
             task_type=recipe.task.traits.hub_task,
-            task_name=_named(recipe).replace("-", " ").capitalize(),
+            task_name=_in_words(recipe)[:1].upper() + _in_words(recipe)[1:],
             dataset_type=name,
             dataset_name=f"{name} {recipe.dataset.name}" if recipe.dataset.name else name,
             dataset_config=recipe.dataset.name,
@@ -108,7 +112,7 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
     yield ""
     base = _on_hub(recipe.model.checkpoint)
     named = f"[{base}](https://huggingface.co/{base})" if base else _code(wording.last_part(recipe.model.checkpoint))
-    yield f"A model for {_named(recipe).replace('-', ' ')}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
+    yield f"A model for {_in_words(recipe)}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
     yield ""
     yield from _measured("Results", own, recipe)
     for key, document in others.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
@@ -66,12 +67,14 @@ def tokenize(
         tokenizer: the checkpoint's own.
         max_length: tokens; longer inputs are cut.
         identity: names these very rows and this very tokenizer. With the task, the arguments, the versions and the code
-            of hfpipe's tasks it is the key of the cache, so that neither edited data nor older code is ever served.
+            of the task it is the key of the cache, so that neither edited data nor older code is ever served.
         labelled: whether to make `labels`.
         num_proc: processes that tokenize.
     """
     key = hashlib.sha256(
-        repr((identity, task, max_length, labelled, transformers_version, datasets.__version__, _code())).encode()
+        repr(
+            (identity, task, max_length, labelled, transformers_version, datasets.__version__, _code(type(task)))
+        ).encode()
     ).hexdigest()[:32]
     folder = entry_folder("tokens", key)
     rebuilt = find_corruption(folder) if folder.is_dir() else None
@@ -116,9 +119,11 @@ def _encode_raw(batch: Mapping[str, Any], numbers: list[int], *, task: tasks.Tas
 
 
 @cache
-def _code() -> str:
-    """A hash of the code that makes tokens of rows."""
+def _code(task: type[tasks.Task]) -> str:
+    """A hash of the code that makes tokens of rows, with the module of a kind of task that is not hfpipe's."""
     files = [*sorted(Path(tasks.__file__).parent.glob("*.py")), Path(columns.__file__)]
+    own = getattr(sys.modules[task.__module__], "__file__", None)
+    files += [Path(own)] if own and Path(own) not in files else []
     return digest_of_files([*files, Path(__file__)])
 
 

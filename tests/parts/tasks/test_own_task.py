@@ -50,7 +50,7 @@ def test_a_kind_of_ones_own_is_trained_measured_reported_and_predicts(own_task: 
     assert document["classes"] is None
     assert sum(one["occurs"] for one in document["counts"]) == document["scored"] == 120
     assert sum(one["expected"] for one in document["counts"]) == pytest.approx(120, rel=0.05)
-    assert "always the mean count" in (run.path / "report.html").read_text()
+    assert "Always the mean count" in (run.path / "report.html").read_text()
     card = (run.path / "model/README.md").read_text()
     assert "print(outputs.logits.exp().item())" in card
     assert "AutoModelForSequenceClassification.from_pretrained(checkpoint)" in card

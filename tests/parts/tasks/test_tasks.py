@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,9 +251,14 @@ def test_tokens_are_kept_and_never_stale(
     with monkeypatch.context() as patched:
         patched.setattr(tokenized, "transformers_version", "99.0")
         assert computed()
-    monkeypatch.setattr(tokenized, "_code", lambda: "other code")
-    assert computed()
-    assert not computed()
+    monkeypatch.syspath_prepend(tmp_path)
+    for code in ("from hfpipe.parts.tasks import TextTask\nclass OwnTask(TextTask): ...\n", "# other code\n"):
+        with open(tmp_path / "own_kind.py", "a") as file:
+            file.write(code)
+        own_kind = importlib.reload(importlib.import_module("own_kind"))
+        task = own_kind.OwnTask(PAIR.text, PAIR.label, PAIR.classes)
+        assert computed(task=task)
+        assert not computed(task=task)
 
 
 @pytest.mark.parametrize(
