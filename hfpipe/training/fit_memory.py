@@ -69,10 +69,9 @@ def widest(job: Job) -> list[int]:
     import numpy as np
 
     from hfpipe.parts.inputs.batches import TrainLoader
-    from hfpipe.parts.tasks import lengths
 
     assert isinstance(job.loader, TrainLoader)
-    found, order, batches = lengths(job.train_data), job.loader.order, job.loader.batches
+    found, order, batches = job.task.lengths(job.train_data), job.loader.order, job.loader.batches
     tokens = order.tokens
     by_length = np.argsort(-found, kind="stable")
     if tokens is None:

@@ -163,7 +163,7 @@ class Job:
             return None
         partial = self.loader.order.partial_epoch
         whole = 0 if partial is None else partial.epoch + 1  # the first epoch that has these updates from its beginning
-        return padding_share(self.loader.micro_batches(whole), tasks.lengths(self.train_data), self.padded_to)
+        return padding_share(self.loader.micro_batches(whole), self.task.lengths(self.train_data), self.padded_to)
 
 
 def evaluate_step(job: Job, step: int) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _make_loader(
         arguments = (stream, recipe, rows.task, rows.tokenizer, rows.max_length, collate)
         return StreamLoader(*arguments, **processes, pin_memory=pin_memory), 0
     train_data = rows.encoded[recipe.dataset.splits.train].data
-    partial_epoch, step_offset = partial_epoch_of(train_data, plans)
+    partial_epoch, step_offset = partial_epoch_of(train_data, plans, rows.task.lengths)
     loader = train_loader(
         train_data,
         collate,
@@ -182,6 +182,7 @@ def _make_loader(
         workers=recipe.train.workers,
         partial_epoch=partial_epoch,
         pin_memory=pin_memory,
+        lengths=rows.task.lengths,
         **processes,
     )
     return loader, step_offset

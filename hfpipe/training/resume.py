@@ -327,7 +327,7 @@ def _require_place(job: Job, progress: Mapping[str, Any], step: int) -> None:
     """
     before, steps = _plans_in(progress), job.timeline.steps_per_epoch
     if len(job.batch_plans) > len(before):
-        steps = len(before[-1].order(job.train_data).updates(0))
+        steps = len(before[-1].order(job.train_data, job.task.lengths).updates(0))
     if steps != progress["steps_per_epoch"] and job.timeline.num_steps > step:
         raise ModelError(
             f"step {step:,} has no place in another order: an epoch had {progress['steps_per_epoch']:,} updates of "

@@ -23,7 +23,7 @@ from accelerate.utils import reduce
 
 from hfpipe.errors import NumericError
 from hfpipe.parts.inputs.batches import Examples, train_loader
-from hfpipe.parts.tasks import lengths, outputs_of
+from hfpipe.parts.tasks import outputs_of
 from hfpipe.training.job import Job
 
 TOLERANCE = 1e-3
@@ -171,7 +171,7 @@ def few_examples(job: Job, count: int) -> datasets.Dataset:
     rows = job.train_data.select(range(min(len(job.train_data), _LOOKED_AT)))
     seen: Counter[str] = Counter()
     turn = {}
-    for row in np.argsort(lengths(rows), kind="stable").tolist():
+    for row in np.argsort(job.task.lengths(rows), kind="stable").tolist():
         label = str(rows[row]["labels"])
         turn[row] = seen[label]
         seen[label] += 1

@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 import numpy as np
 
-from hfpipe.parts.inputs.batches import Order, PartialEpoch, order_of
+from hfpipe.parts.inputs.batches import Lengths, Order, PartialEpoch, order_of
+from hfpipe.parts.tasks import lengths
 from hfpipe.recipe.schema import Batching, Recipe
 
 
@@ -47,9 +48,9 @@ class BatchPlan:
         mine, theirs = self.batching, other.batching
         return (mine.by, mine.bucket, self.size, self.seed) == (theirs.by, theirs.bucket, other.size, other.seed)
 
-    def order(self, encoded: datasets.Dataset) -> Order:
-        """The order in which encoded rows are trained on."""
-        return order_of(encoded, self.rows, self.seed, self.batching, batches=self.batches)
+    def order(self, encoded: datasets.Dataset, lengths: Lengths = lengths) -> Order:
+        """The order in which encoded rows are trained on, whose lengths the task says."""
+        return order_of(encoded, self.rows, self.seed, self.batching, batches=self.batches, lengths=lengths)
 
     def as_json(self) -> dict[str, Any]:
         """As `checkpoint.json` and `run.json` have it."""
@@ -68,7 +69,9 @@ def read_plan(found: Mapping[str, Any]) -> BatchPlan:
     return BatchPlan(**{**found, "batching": Batching(**found["batching"])})
 
 
-def partial_epoch_of(encoded: datasets.Dataset, batch_plans: Sequence[BatchPlan]) -> tuple[PartialEpoch | None, int]:
+def partial_epoch_of(
+    encoded: datasets.Dataset, batch_plans: Sequence[BatchPlan], lengths: Lengths = lengths
+) -> tuple[PartialEpoch | None, int]:
     """The epoch in which a run changed its updates last with the rows that were left of it, and the step_offset of its steps.
 
     A step has a place in the order: its epoch times the updates of an epoch, and those before it in its epoch. Without a
@@ -77,13 +80,14 @@ def partial_epoch_of(encoded: datasets.Dataset, batch_plans: Sequence[BatchPlan]
     Args:
         encoded: the training rows.
         batch_plans: of the run, in the order of their steps.
+        lengths: of the task.
     """
-    partial_epoch, step_offset, order = None, 0, batch_plans[0].order(encoded)
+    partial_epoch, step_offset, order = None, 0, batch_plans[0].order(encoded, lengths)
     for plan in batch_plans[1:]:
         epoch, within = divmod(plan.after + step_offset, len(order.updates(0)))
         rows = np.concatenate(order.updates(epoch)[within:])
         partial_epoch = PartialEpoch(epoch, rows[rows >= 0])
-        order = replace(plan.order(encoded), partial_epoch=partial_epoch)
+        order = replace(plan.order(encoded, lengths), partial_epoch=partial_epoch)
         updates = order.updates(epoch)
         before = sum(bool((rows < 0).all()) for rows in updates)
         step_offset = epoch * len(updates) + before - plan.after

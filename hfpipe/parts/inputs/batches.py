@@ -18,6 +18,8 @@ from hfpipe.recipe.schema import Batching
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
+Lengths = Callable[[datasets.Dataset], "np.ndarray[Any, np.dtype[np.int64]]"]
+"""How long each encoded row is, as its task says; by default the tokens of it."""
 
 
 class PartialEpoch(NamedTuple):
@@ -180,7 +182,9 @@ class TrainLoader(DataLoader[Any]):
         return self.batches.shares(epoch)
 
 
-def order_of(encoded: datasets.Dataset, size: int, seed: int, spec: Batching, *, batches: int) -> Order:
+def order_of(
+    encoded: datasets.Dataset, size: int, seed: int, spec: Batching, *, batches: int, lengths: Lengths = lengths
+) -> Order:
     """The order in which encoded rows are trained on.
 
     Args:
@@ -189,6 +193,7 @@ def order_of(encoded: datasets.Dataset, size: int, seed: int, spec: Batching, *,
         seed: of the recipe.
         spec: how updates are put together.
         batches: micro-batches of an update, on all processes together.
+        lengths: of the task.
     """
     if spec.by == "examples" and not spec.bucket:
         return Order(len(encoded), seed, size)
@@ -212,6 +217,7 @@ def train_loader(
     processes: int = 1,
     partial_epoch: PartialEpoch | None = None,
     pin_memory: bool = False,
+    lengths: Lengths = lengths,
 ) -> TrainLoader:
     """The loader that both engines train from.
 
@@ -219,7 +225,7 @@ def train_loader(
     global generator belongs to dropout.
     """
     size = batch_size * accumulate * processes
-    order = order_of(encoded, size, seed, batching or Batching(), batches=accumulate * processes)
+    order = order_of(encoded, size, seed, batching or Batching(), batches=accumulate * processes, lengths=lengths)
     batches = EpochBatches(
         replace(order, partial_epoch=partial_epoch), accumulate=accumulate, rank=rank, processes=processes
     )

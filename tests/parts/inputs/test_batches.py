@@ -141,3 +141,11 @@ def test_a_budget_of_tokens_holds_for_every_micro_batch() -> None:
     for batch in EpochBatches(order, accumulate=2):
         assert (len(batch) - 1) * lengths[batch].max() <= 64
     assert order_of(rows, 16, 0, Batching(by="tokens"), batches=2).tokens == round(16 * np.mean(LENGTHS))
+
+
+def test_the_task_says_how_long_a_row_is() -> None:
+    """Rows without tokens, such as images, are put together by the lengths that are given."""
+    rows = datasets.Dataset.from_dict({"pixels": [0] * ROWS, "labels": [0] * ROWS})
+    spec = Batching(by="tokens", tokens=64)
+    order = order_of(rows, 16, 0, spec, batches=1, lengths=lambda encoded: np.full(len(encoded), 16))
+    assert {int((update >= 0).sum()) for update in order.updates(0)} == {4, ROWS % 4}
