@@ -238,19 +238,19 @@ def _as_scored(
 def _examples(counted: _Rows, ids: Array, probabilities: Array | None) -> list[dict[str, Any]]:
     """Each row that counts, for evaluations/*.examples.jsonl."""
     found = []
-    for place, number in enumerate(ids):
-        prediction, reference = _plain(counted.predictions[place]), _plain(counted.references[place])
+    for index, number in enumerate(ids):
+        prediction, reference = _plain(counted.predictions[index]), _plain(counted.references[index])
         one: dict[str, Any] = {
             "id": int(number),
             "prediction": prediction,
             "reference": reference,
             "said": prediction,  # the names of the release before
             "right": reference,
-            "loss": float(counted.losses[place]),
-            "weight": float(counted.weights[place]),
+            "loss": float(counted.losses[index]),
+            "weight": float(counted.weights[index]),
         }
         if probabilities is not None:
-            one["probabilities"] = [round(float(probability), 6) for probability in probabilities[place]]
+            one["probabilities"] = [round(float(probability), 6) for probability in probabilities[index]]
         found.append(one)
     return found
 

@@ -63,7 +63,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a run, a checkpoint folder or a checkpoint on the Hub.
 
-    What is measured of a run is kept in its `evaluations/`; nothing else in its folder is touched.
+    What is measured of a run is written to its `evaluations/`; nothing else in its folder is touched.
 
     Args:
         target: a run or its id or folder, a local checkpoint folder, or a Hub id.

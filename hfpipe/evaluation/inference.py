@@ -87,7 +87,7 @@ def predict(
     batches = [batch.tolist() for batch in cut_by_tokens(mine, tokens, budget)]
     device = next(model.parameters()).device
     logits_of: list[Array] = []
-    figures: list[Array] = []
+    sums: list[Array] = []
     with without_a_trace(model), precision.autocast(device):
         for batch in evaluation_loader(encoded, batches, collate):
             batch = {name: value.to(device) for name, value in batch.items()}
@@ -96,20 +96,20 @@ def predict(
             logits_of += task.unpad_logits(logits, batch if labels is None else {**batch, "labels": labels})
             if labels is not None and objective is not None:
                 losses, weights = objective.item_losses(logits, labels), objective.weights(labels)
-                figures.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
-    share = (mine.tolist(), logits_of, figures)
+                sums.append(np.stack([_per_row(losses, labels), _per_row(weights, labels)]))
+    share = (mine.tolist(), logits_of, sums)
     shares = gather_object([share]) if state.num_processes > 1 else [share]
     rows = np.concatenate([np.asarray(part, dtype=np.int64) for part, _, _ in shares])
-    place = np.argsort(rows)
+    position = np.argsort(rows)
     everything = [one for _, part, _ in shares for one in part]
-    ordered = [everything[index] for index in place]
+    ordered = [everything[index] for index in position]
     _require_finite(
         "the model's logits are",
         ordered,
         "The weights have diverged or overflow in this precision; try train.precision=fp32 or a smaller optimizer.lr.",
     )
     measured = [one for _, _, part in shares for one in part]
-    totals = np.concatenate(measured, axis=1)[:, place] if measured else [None, None]
+    totals = np.concatenate(measured, axis=1)[:, position] if measured else [None, None]
     if objective is not None and totals[0] is not None:
         _require_finite(
             f"the loss {objective.name!r} is", totals[0], "The logits are finite, so look at the loss itself."

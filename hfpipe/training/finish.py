@@ -131,7 +131,7 @@ def _calibrated(job: Job, predictions: Mapping[str, Predictions], recorder: Reco
 
     found = fit(job.recipe, job.task, predictions[split], job.others[split][0], job.identity["dataset"]["configured"])
     found.write(job.model.config)
-    recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.told()}"})
+    recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.in_words()}"})
     return replace(job, task=calibrated(job.task, found))
 
 

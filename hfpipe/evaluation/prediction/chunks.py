@@ -1,4 +1,4 @@
-"""Rows that are labelled as they are read: chunks of rows, each checked with the place of every row, then forgotten."""
+"""Rows that are labelled as they are read: chunks of rows, each row checked where it stands, then forgotten."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hfpipe.recipe.catalog import near
 from hfpipe.runs.store import finite
 
 STANDARD_INPUT = "-"
-FIRST_WINDOW = 8  # rows; a pipe gives its first labels after so many
+FIRST_CHUNK = 8  # rows; a pipe gives its first labels after so many
 LARGEST_CHUNK = 1024
 _PARQUET_BATCH = 1024
 FORMATS = (*files.FORMATS, "parquet")
@@ -42,8 +42,8 @@ class Chunk:
         first: the number of its first row in the input, counted from 0.
         table: the columns that are read.
         values: the same as Python has them.
-        kept: the columns that are passed on, as JSON has them.
-        places: where each row stands, `[rows]` of what `place` is told.
+        copied: the columns that are passed on, as JSON has them.
+        places: where each row stands, `[rows]` of what `place` takes.
         place: says it in words.
     """
 
@@ -52,7 +52,7 @@ class Chunk:
     values: Columns
     places: Sequence[int]
     place: Places
-    kept: Columns = field(default_factory=dict)
+    copied: Columns = field(default_factory=dict)
 
     def where(self, row: int) -> str:
         """Where a row of the chunk stands in the input."""
@@ -62,16 +62,16 @@ class Chunk:
 def chunk_sizes(largest: int) -> Iterator[int]:
     """Rows in each chunk: few at first, then twice as many each time up to `largest`.
 
-    The sizes depend on nothing but that number, and so do the figures: which rows share a batch decides their last bit.
+    The sizes depend on nothing but that number, and so do the predictions: which rows share a batch decides their last bit.
     """
-    size = min(FIRST_WINDOW, largest)
+    size = min(FIRST_CHUNK, largest)
     while True:
         yield size
         size = min(2 * size, largest)
 
 
 def format_of(source: str, given: str | None) -> str:
-    """The format of an input, by what was said or by its ending.
+    """The format of an input, by its name or by the ending of the source.
 
     Raises:
         RecipeError: neither tells one, or parquet from standard input.
@@ -146,7 +146,7 @@ def given_chunks(
     """Rows that are in memory, as chunks; raises as `read_chunks`, with the number of the row."""
     place = "row {} (counted from 0)".format
     batches = (([number], {name: [value] for name, value in row.items()}) for number, row in enumerate(rows))
-    return _chunks(_with_kept(batches, keep, place), names, keep, place, largest)
+    return _chunks(_with_copied(batches, keep, place), names, keep, place, largest)
 
 
 def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> None:
@@ -166,7 +166,7 @@ def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> N
         )
 
 
-def require_kept(there: Iterable[str], keep: Sequence[str], where: str) -> None:
+def require_copied(there: Iterable[str], keep: Sequence[str], where: str) -> None:
     """Refuse to pass on a column that is not there.
 
     Raises:
@@ -214,32 +214,32 @@ def _chunk(
 ) -> Chunk:
     """Checked rows in Arrow; what is passed on may be null."""
     values = {name: held[name] for name in names}
-    kept = {name: _as_json(name, held[name], places, place) for name in keep}
+    copied = {name: _as_json(name, held[name], places, place) for name in keep}
     for name, column in values.items():
         if None in column:
             row = next(row for row, value in enumerate(column) if value is None)
             raise DataError(f"{name!r} is empty (null)", where=place(places[row]), fix="Fill or drop the row.")
     arrays = [files.as_arrow(column, name, place, places) for name, column in values.items()]
-    return Chunk(first, pa.table(arrays, names=list(values)), values, places, place, kept)
+    return Chunk(first, pa.table(arrays, names=list(values)), values, places, place, copied)
 
 
 def _as_json(name: str, column: Sequence[Any], places: Sequence[int], place: Places) -> list[Any]:
     """A column as JSON has it: dates, times and decimals as their text, what is no number as null."""
     for row, value in enumerate(column):
         try:
-            json.dumps(value, default=_told)
+            json.dumps(value, default=_json_default)
         except (TypeError, ValueError):
             raise DataError(
                 f"{name!r} is {type(value).__name__}, which JSON has no word for",
                 where=place(places[row]),
                 fix="Leave it out of --keep.",
             ) from None
-    kept: list[Any] = json.loads(json.dumps(finite(list(column)), default=_told))
-    files.as_arrow(kept, name, place, places)
-    return kept
+    plain: list[Any] = json.loads(json.dumps(finite(list(column)), default=_json_default))
+    files.as_arrow(plain, name, place, places)
+    return plain
 
 
-def _told(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return finite(value.tolist())
     if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
@@ -258,13 +258,13 @@ def _of_row(title: str) -> Places:
 def _with_columns(batches: Batches, names: Sequence[str], keep: Sequence[str], title: str) -> Batches:
     for lines, columns in batches:
         require_columns(columns, names, title)
-        require_kept(columns, keep, title)
+        require_copied(columns, keep, title)
         yield lines, columns
 
 
-def _with_kept(batches: Batches, keep: Sequence[str], place: Places) -> Batches:
+def _with_copied(batches: Batches, keep: Sequence[str], place: Places) -> Batches:
     for numbers, columns in batches:
-        require_kept(columns, keep, place(numbers[0]))
+        require_copied(columns, keep, place(numbers[0]))
         yield numbers, columns
 
 
@@ -272,7 +272,7 @@ def _of_text(
     source: str, title: str, form: str, encoding: str, separator: str, quote: str | None, largest: int
 ) -> Batches:
     """The rows of a text file, in batches no larger than the first chunk, so that a slow pipe is read as it comes."""
-    batch_size = min(FIRST_WINDOW, largest)
+    batch_size = min(FIRST_CHUNK, largest)
     try:
         with _opened(source) as binary:
             if not binary.peek(1):
@@ -305,7 +305,7 @@ def _of_parquet(path: str, names: Sequence[str], keep: Sequence[str]) -> Batches
     try:
         with pyarrow.parquet.ParquetFile(Path(path).expanduser()) as file:
             require_columns(file.schema_arrow.names, names, path)
-            require_kept(file.schema_arrow.names, keep, path)
+            require_copied(file.schema_arrow.names, keep, path)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=list(dict.fromkeys((*names, *keep)))):
                 yield range(number, number + len(batch)), batch.to_pydict()
                 number += len(batch)

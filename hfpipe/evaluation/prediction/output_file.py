@@ -1,4 +1,4 @@
-"""Labelled rows on their way into a file: kept chunk by chunk in FILE.partial, which the same command goes on with.
+"""Labelled rows on their way into a file: written chunk by chunk to FILE.partial, which the same command continues.
 
 FILE.partial has one JSON value a line. The first is a header that says what labels what. Then, for each chunk of rows,
 its labels, an object a row, and behind them a mark `[rows so far, digest of the rows of the input so far]`. What stands
@@ -24,11 +24,11 @@ from hfpipe.errors import MachineError, RecipeError
 FORMATS = ("jsonl", "csv", "parquet")
 _VERSION = 1
 _BATCH = 1000  # rows that are converted at once
-_ANEW = "Say --overwrite to begin anew, or name another --output."
+_ANEW = "Say --overwrite to start again, or name another --output."
 
 
 def format_of(output: Path, given: str | None) -> str:
-    """The format of an output, by what was said or by its ending.
+    """The format of an output, by its name or by the ending of the output.
 
     Raises:
         RecipeError: neither tells one.
@@ -66,7 +66,7 @@ class PartialOutput:
         path: of the partial file.
         rows: labelled so far.
         digest: of the rows of the input so far.
-        begun_anew: why another partial file was discarded, or nothing.
+        discarded: why another partial file was discarded, or nothing.
     """
 
     def __init__(self, output: Path, about: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -82,7 +82,7 @@ class PartialOutput:
             MachineError: another process is writing it.
         """
         self.path = output.with_name(f"{output.name}.partial")
-        self.rows, self.digest, self.begun_anew = 0, next_digest("", {}), ""
+        self.rows, self.digest, self.discarded = 0, next_digest("", {}), ""
         header = {"hfpipe": _VERSION, **json.loads(json.dumps(about))}
         self.file: BinaryIO = open(self.path, "a+b")  # noqa: SIM115 - closed by __exit__
         try:
@@ -115,8 +115,8 @@ class PartialOutput:
 
     def _begin(self, header: dict[str, Any], other: str, overwrite: bool) -> None:
         if other and not overwrite:
-            raise RecipeError(f"it was begun with {other}", where=str(self.path), fix=_ANEW)
-        self.begun_anew = f"{self.path} is discarded: it was begun with {other}" if other else ""
+            raise RecipeError(f"it was started with {other}", where=str(self.path), fix=_ANEW)
+        self.discarded = f"{self.path} is discarded: it was started with {other}" if other else ""
         self.rows, self.digest = 0, next_digest("", {})
         self.file.truncate(0)
         self.file.write(json.dumps(header).encode() + b"\n")
@@ -126,7 +126,7 @@ class PartialOutput:
         """Begin anew, since the rows that are labelled here are not those of the input.
 
         Raises:
-            RecipeError: nobody said to overwrite.
+            RecipeError: without `overwrite`.
         """
         self._begin(self.header, f"another input: its first {self.rows:,} rows are not those of INPUT", overwrite)
 
@@ -141,7 +141,7 @@ class PartialOutput:
         """Turn the partial file into the output, in constant memory, and remove it.
 
         Args:
-            output: takes its place when it is whole on the disk.
+            output: replaced when all of it is on the disk.
             form: one of FORMATS.
             columns: of an output without rows.
         """
@@ -205,7 +205,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def _difference(found: Any, header: Mapping[str, Any]) -> str:
-    """What a partial file was begun with, by the names of what differs."""
+    """What a partial file was started with, by the names of what differs."""
     if not isinstance(found, dict) or found.get("hfpipe") != _VERSION:
         return "something else"
     changed = [name for name in header if found.get(name) != header[name]]

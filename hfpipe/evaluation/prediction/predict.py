@@ -35,7 +35,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Label rows with a run or a checkpoint; they need the text columns of the recipe, and no label.
 
-    With a :class:`Run` as target the loaded model is kept as long as that object is, so that a loop loads it once.
+    With a :class:`Run` as target the model is loaded once, and lives as long as that object.
 
     Args:
         target: as for :func:`evaluate`.
@@ -119,9 +119,9 @@ def predict_file(
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
     resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     with quiet(), translated_errors(after_stop=""):
-        from hfpipe.evaluation.prediction.predict_rows import label_into
+        from hfpipe.evaluation.prediction.predict_rows import predict_into
 
-        return label_into(
+        return predict_into(
             _predictor(target, recipe, overrides, lambda: resolved, display),
             resolved,
             str(source),
@@ -229,7 +229,7 @@ def _for_rows(
     overrides: Sequence[str],
     runs_dir: str | Path | None,
 ) -> Recipe:
-    """The recipe of the target with rows of this format in place of its data."""
+    """The recipe of the target with rows of this format instead of its data."""
     name = str(target.path if isinstance(target, Run) else target)
     _, base = with_checkpoint(target, name, recipe, (), runs_dir)
     data = [f"dataset.path={form}", "dataset.data_files=null", "dataset.name=null", "dataset.revision=null"]
@@ -256,7 +256,7 @@ def _predictor(
     display: Display | None,
 ) -> Predictor:
     """The loaded model of the target, which a run keeps."""
-    from hfpipe.evaluation.prediction.predict_rows import kept_labeller
+    from hfpipe.evaluation.prediction.predict_rows import cached_predictor
     from hfpipe.evaluation.prediction.predictor import load_predictor
     from hfpipe.system import hub
 
@@ -269,4 +269,4 @@ def _predictor(
             hub.detect_offline(lambda text: say(f"{NOTE}{text}"))
         return load_predictor(resolved, say)
 
-    return kept_labeller(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()
+    return cached_predictor(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()

@@ -56,7 +56,7 @@ def predict_rows(predictor: Predictor, rows: Any, chunk_rows: int, keep: Sequenc
         keep: columns to copy beside the predictions.
 
     Raises:
-        RecipeError: rows that are no texts of this task, or columns that can't be kept.
+        RecipeError: rows that are no texts of this task, or columns that can't be copied.
         DataError: missing columns or empty values, with the number of the row.
     """
     columns = predictor.columns
@@ -68,7 +68,7 @@ def predict_rows(predictor: Predictor, rows: Any, chunk_rows: int, keep: Sequenc
 def labelled(predictor: Predictor, chunk: Chunk) -> list[dict[str, Any]]:
     """The predictions for each row of a chunk, behind the columns that are copied."""
     return [
-        {**{name: column[row] for name, column in chunk.kept.items()}, **prediction}
+        {**{name: column[row] for name, column in chunk.copied.items()}, **prediction}
         for row, prediction in enumerate(predictor.label(chunk))
     ]
 
@@ -91,7 +91,7 @@ def chunks_of(recipe: Recipe, source: str, form: str, chunk_rows: int, keep: Seq
     """The chunks of a file or of standard input, as the recipe says that files of this format are written.
 
     Raises:
-        RecipeError: columns that can't be kept.
+        RecipeError: columns that can't be copied.
     """
     require_apart(recipe, keep)
     spec = recipe.dataset
@@ -107,7 +107,7 @@ def chunks_of(recipe: Recipe, source: str, form: str, chunk_rows: int, keep: Seq
     )
 
 
-def label_into(
+def predict_into(
     predictor: Predictor,
     recipe: Recipe,
     source: str,
@@ -141,14 +141,14 @@ def label_into(
     with PartialOutput(output, _about(predictor, chunk_rows, keep), overwrite=overwrite) as partial:
         chunks = _behind(partial, lambda: chunks_of(recipe, source, form, chunk_rows, keep), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
-        if partial.begun_anew:
-            say(partial.begun_anew)
+        if partial.discarded:
+            say(partial.discarded)
         if resumed:
             say(f"going on with {partial.path} behind row {resumed:,}")
         spoke = started
         try:
             for one in chunks:
-                digest = next_digest(digest, one.values | one.kept)
+                digest = next_digest(digest, one.values | one.copied)
                 partial.write(labelled(predictor, one), digest)
                 if time.monotonic() - spoke > _SECONDS_BETWEEN_MESSAGES:
                     spoke = time.monotonic()
@@ -169,7 +169,7 @@ def _behind(
     """The chunks of the input behind the rows that are labelled already, which must be the same rows."""
     chunks, digest, rows = read(), next_digest("", {}), 0
     while rows < partial.rows and (one := next(chunks, None)) is not None:
-        digest, rows = next_digest(digest, one.values | one.kept), rows + one.table.num_rows
+        digest, rows = next_digest(digest, one.values | one.copied), rows + one.table.num_rows
     if (rows, digest) == (partial.rows, partial.digest):
         return chunks
     partial.refuse_input(overwrite=overwrite and not piped)  # what was read of a pipe is gone
@@ -232,18 +232,18 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_kept: WeakKeyDictionary[Run, tuple[object, Predictor]] = WeakKeyDictionary()
+_cached: WeakKeyDictionary[Run, tuple[object, Predictor]] = WeakKeyDictionary()
 
 
-def kept_labeller(run: Run, changes: object, load: Callable[[], Predictor]) -> Predictor:
-    """The loaded model of a run, kept as long as the `Run` is and as nothing in its files or in `changes` differs."""
+def cached_predictor(run: Run, changes: object, load: Callable[[], Predictor]) -> Predictor:
+    """The loaded model of a run, as long as the `Run` lives and nothing in its files or in `changes` differs."""
     files = [run.path / "recipe.yaml", *sorted((run.path / "model").glob("*"))]
     stats = [(file.name, *_stat(file)) for file in files]
-    before = _kept.get(run)
+    before = _cached.get(run)
     if before is None or before[0] != (changes, stats):
-        _kept.pop(run, None)  # its memory, before the next model takes as much
-        _kept[run] = ((changes, stats), load())
-    return _kept[run][1]
+        _cached.pop(run, None)  # its memory, before the next model takes as much
+        _cached[run] = ((changes, stats), load())
+    return _cached[run][1]
 
 
 def _stat(file: Path) -> tuple[int, int, int]:

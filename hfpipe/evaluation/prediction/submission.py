@@ -25,7 +25,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
     """Write the predictions of a model for the test sets of its own data set.
 
     All of the data are opened before anything is labelled. The diagnostic set, which a model of MNLI labels too, is left
-    out where it can't be had, and that is said.
+    out where it can't be had, with a notice.
 
     Args:
         recipe: with the checkpoint in it.

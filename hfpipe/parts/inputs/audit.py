@@ -132,20 +132,20 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
 
 def _about_rows(split: str, one: SplitAudit) -> list[str]:
     """What is odd about the rows of a split, each in one line."""
-    told = []
+    notices = []
     if one.only_class is not None:
-        told.append(f"{split}: every label is {one.only_class!r}, so figures on it say little")
+        notices.append(f"{split}: every label is {one.only_class!r}, so metrics on it say little")
     if one.ignored:
-        told.append(f"{split}: {one.ignored:,} labels are {IGNORED} and are left out")
+        notices.append(f"{split}: {one.ignored:,} labels are {IGNORED} and are left out")
     if one.empty:
-        told.append(f"{split}: {one.empty:,} of {one.rows:,} rows have an empty text")
+        notices.append(f"{split}: {one.empty:,} of {one.rows:,} rows have an empty text")
     if one.contradicted:
-        told.append(f"{split}: texts with more than one label: {one.contradicted:,}")
+        notices.append(f"{split}: texts with more than one label: {one.contradicted:,}")
     if one.repeated:
-        told.append(f"{split}: {one.repeated:,} of {one.rows:,} rows repeat the text of an earlier row")
+        notices.append(f"{split}: {one.repeated:,} of {one.rows:,} rows repeat the text of an earlier row")
     if one.repeated_ids:
-        told.append(f"{split}: rows that repeat an earlier id: {one.repeated_ids:,}")
-    return told
+        notices.append(f"{split}: rows that repeat an earlier id: {one.repeated_ids:,}")
+    return notices
 
 
 def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprints) -> SplitAudit:

@@ -1,4 +1,4 @@
-"""What a model's numbers are worth: a temperature for its probabilities, and the probability from which on a class is said."""
+"""Calibration: a temperature for a model's probabilities, and the decision thresholds of its classes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Calibration:
 
     Attributes:
         temperature: what logits are divided by.
-        thresholds: from which probability on a class is said: that of class 1 of two, or of each of several that may hold
-            together. Empty: the most probable class, or every one from 1/2 on.
+        thresholds: the least probability for which a class is predicted: class 1 of two, or each of several that may
+            hold together. Empty: the most probable class, or every one from 1/2 on.
         fitted_on: the split or slice whose rows both come from; None where nothing was fitted.
         dataset: what identifies the data of that split.
     """
@@ -51,7 +51,7 @@ class Calibration:
     def _cooled(self, logits: Array) -> Array:
         return np.asarray(logits, dtype=float) / self.temperature
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """What was fitted, in words."""
         lines = ", ".join(f"{one:.3f}" for one in self.thresholds[:8]) + (", ..." if len(self.thresholds) > 8 else "")
         parts = [f"temperature {self.temperature:.3f}"] if self.temperature != 1 else []
@@ -60,8 +60,8 @@ class Calibration:
 
     def write(self, config: Any) -> None:
         """Keep it in a model's configuration, which `save_pretrained` writes."""
-        kept = {"temperature": self.temperature, "thresholds": list(self.thresholds)}
-        setattr(config, _KEY, {**kept, "fitted_on": self.fitted_on, "dataset": self.dataset})
+        values = {"temperature": self.temperature, "thresholds": list(self.thresholds)}
+        setattr(config, _KEY, {**values, "fitted_on": self.fitted_on, "dataset": self.dataset})
 
 
 NONE = Calibration()
@@ -79,12 +79,15 @@ def calibration_of(config: Any, where: str) -> Calibration:
     Raises:
         ModelError: something there that hfpipe did not write.
     """
-    kept = getattr(config, _KEY, None)
-    if kept is None:
+    values = getattr(config, _KEY, None)
+    if values is None:
         return NONE
     try:
         found = Calibration(
-            float(kept["temperature"]), tuple(map(float, kept["thresholds"])), kept["fitted_on"], kept["dataset"]
+            float(values["temperature"]),
+            tuple(map(float, values["thresholds"])),
+            values["fitted_on"],
+            values["dataset"],
         )
         if not (found.temperature > 0 and all(0 <= one <= 1 for one in found.thresholds)):
             raise ValueError(f"temperature {found.temperature}, thresholds {found.thresholds}")
@@ -135,7 +138,7 @@ def fit_threshold(probabilities: Array, is_positive: Array, name: str, where: st
     if not is_positive.any() or is_positive.all():
         share = "no row" if not is_positive.any() else "every row"
         raise DataError(
-            f"{share} of the calibration split is {name!r}, so that no threshold can be told from another",
+            f"{share} of the calibration split is {name!r}, so no threshold is better than another",
             where=where,
             fix="Take other rows, or leave evaluate.threshold out.",
         )

@@ -120,10 +120,10 @@ class ChoiceTask:
         longer text is cut first.
         """
         contexts = batch[self.text[0]]
-        begun = [f"{start} " if start else "" for start in batch[self.text[1]]] if len(self.text) > 1 else None
+        starts = [f"{start} " if start else "" for start in batch[self.text[1]]] if len(self.text) > 1 else None
         choices = _choices_of(batch, self.choices)
         first = [context for context, own in zip(contexts, choices, strict=True) for _ in own]
-        second = [f"{begun[row] if begun else ''}{choice}" for row, own in enumerate(choices) for choice in own]
+        second = [f"{starts[row] if starts else ''}{choice}" for row, own in enumerate(choices) for choice in own]
         flat = tokenizer(first, second, truncation=True, max_length=max_length)
         count, begins = len(choices[0]), range(0, len(first), len(choices[0]))
         encoded: dict[str, Any] = {name: [ids[at : at + count] for at in begins] for name, ids in flat.items()}

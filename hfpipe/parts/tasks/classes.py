@@ -241,5 +241,5 @@ def counts_of(labels: Sequence[Any], num_labels: int) -> list[int]:
     flat = np.concatenate([np.atleast_1d(one) for one in labels]) if len(labels) else np.zeros(0, int)
     if flat.dtype.kind == "f":
         return [int(count) for count in flat.reshape(-1, num_labels).sum(axis=0)]
-    kept = flat[flat != IGNORED].astype(int)
-    return [int(count) for count in np.bincount(kept, minlength=num_labels)]
+    counted = flat[flat != IGNORED].astype(int)
+    return [int(count) for count in np.bincount(counted, minlength=num_labels)]

@@ -20,7 +20,7 @@ Metrics = Mapping[str, float | None]
 Intervals = dict[str, list[float] | None]
 _MOST_CLASSES = 200  # of a confusion matrix that is written down
 _MOST_WITH_INTERVALS = 60  # classes
-_POINTS = 500  # of a residual figure
+_POINTS = 500  # of a plot of residuals
 _WORST = 10
 
 
@@ -181,11 +181,11 @@ def reliability(probabilities: Array, references: Array) -> dict[str, Any]:
     Source: Guo et al. 2017; Brier 1950.
     """
     confidence, hit = confidences(probabilities, references)
-    place = bins_of(confidence)
+    bins = bins_of(confidence)
     table: list[dict[str, Any]] = []
     gaps = 0.0
     for number in range(BINS):
-        inside = place == number
+        inside = bins == number
         count = int(inside.sum())
         sure, accurate = (float(one[inside].mean()) if count else None for one in (confidence, hit))
         gaps += abs(float((confidence - hit)[inside].sum()))
@@ -262,9 +262,9 @@ def metrics_by_count(probabilities: Array, references: Array) -> dict[str, Calla
     held = hot(references, classes)
     ranked = [1] if classes == 2 and references.ndim == 1 else range(classes)
     confidence, hit = confidences(probabilities, references)
-    place, each = bins_of(confidence), len(confidence) // len(references)
+    bins, each = bins_of(confidence), len(confidence) // len(references)
     gap = np.zeros((len(references), BINS))
-    np.add.at(gap, (np.arange(len(confidence)) // each, place), confidence - hit)
+    np.add.at(gap, (np.arange(len(confidence)) // each, bins), confidence - hit)
     terms = brier_terms(probabilities, references)
     aucs, precisions = zip(*(_ranking_by_count(probabilities[:, k], held[:, k]) for k in ranked), strict=True)
     return {

@@ -192,9 +192,9 @@ class TokenTask:
         references = []
         for row, given in enumerate(columns.column(rows, self.label).to_pylist()):
             classes = self.classes.of(given)
-            kept = [place for place, one in enumerate(classes) if one != IGNORED]
-            predicted[row] = [predicted[row][place] for place in kept]
-            references.append([self.names[classes[place]] for place in kept])
+            counted = [word for word, one in enumerate(classes) if one != IGNORED]
+            predicted[row] = [predicted[row][word] for word in counted]
+            references.append([self.names[classes[word]] for word in counted])
         return _objects(predicted), _objects(references)
 
     def dummy_predictions(self) -> tuple[Array, Array]:
@@ -265,11 +265,13 @@ class TokenTask:
         """The label of every word of every raw row, and its probability where the model saw the word."""
         unseen = OUTSIDE if OUTSIDE in self.names else None
         counts = _lengths(columns.column(rows, self.text))
-        for count, kept, numbers in zip(counts, logits, columns.column(encoded, "words").to_pylist(), strict=True):
+        for count, scored, numbers in zip(counts, logits, columns.column(encoded, "words").to_pylist(), strict=True):
             labels: list[Label] = [unseen] * count
             scores: list[float | None] = [None] * count
-            shares = softmax(kept.astype(float), axis=-1)  # [scored, classes]
-            for word, best, score in zip(numbers, shares.argmax(axis=-1), shares.max(axis=-1), strict=True):
+            probabilities = softmax(scored.astype(float), axis=-1)  # [scored, classes]
+            for word, best, score in zip(
+                numbers, probabilities.argmax(axis=-1), probabilities.max(axis=-1), strict=True
+            ):
                 if scores[word] is None:
                     labels[word], scores[word] = self.names[int(best)], float(score)
             yield labels, scores

@@ -24,7 +24,7 @@ from hfpipe.evaluation.prediction import predict as predicting
 from hfpipe.evaluation.prediction import predict_rows as prediction
 from hfpipe.evaluation.prediction.output_file import PartialOutput
 from hfpipe.evaluation.prediction.predict import predict_chunks
-from hfpipe.evaluation.prediction.predict_rows import label_into
+from hfpipe.evaluation.prediction.predict_rows import predict_into
 from hfpipe.evaluation.prediction.predictor import Predictor
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.display import Plain
@@ -159,7 +159,7 @@ def test_the_outputs_hold_the_same(run: hfpipe.Run, tmp_path: Path, hfpipe_comma
 
 def test_a_pipe_is_labelled_before_it_ends(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The labels of the first few rows are there while the writer has not closed the pipe; with --chunk 1, of each."""
-    for chunk, count in ((1024, chunks.FIRST_WINDOW), (1, 1)):
+    for chunk, count in ((1024, chunks.FIRST_CHUNK), (1, 1)):
         read, write = os.pipe()
         monkeypatch.setattr("sys.stdin", os.fdopen(read))
         pipe = os.fdopen(write, "w")
@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_rows(stub: Stub, tmp_path: Path, form: st
         file = write_jsonl(tmp_path / f"{count}.jsonl", rows_of(count))
         output = tmp_path / f"{count}.{form}"
         tracemalloc.start()
-        made = label_into(
+        made = predict_into(
             stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk_rows=128, say=lambda text: None
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -284,9 +284,9 @@ def test_what_another_command_began_is_refused(
         return partial.read_bytes()
 
     before = stop()
-    with pytest.raises(RecipeError, match=r"begun with another model and another set of options.* --overwrite"):
+    with pytest.raises(RecipeError, match=r"started with another model and another set of options.* --overwrite"):
         hfpipe.predict_file(one_text, file, output)
-    with pytest.raises(RecipeError, match="begun with another set of options"):
+    with pytest.raises(RecipeError, match="started with another set of options"):
         hfpipe.predict_file(run, file, output, overrides=["model.max_length=9"])
     other = write_jsonl(tmp_path / "other.jsonl", [rows[1], *rows[1:]])
     for wrong in (other, write_jsonl(tmp_path / "short.jsonl", rows[:20])):

@@ -139,7 +139,7 @@ def test_other_kept_values_are_another_input(run: hfpipe.Run, tmp_path: Path, mo
     monkeypatch.setattr(prediction, "labelled", stops)
     with pytest.raises(DataError, match="stopped here"):
         predict_file(run, source, output, keep=["id"])
-    with pytest.raises(RecipeError, match="it was begun with another set of options"):
+    with pytest.raises(RecipeError, match="it was started with another set of options"):
         predict_file(run, source, output, keep=["old"])
     written(source, [{**ROWS[0], "id": "changed"}, *ROWS[1:]])
     with pytest.raises(RecipeError, match="its first 8 rows are not those of INPUT"):

@@ -57,7 +57,7 @@ def test_everything_is_counted(tiny_checkpoint: Path) -> None:
     assert sum(count for _, count in train.lengths["histogram"]) == 6
     assert validation.only_class == "yes"
     assert found.shared == {"validation": 1}
-    assert "validation: every label is 'yes', so figures on it say little" in found.notices
+    assert "validation: every label is 'yes', so metrics on it say little" in found.notices
     assert "validation: 1 of 3 rows have the same text as a row of train" in found.notices
     assert "train: texts with more than one label: 1" in found.notices
 
@@ -95,7 +95,7 @@ def test_fault_48_a_split_of_one_class(tiny_checkpoint: Path) -> None:
     """A training split of one class is told; labels without class names that are all the same are refused."""
     one = {"text": ["bak", "bal"], "label": [1, 1]}
     found, _ = looked_at(tiny_checkpoint, one, {"text": ["bam", "ban"], "label": [0, 1]})
-    assert "train: every label is 'yes', so figures on it say little" in found.notices
+    assert "train: every label is 'yes', so metrics on it say little" in found.notices
     with pytest.raises(DataError, match="has only the class '1'"):
         read_rows(
             recipe_for(tiny_checkpoint, "dataset.splits.evaluation=null"),
