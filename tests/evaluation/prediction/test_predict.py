@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -21,12 +22,10 @@ import hfpipe
 from hfpipe.errors import DataError, MachineError, ModelError, NumericError, RecipeError, StoppedByUser
 from hfpipe.evaluation.prediction import chunks, predictor
 from hfpipe.evaluation.prediction import predict as predicting
-from hfpipe.evaluation.prediction import predict_rows as prediction
 from hfpipe.evaluation.prediction.output_file import PartialOutput
 from hfpipe.evaluation.prediction.predict import predict_chunks
 from hfpipe.evaluation.prediction.predict_rows import predict_into
 from hfpipe.evaluation.prediction.predictor import Predictor
-from hfpipe.recipe.schema import Recipe
 from hfpipe.system.display import Plain
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
@@ -311,7 +310,7 @@ def test_a_partial_file_belongs_to_one_process(tmp_path: Path) -> None:
     with PartialOutput(tmp_path / "a.csv", {"model": 1}, overwrite=False) as again:
         assert (again.rows, again.digest) == (1, "digest")
     (tmp_path / "b.csv.partial").write_text("mine\n")
-    with pytest.raises(RecipeError, match="begun with something else"):
+    with pytest.raises(RecipeError, match="started with something else"):
         PartialOutput(tmp_path / "b.csv", {"model": 1}, overwrite=False)
     assert (tmp_path / "b.csv.partial").read_text() == "mine\n"
 
@@ -440,9 +439,15 @@ def test_a_run_predicts_rows_of_any_shape(run: hfpipe.Run, one_text: hfpipe.Run)
 
 def test_a_run_keeps_its_loaded_model(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop loads the model once; other overrides or a file of the model that changed load it again."""
-    loaded: list[Recipe] = []
+    loaded: list[weakref.ref[Predictor]] = []
     load = predictor.load_predictor
-    monkeypatch.setattr(predictor, "load_predictor", lambda recipe, say: loaded.append(recipe) or load(recipe, say))
+
+    def remember(*given: Any) -> Predictor:
+        made = load(*given)
+        loaded.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(predictor, "load_predictor", remember)
     own = hfpipe.Run(run.path)
     for _ in range(3):
         own.predict([("bak", "bak")])
@@ -454,9 +459,10 @@ def test_a_run_keeps_its_loaded_model(run: hfpipe.Run, monkeypatch: pytest.Monke
     config.write_text(config.read_text() + "\n")
     own.predict([("bak", "bak")])
     assert len(loaded) == 4
-    before = len(prediction._kept)
+    assert loaded[-1]() is not None
     del own
-    assert len(prediction._kept) == before - 1  # and its memory is free
+    gc.collect()
+    assert [one() for one in loaded] == [None] * 4  # and its memory is free
 
 
 def test_errors_name_the_run(run: hfpipe.Run) -> None:
@@ -537,7 +543,7 @@ def test_every_kind_of_task_is_written(kinds: dict[str, hfpipe.Run], tmp_path: P
     """Each kind keeps what it says of a row; in csv what is nested is JSON, and an empty csv has the same columns."""
     rows, names = KINDS[kind]
     run = kinds[kind]
-    columns = prediction.columns_read(run.recipe)
+    columns = predictor.columns_read(run.recipe)
     given = [dict(zip(columns, row if len(columns) > 1 else (row,), strict=True)) for row in rows] * 9
     expected = run.predict([row if kind != "token-classification" else {"words": row} for row in rows] * 9)
     file = write_jsonl(tmp_path / "rows.jsonl", given)
