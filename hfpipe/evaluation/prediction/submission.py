@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
@@ -15,6 +13,7 @@ from hfpipe.evaluation.prediction.glue import HIGHEST_STSB, TestSet, server_labe
 from hfpipe.evaluation.prediction.predictor import Predictor, load_predictor
 from hfpipe.parts.data.open import open_data
 from hfpipe.parts.inputs.rows import Say
+from hfpipe.parts.tasks.classes import Names
 from hfpipe.recipe.kinds import KINDS
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import with_overrides
@@ -77,7 +76,7 @@ def _rows_of(recipe: Recipe, test_set: TestSet) -> datasets.Dataset:
     return rows.select_columns(list(recipe.task.text))
 
 
-def _labels(test_set: TestSet, predictor: Predictor, declared: Any) -> dict[str, str]:
+def _labels(test_set: TestSet, predictor: Predictor, declared: Names) -> dict[str, str]:
     """What the server reads for each class; nothing for a number."""
     where, wanted = predictor.recipe.where("task.kind"), "label" if test_set.labels else "value"
     if wanted not in predictor.task.kind.outputs:
