@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
