@@ -1,64 +1,248 @@
-"""The guides: every recipe in them can be loaded."""
+"""README and docs: every command that is shown exists, and every block runs where it says nothing else.
+
+A block is between two lines of three backticks. The comment before it may say what it is:
+
+    <!-- file: reviews.csv -->    the block is that file, for the commands and the Python behind it on the page
+    <!-- not run: the reason -->  its commands are only read: options, arguments and recipes must be right
+
+Each page has a folder of its own, with a small run that is called RUN and a second one that is called OTHER. A training
+ends after two steps, and takes the checkpoint that comes with hfpipe in place of one on the Hub.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import hfpipe
 from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Kind
 
-DOCS = Path(__file__).parents[2] / "docs"
-BLOCKS = [
-    block
-    for guide in sorted(DOCS.glob("*.md"))
-    if guide.name != "recipe.md"  # generated from the schema, with its own test
-    for block in re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
+ROOT = Path(__file__).parents[2]
+GENERATED = {"recipe.md", "faults.md"}  # each with its own test
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in GENERATED),
 ]
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+LANGUAGES = {"console", "csv", "json", "mermaid", "python", "text", "yaml"}
+NOT_RUN = 0
+"""How many blocks are only read. Another one needs a reason that stands beside it."""
+SHORT = ["train.max_steps=2", "train.precision=fp32"]
+SMALL = ["dataset.splits.train=train[:64]", "dataset.splits.evaluation=validation[:60]", "train.epochs=1"]
+TRAINS = {"finetune", "compare", "doctor"}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0].removeprefix("name: "))
-def test_a_recipe_of_the_guide_is_valid(block: str, tmp_path: Path) -> None:
-    """Each block of YAML in a guide is a whole recipe."""
-    file = tmp_path / "recipe.yaml"
-    file.write_text(block, encoding="utf-8")
-    assert load_recipe(file).name in block
+@dataclass(frozen=True)
+class Block:
+    """One block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    file: str | None
+    not_run: str | None
+
+    def __str__(self) -> str:
+        """README.md:12."""
+        return f"{self.page}:{self.line}"
+
+    @property
+    def commands(self) -> list[str]:
+        """What is typed: the lines behind `$`, joined where they go on, without comments."""
+        joined = self.text.replace("\\\n", " ")
+        return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+
+    @property
+    def output(self) -> list[str]:
+        """What is printed, line by line."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [line for line in lines if line.strip() and not line.startswith("$ ")]
 
 
-def test_the_options_of_the_prediction_guide_are_there() -> None:
-    """Every option that docs/prediction.md names is one of the two commands."""
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in BLOCK.finditer(text):
+        what, _, rest = (match["mark"] or "").partition(": ")
+        line = text.count("\n", 0, match.start("language")) + 1
+        file, not_run = (rest if what == kind else None for kind in ("file", "not run"))
+        found.append(Block(page.name, line, match["language"], match["text"], file, not_run))
+    return found
+
+
+BLOCKS = {page.name: blocks_of(page) for page in PAGES}
+ALL = [block for blocks in BLOCKS.values() for block in blocks]
+COMMANDS = [(block, command) for block in ALL if block.language == "console" for command in block.commands]
+YAML = [block for block in ALL if block.language == "yaml"]
+
+
+def arguments_of(command: str) -> list[str] | None:
+    """What `hfpipe` is given; None where the command is another one.
+
+    Variables before it and the commands that feed it are left out; under torchrun it is `-m hfpipe`.
+    """
+    words = shlex.split(command, comments=True)
+    if "|" in words:
+        words = words[len(words) - words[::-1].index("|") :]
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    if words[:1] == ["torchrun"]:
+        words = words[words.index("-m") + 1 :]
+    return words[1:] if words[:1] == ["hfpipe"] else None
+
+
+def app() -> Any:
+    """The typer application behind the command `hfpipe`."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return importlib.import_module(settings["project"]["scripts"]["hfpipe"].partition(":")[0]).app
+
+
+def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The name of a command and its parameters, as typer reads them; nothing is run."""
     from typer.main import get_command
 
-    from hfpipe.cli.app import app
+    command: Any = get_command(app())
+    context = command.make_context("hfpipe", [*arguments])
+    names = []
+    while hasattr(command, "commands"):
+        rest = [*context._protected_args, *context.args]
+        name, command, left = command.resolve_command(context, rest)
+        names.append(name)
+        context = command.make_context(name, left, parent=context)
+    return " ".join(names), context.params
 
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    known = {name for command in ("predict", "glue-zip") for one in commands[command].params for name in one.opts}
-    named = set(re.findall(r"(?<!-)--[a-z][a-z-]+", (DOCS / "prediction.md").read_text(encoding="utf-8")))
-    assert len(named) >= 7
-    assert named <= known
+
+def recipe_of(name: str, page: str, folder: Path) -> str:
+    """What stands for a recipe that a page names: one that the page shows, else the shipped one; RECIPE is any."""
+    shown = [block for block in BLOCKS[page] if block.file == name]
+    if shown:
+        (folder / name).write_text(shown[-1].text, encoding="utf-8")
+        return str(folder / name)
+    return "quickstart" if name == "RECIPE" else name
 
 
-def test_the_recipe_of_the_guide_to_resuming_is_valid(tmp_path: Path) -> None:
-    """The block of docs/resume.md is a whole recipe, with every rhythm of checkpoints."""
-    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "resume.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+def test_the_blocks_are_found() -> None:
+    """The pages have blocks of known languages, and a mark before one says something that is known."""
+    assert len(PAGES) >= 20
+    assert len(COMMANDS) >= 60
+    assert {block.language for block in ALL} <= LANGUAGES
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        marks = re.findall(r"^<!-- (.*?) -->$", text, flags=re.MULTILINE)
+        assert len([mark for mark in marks if mark.startswith(("file: ", "not run: "))]) == sum(
+            bool(block.file or block.not_run) for block in BLOCKS[page.name]
+        ), f"{page.name}: a mark that stands before no block"
+
+
+def test_few_blocks_are_only_read() -> None:
+    """Every block that is not run says why, and there are no more of them than there were."""
+    not_run = [block for block in ALL if block.not_run]
+    assert all(len(block.not_run or "") >= 10 for block in not_run)
+    assert len(not_run) == NOT_RUN, [str(block) for block in not_run]
+
+
+@pytest.mark.parametrize(("block", "command"), COMMANDS, ids=lambda value: str(value))
+def test_a_command_exists(block: Block, command: str, tmp_path: Path) -> None:
+    """Each command that is shown has these options and arguments, and what it changes in a recipe can be changed."""
+    arguments = arguments_of(command)
+    if arguments is None:
+        program = shlex.split(command, comments=True)[0]
+        assert not program.startswith(("./", ".venv")) or program.startswith(".venv") or (ROOT / program).is_file()
+        return
+    name, given = parsed(arguments)
+    recipe, changes = given.get("recipe"), list(given.get("overrides") or ())
+    if name == "finetune" and recipe and "=" in recipe:
+        recipe, changes = None, [recipe, *changes]
+    if "recipe" in given and (recipe or changes) and name != "recipes validate":
+        load_recipe(recipe_of(str(recipe or "RECIPE"), block.page, tmp_path), changes)
+
+
+@pytest.mark.parametrize("block", YAML, ids=str)
+def test_a_recipe_is_valid(block: Block, tmp_path: Path) -> None:
+    """Each block of YAML is a whole recipe; one with mistakes is shown as a file, with what is said of it."""
+    if block.file and any(f"validate {block.file}" in command for _, command in COMMANDS):
+        return  # what is said of its mistakes is compared when the page is run
     file = tmp_path / "recipe.yaml"
-    file.write_text(block, encoding="utf-8")
-    recipe = load_recipe(file)
-    assert (recipe.checkpoints.every_minutes, recipe.train.tolerate_nonfinite) == (20, 3)
+    file.write_text(block.text, encoding="utf-8")
+    assert load_recipe(file).name in block.text
 
 
 def test_the_guide_shows_every_kind_of_task() -> None:
     """One recipe of each kind is there, the first without saying its kind."""
-    kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block for block in BLOCKS)}
+    kinds = {kind for kind in Kind.__args__ if any(f"kind: {kind}" in block.text for block in YAML)}
     assert kinds | {"text-classification"} == set(Kind.__args__)
-    assert len(BLOCKS) >= 7
 
 
-def test_the_recipe_of_the_tracking_guide_is_valid(tmp_path: Path) -> None:
-    """The block of docs/tracking.md, beside the recipe that it extends."""
-    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "tracking.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    file = tmp_path / "recipe.yaml"
-    file.write_text(block, encoding="utf-8")
-    assert load_recipe(file).tracking == ("trackio", "tensorboard")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `runs` with two small runs."""
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    for name, rate in (("RUN", "3e-4"), ("OTHER", "1e-3")):
+        hfpipe.finetune("quickstart", overrides=[*SMALL, f"optimizer.lr={rate}"], runs_dir=folder, name=name)
+    return folder
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+def test_a_page_runs(
+    page: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hfpipe_command: Callable[..., Any],
+) -> None:
+    """From top to bottom: files are written, Python and commands are run, and what is printed has the lines shown."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copytree(trained, tmp_path / "runs")
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in BLOCKS[page]:
+        if block.file:
+            (tmp_path / block.file).write_text(block.text, encoding="utf-8")
+        elif block.not_run:
+            continue
+        elif block.language == "python":
+            exec(compile("\n" * block.line + block.text, block.page, "exec", dont_inherit=True), names)
+        elif block.language == "console":
+            printed = "".join(run(command, hfpipe_command) for command in block.commands)
+            lines = {masked(line) for line in printed.splitlines()}
+            missing = [line for line in block.output if masked(line) not in lines]
+            assert not missing, f"{block}: is not printed: {missing}\nprinted:\n{printed}"
+
+
+def run(command: str, hfpipe_command: Callable[..., Any]) -> str:
+    """Run one command, shortened where it trains; what it prints."""
+    arguments = arguments_of(command)
+    if command.startswith("./scripts/quickstart"):
+        arguments = ["finetune", "quickstart"]
+        assert "finetune recipes/quickstart.yaml" in (ROOT / "scripts" / "quickstart").read_text(encoding="utf-8")
+    if arguments is None:
+        return ""  # not hfpipe's: that it is there is another test's
+    name, given = parsed(arguments)
+    if name in TRAINS and not given.get("resume"):
+        recipe = "quickstart" if given["recipe"] in (None, "RECIPE") else given["recipe"]
+        arguments = [recipe if one == "RECIPE" else one for one in arguments]
+        from_the_hub = not load_recipe(recipe).model.checkpoint.startswith("embedded:")
+        arguments += [*SHORT, *(["model.checkpoint=embedded:tiny-bert"] if from_the_hub else [])]
+    arguments = ["quickstart" if one == "RECIPE" else one for one in arguments]
+    done = hfpipe_command(*arguments)
+    assert done.code == 0 or name == "recipes validate", (command, done.err)
+    return f"{done.err}\n{done.out}\n"
+
+
+def masked(line: str) -> str:
+    """A line without its numbers, and without what is only there to fill a table."""
+    return " ".join(re.sub(r"\d[\d,.]*(?:e[+-]?\d+)?", "#", line).split())
