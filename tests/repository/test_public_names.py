@@ -42,11 +42,13 @@ def surface() -> dict[str, str]:
         if not inspect.isclass(public):
             continue
         for member, value in sorted(vars(public).items()):
+            if member.startswith(("_", "model_")):  # private, or pydantic's own
+                continue
             if isinstance(value, property):
                 found[f"{name}.{member}"] = ""
-            elif inspect.isroutine(getattr(public, member)) and not member.startswith(("_", "model_")):  # pydantic's
+            elif inspect.isroutine(getattr(public, member)):
                 found[f"{name}.{member}"] = _signature(getattr(public, member))
-    return {key: text for key, text in found.items() if "._" not in key}
+    return found
 
 
 def _signature(public: Any) -> str:
