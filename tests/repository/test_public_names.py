@@ -1,6 +1,6 @@
 """The public surface of hfpipe, pinned: a name or a parameter comes or goes only together with tests/golden/public_names.txt.
 
-    python tests/repository/test_public_names.py      writes that file anew; the difference is what a user sees
+python tests/repository/test_public_names.py      writes that file anew; the difference is what a user sees
 
 """
 
