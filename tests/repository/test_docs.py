@@ -191,6 +191,39 @@ def test_the_guide_shows_every_kind_of_task() -> None:
     assert kinds | {"text-classification"} == set(Kind.__args__)
 
 
+def test_the_index_has_every_page() -> None:
+    """docs/index.md names each page of docs once, and nothing else."""
+    linked = re.findall(
+        r"^\* \[[^]]+\]\(([^)]+)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert sorted(linked) == sorted([*pages, "../README.md", "../CONTRIBUTING.md"])
+
+
+def test_every_public_name_is_explained() -> None:
+    """docs/python.md explains each name of `hfpipe.__all__`, and its Python uses each function."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    code = "".join(block.text for block in BLOCKS["python.md"])
+    for name in hfpipe.__all__:
+        assert re.search(rf"\*\*`{name}\b", text), name
+        assert name[0].isupper() or f"hfpipe.{name}(" in code, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    """Each link to a file, and each path of this repository between backticks, leads to something."""
+    text = page.read_text(encoding="utf-8")
+    linked = [page.parent / one for one in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
+    named = re.findall(
+        r"`(?:\./)?((?:hfpipe|parts|training|scripts|tests|docs|recipes|benchmarks|examples)/[\w/.-]+)[ `]", text
+    )
+    found = [
+        next((f for f in (ROOT / one, ROOT / "hfpipe" / one, ROOT / "hfpipe" / f"{one}.py") if f.exists()), ROOT / one)
+        for one in named
+    ]
+    assert [str(one) for one in (*linked, *found) if not one.exists()] == []
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `runs` with two small runs."""
