@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import Dying, Killed, digest, records
 
 import hfpipe
 from hfpipe.recipe import load_recipe
@@ -286,3 +287,19 @@ def masked(line: str) -> str:
     """A line without its numbers, without what only fills a table, and without the precision that this CPU computes in."""
     line = re.sub(r"(bf16|fp32): the CPU has .*", "precision", line)
     return " ".join(re.sub(r"\d[\d,.]*(?:e[+-]?\d+)?", "#", line).split())
+
+
+def test_the_engine_of_the_guide_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of docs/extending.md, killed inside an epoch and resumed, ends with the weights of hfpipe's loop."""
+    (block,) = [block for block in BLOCKS["extending.md"] if block.file == "own_engine.py"]
+    (tmp_path / "own_engine.py").write_text(block.text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    small = ["dataset.splits.train=train[:56]", "dataset.splits.evaluation=validation[:20]", "train.batch_size=8"]
+    small += ["train.epochs=2", "train.accumulate=2", "train.precision=fp32", "checkpoints.every_steps=1"]
+    whole = hfpipe.finetune("quickstart", overrides=small, engine="loop", runs_dir=tmp_path, name="whole")
+    own = [*small, "engine=own_engine:train"]
+    with pytest.raises(Killed):
+        hfpipe.finetune("quickstart", overrides=own, runs_dir=tmp_path, name="own", display=Dying(3))
+    run = hfpipe.finetune(resume=tmp_path / "own")
+    assert digest(run) == digest(whole)
+    assert records(run, "step", "evaluation") == records(whole, "step", "evaluation")

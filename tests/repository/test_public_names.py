@@ -144,7 +144,7 @@ def test_the_python_of_the_design_works(tmp_path: Path) -> None:
     vary = {"engine": ["trainer", "loop"], "loss.reduction": ["mean", "sum"]}
     assert len(hfpipe.compare(recipe, vary=vary, runs_dir=tmp_path).variants) == 4
     job = hfpipe.prepare(recipe)
-    assert job.num_steps == 1
+    assert job.timeline.num_steps == 1
 
 
 if __name__ == "__main__":
