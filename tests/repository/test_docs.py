@@ -248,7 +248,6 @@ def test_a_page_runs(
     """From top to bottom: files are written, Python and commands are run, and what is printed has the lines shown."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copytree(trained, tmp_path / "runs")
     names: dict[str, Any] = {"__name__": "page"}
     for block in BLOCKS[page]:
@@ -257,8 +256,11 @@ def test_a_page_runs(
         elif block.not_run:
             continue
         elif block.language == "python":
+            monkeypatch.syspath_prepend(str(tmp_path))  # as for a script in that folder
             exec(compile("\n" * block.line + block.text, block.page, "exec", dont_inherit=True), names)
         elif block.language == "console":
+            for folder in re.findall(r"PYTHONPATH=(\S+)", block.text):
+                monkeypatch.syspath_prepend(str((ROOT if folder == "examples" else tmp_path) / folder))
             printed = "".join(run(command, hfpipe_command) for command in block.commands)
             lines = {masked(line) for line in printed.splitlines()}
             missing = [line for line in block.output if masked(line) not in lines]
