@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hfpipe.training.job import Job
     from hfpipe.training.prepare import prepare
 
-_PLACES = {
+_MODULES = {
     "Evaluation": "hfpipe.evaluation.evaluate",
     "Group": "hfpipe.runs.groups",
     "HfpipeError": "hfpipe.errors",
@@ -69,9 +69,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("hfpipe")
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'hfpipe' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
