@@ -140,6 +140,12 @@ def recipe_of(name: str, page: str, folder: Path) -> str:
     return "quickstart" if name == "runs/RUN/recipe.yaml" else STANDS_FOR.get(name, name)
 
 
+@pytest.fixture(autouse=True)
+def examples_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages that name a module of examples/ put that folder on PYTHONPATH."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+
+
 def test_the_blocks_are_found() -> None:
     """The pages have blocks of known languages, and a mark before one says something that is known."""
     assert len(PAGES) >= 20
