@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
 from hfpipe.runs.store import Run, find_run, list_runs, require_not_running, require_process_gone
+from hfpipe.system import atomic
 
 FORMAT = 1
 _FILE = "group.json"
@@ -104,7 +104,7 @@ class Group:
         run = self.run(seed)
         require_no_other_process(run.id, run.metadata if run.path.is_dir() else {})
         if run.path.exists():
-            shutil.rmtree(run.path)
+            atomic.remove_folder(run.path)
 
     def __repr__(self) -> str:
         """Group('runs/mrpc-...', 'finished')."""
@@ -197,9 +197,7 @@ def require_group_not_running(group: Group) -> None:
 def delete_group(group: Group) -> None:
     """Remove a group with all its runs; raises as `require_group_not_running`."""
     require_group_not_running(group)
-    leaving = group.path.with_name(f".{group.path.name}.{os.getpid()}.deleted")
-    os.replace(group.path, leaving)  # broken off from here on, nothing is taken for a group
-    shutil.rmtree(leaving)
+    atomic.remove_folder(group.path)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

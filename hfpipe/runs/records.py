@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hfpipe.errors import ModelError
+from hfpipe.system import atomic
 
 
 class Lines:
@@ -87,10 +88,5 @@ def cut_back(run: Path, size: int) -> str:
             fix="Put the file back, or go on from an earlier checkpoint by removing this one.",
         )
     if len(content) > size:
-        staged = path.with_name(".records.jsonl.tmp")
-        with open(staged, "wb") as file:
-            file.write(content[:size])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
+        atomic.write(path, content[:size])
     return content[size:].decode(errors="replace")

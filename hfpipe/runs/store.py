@@ -9,10 +9,9 @@ import math
 import os
 import platform
 import re
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
+from hfpipe.system import atomic
 from hfpipe.system.redaction import redact
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
@@ -96,15 +96,7 @@ class Run:
         """Write a text file the same way, without secrets and without the name of a home folder."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with open(staged, "w", encoding="utf-8") as file:
-                file.write(redact(text))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staged, target)
-        finally:
-            staged.unlink(missing_ok=True)
+        atomic.write(target, redact(text))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `records.jsonl`."""
@@ -241,23 +233,9 @@ class Run:
         labelled: list[dict[str, Any]] = resolve({}, _PREDICT, "function")(self, rows, **options)
         return labelled
 
-    @contextlib.contextmanager
-    def staged(self, name: str) -> Iterator[Path]:
+    def staged(self, name: str) -> AbstractContextManager[Path]:
         """A folder to fill that takes its place, under the run, when the block ends without an error."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        try:
-            yield staging
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            if target.exists():
-                os.replace(target, old)
-            os.replace(staging, target)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        return atomic.replaced_folder(self.path / name)
 
     def __repr__(self) -> str:
         """Run('runs/mrpc-...', 'finished')."""
@@ -373,9 +351,7 @@ def delete_run(run: Run) -> None:
         RecipeError: it is still running.
     """
     require_not_running(run)
-    leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
-    os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
-    shutil.rmtree(leaving)
+    atomic.remove_folder(run.path)
 
 
 def require_writable(run: Run) -> None:

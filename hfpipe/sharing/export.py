@@ -14,7 +14,7 @@ from hfpipe.errors import ModelError, RecipeError
 from hfpipe.recipe import Recipe, load_recipe, to_yaml
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.model_files import model_folder, require_own_files
-from hfpipe.system import library_logs
+from hfpipe.system import atomic, library_logs
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
 
@@ -64,20 +64,10 @@ def export(
         raise RecipeError(f"{what}", where=str(folder), fix="Name a new or an empty folder.")
     source = model_folder(run)
     require_own_files(run, source)
-    with translated_errors():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            staging.mkdir()
-            notices = _fill(staging, run, source)
-            display.say("loading it once")
-            _require_whole(staging)
-            if folder.is_dir():
-                folder.rmdir()
-            os.replace(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with translated_errors(), atomic.replaced_folder(folder) as staging:
+        notices = _fill(staging, run, source)
+        display.say("loading it once")
+        _require_whole(staging)
     for notice in notices:
         display.say(f"{NOTE}{notice}")
     names = sorted(path.name for path in folder.iterdir())

@@ -14,9 +14,10 @@ from typing import Any
 from hfpipe.errors import HfpipeError, MachineError, ModelError, RecipeError, RefusedError
 from hfpipe.recipe.source import to_yaml
 from hfpipe.reports import wording
+from hfpipe.runs.model_files import require_own_files
 from hfpipe.runs.store import Run
 from hfpipe.sharing.model_card import PLACE
-from hfpipe.system import hub, snapshot
+from hfpipe.system import hub
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
@@ -82,7 +83,7 @@ def uploads(run: Run, repo: str) -> list[Upload]:
     found = [Upload(file.name, file) for file in sorted(folder.iterdir())]
     for one in found:
         _require_plain(one, folder)
-    _require_own(run, folder)
+    require_own_files(run, folder)
     found = [Upload(one.name, _named(one, repo)) if one.name == "README.md" else one for one in found]
     found.append(Upload("recipe.yaml", wording.strip_path(to_yaml(run.recipe)).encode()))
     for file in (run.path / "metrics.json", *sorted((run.path / "evaluations").glob("*.json"))):
@@ -112,18 +113,6 @@ def _require_plain(one: Upload, folder: Path) -> None:
     ):
         raise RefusedError(f"{one.name} may be a pickle, which runs code where it is loaded", where=str(folder),
                            allowed="safetensors, JSON and text", fix="Remove it.")  # fmt: skip
-
-
-def _require_own(run: Run, folder: Path) -> None:
-    """Refuse weights and tokenizer that are not those whose figures would be sent beside them."""
-    found = snapshot.digests(folder)
-    for name, digest in (run.metadata.get("model") or {}).items():
-        if name.startswith(("model", "tokenizer", "vocab", "config")) and found.get(name) != digest:
-            raise ModelError(
-                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} measured",
-                where=str(folder / name),
-                fix="Put the file back, or train again.",
-            )
 
 
 def _named(card: Upload, repo: str) -> bytes:

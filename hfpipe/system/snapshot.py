@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,8 @@ def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, l
     whole = hashlib.sha256(label.encode())
     for file in files:
         name = file.relative_to(relative_to).as_posix() if relative_to else file.name
-        whole.update(f"{name}\0{_digest(file)}\n".encode())
+        whole.update(f"{name}\0{digest_of_file(file)}\n".encode())
     return whole.hexdigest()
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in a folder, by name."""
-    return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def digest_of_text(text: str) -> str:
@@ -46,9 +43,39 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest(file: Path) -> str:
+def digest_of_file(file: Path) -> str:
+    """SHA-256 of a file's content."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@cache
+def digest_of_code(*paths: Path) -> str:
+    """SHA-256 of what Python files and folders compute, by their names below the folder that they are in.
+
+    Comments, docstrings and what an error says are no part of it: who rewords a message changes no result.
+    """
+    whole = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = _WithoutTexts().visit(ast.parse(file.read_bytes()))
+            whole.update(f"{file.relative_to(path.parent).as_posix()}\0{ast.dump(tree)}\n".encode())
+    return whole.hexdigest()
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Takes strings that stand alone (docstrings) and the arguments of errors out of a syntax tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name.endswith("Error"):
+            node.args, node.keywords = [], []
+        return self.generic_visit(node)
 
 
 def versions() -> dict[str, str]:

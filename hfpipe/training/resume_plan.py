@@ -19,6 +19,8 @@ _FREE = (
     *(f"checkpoints.{key}" for key in ("every", "every_steps", "every_minutes", "keep_last")),
 )
 """What changes no step of a run, and so needs no permission."""
+_COMPUTING = ("parts", "training")
+"""The folders of hfpipe whose code decides what a step computes."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy")
 
 Change = tuple[Any, Any]
@@ -145,9 +147,9 @@ def changes_as_text(changes: Mapping[str, Change]) -> str:
 
 
 def code() -> dict[str, str]:
-    """What computes: a hash of hfpipe's own source, and the versions of the libraries that decide a result."""
+    """What computes: a hash of hfpipe's own code that does, and the versions of the libraries that decide a result."""
     package = Path(__file__).parents[1]
-    own = snapshot.digest_of_files(sorted(package.rglob("*.py")), relative_to=package)
+    own = snapshot.digest_of_code(*(package / folder for folder in _COMPUTING))
     versions = snapshot.versions()
     return {"hfpipe": own} | {name: versions[name] for name in _LIBRARIES if name in versions}
 

@@ -44,10 +44,10 @@ def run(tmp_path: Path) -> Run:
     document = {"target": str(made.path), "split": "validation", "overrides": ["dataset.path=/home/someone/more"]}
     write_evaluation(made, "validation", document, [{"id": 0, "said": 1, "right": 1}])
     made.append({"type": "notice", "text": "from /home/someone"})
-    from hfpipe.system import snapshot
+    from hfpipe.system import manifest
 
     made.update_metadata(
-        id="one", status="finished", model=snapshot.digests(made.path / "model"), command=["/home/someone/x"]
+        id="one", status="finished", model=manifest.digests(made.path / "model"), command=["/home/someone/x"]
     )
     return made
 

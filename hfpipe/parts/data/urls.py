@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import shutil
 import socket
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import datasets
 
 from hfpipe.errors import DataError, MachineError, RefusedError
-from hfpipe.system import hub
+from hfpipe.system import atomic, hub
 
 _SECONDS = 30.0
 SCHEMES = ("http://", "https://", "ftp://", "file:", "hf://", "s3://", "gs://")
@@ -51,11 +50,8 @@ def fetch(address: str, hosts: Sequence[str], where: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     opener = urllib.request.build_opener(_Redirects(hosts, where))
     try:
-        with opener.open(address, timeout=_SECONDS) as answer, tempfile.NamedTemporaryFile(dir=folder) as staged:
-            shutil.copyfileobj(answer, staged)
-            staged.flush()
-            Path(staged.name).replace(target)
-            Path(staged.name).touch()  # what the context removes
+        with opener.open(address, timeout=_SECONDS) as answer, atomic.replaced_file(target) as file:
+            shutil.copyfileobj(answer, file)
     except urllib.error.HTTPError as error:
         error.close()
         if 300 <= error.code < 400:  # to a scheme that urllib itself does not follow, or in circles

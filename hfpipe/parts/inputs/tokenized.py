@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ from transformers import __version__ as transformers_version
 from hfpipe.parts import tasks
 from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import ROW
-from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder
+from hfpipe.system.manifest import find_corruption
+from hfpipe.system.snapshot import digest_of_code, digest_of_text
 
 _BATCH = 1000  # rows that the tokenizer is given at once
 _RAW = "raw:"  # before the names of raw columns while they are mapped
@@ -70,9 +69,9 @@ def tokenize(
         labelled: whether to make `labels`.
         num_proc: processes that tokenize.
     """
-    key = hashlib.sha256(
-        repr((identity, task, max_length, labelled, transformers_version, datasets.__version__, _code())).encode()
-    ).hexdigest()[:32]
+    code = digest_of_code(Path(tasks.__file__).parent, Path(columns.__file__), Path(__file__))
+    arguments = (identity, task, max_length, labelled, transformers_version, datasets.__version__, code)
+    key = digest_of_text(repr(arguments))[:32]
     folder = entry_folder("tokens", key)
     rebuilt = find_corruption(folder) if folder.is_dir() else None
     if folder.is_dir() and rebuilt is None:
@@ -113,13 +112,6 @@ def _encode_raw(batch: Mapping[str, Any], numbers: list[int], *, task: tasks.Tas
     """A batch whose columns are marked as raw, encoded; only the columns that the task reads become Python objects."""
     columns = {name: batch[f"{_RAW}{name}"] for name in task.columns if f"{_RAW}{name}" in batch}
     return encode_batch(columns, numbers, task, **arguments)
-
-
-@cache
-def _code() -> str:
-    """A hash of the code that makes tokens of rows."""
-    files = [*sorted(Path(tasks.__file__).parent.glob("*.py")), Path(columns.__file__)]
-    return digest_of_files([*files, Path(__file__)])
 
 
 def _read(folder: Path) -> datasets.Dataset:

@@ -12,7 +12,6 @@ import codecs
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,8 +23,9 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data.formats.compressed import opened
 from hfpipe.parts.data.formats.delimited import read_records
 from hfpipe.parts.data.formats.objects import Shape, read_objects
-from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder
+from hfpipe.system.manifest import find_corruption
+from hfpipe.system.snapshot import digest_of_code
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "text")
 _BATCH = 1000  # rows that become Arrow at once
@@ -59,7 +59,7 @@ def read_files(
         DataError: with file and line.
     """
     separator = separator or ("\t" if form == "tsv" else ",")
-    key = repr((digest, dict(files), form, encoding, separator, quote, _code()))
+    key = repr((digest, dict(files), form, encoding, separator, quote, digest_of_code(Path(__file__).parent)))
     folder = entry_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
     notices: tuple[str, ...] = ()
     if folder.is_dir():
@@ -71,12 +71,6 @@ def read_files(
             batches = _batches(form, paths, encoding, separator, quote, staging)
             _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
     return _read_kept(folder), notices
-
-
-@cache
-def _code() -> str:
-    """A hash of the code that reads files."""
-    return digest_of_files(sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _read_kept(folder: Path) -> Splits:
