@@ -792,7 +792,7 @@ def _stream(text: str) -> None:
 
 
 def _print_json(content: Any) -> None:
-    from hfpipe.runs.store import finite
+    from hfpipe.system.text import finite
 
     print(json.dumps(finite(content), indent=2, ensure_ascii=False))
 

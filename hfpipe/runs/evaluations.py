@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from hfpipe.runs.store import Run, finite
+from hfpipe.runs.store import Run
+from hfpipe.system.snapshot import digest_of_text
+from hfpipe.system.text import json_line
 
 _FOLDER = "evaluations"
 
@@ -22,7 +23,7 @@ def file_name(split: str, overrides: Iterable[str] = ()) -> str:
     plain, changes = re.sub(r"[^A-Za-z0-9._-]+", "_", split).strip("_")[:64], list(overrides)
     if plain == split and not changes:
         return split
-    return f"{plain}-{hashlib.sha256(json.dumps([split, changes]).encode()).hexdigest()[:8]}"
+    return f"{plain}-{digest_of_text(json.dumps([split, changes]))[:8]}"
 
 
 def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: Iterable[dict[str, Any]]) -> None:
@@ -34,7 +35,7 @@ def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: It
         document: the figures, see docs/evaluation.md.
         examples: `id` (row of the split, from 0), `said`, `right`, `loss` and `weight` each, in the order of the rows.
     """
-    lines = "".join(json.dumps(finite(one), ensure_ascii=False) + "\n" for one in examples)
+    lines = "".join(json_line(one) + "\n" for one in examples)
     run.write_text(f"{_FOLDER}/{name}.examples.jsonl", lines)
     run.write_json(f"{_FOLDER}/{name}.json", document)
 

@@ -14,6 +14,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
 from hfpipe.runs.store import Run, find_run, list_runs, require_not_running, require_process_gone
 from hfpipe.system import atomic
+from hfpipe.system.text import listed
 
 FORMAT = 1
 _FILE = "group.json"
@@ -152,11 +153,16 @@ def find_group(name: str, folder: Path) -> Group:
     if len(matches) == 1:
         return Group((folder / matches[0]).resolve())
     if matches:
-        raise RecipeError(f"{name!r} begins {len(matches)} groups", where=str(folder), allowed=", ".join(matches[:8]))
+        raise _ambiguous(name, matches, "groups", folder)
     raise RecipeError(
         f"no group {name!r} in {folder}{near(name, ids)}",
-        allowed=f"the folder of a group, or one of {', '.join(ids[:8])}" if ids else "a group; there are none here yet",
+        allowed=f"the folder of a group, or one of {listed(ids, 8)}" if ids else "a group; there are none here yet",
     )
+
+
+def _ambiguous(name: str, matches: Sequence[str], what: str, folder: Path) -> RecipeError:
+    found = f"{name!r} is ambiguous: {len(matches)} {what} start with it"
+    return RecipeError(found, where=str(folder), allowed=listed(matches, 8), fix="Write more of the one you mean.")
 
 
 def find_run_or_group(name: str, folder: Path) -> Run | Group:
@@ -176,10 +182,7 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
     begun = [one for one in groups if name and one.startswith(name)]
     also = [one for one in runs if name and one.startswith(name)]
     if begun and len(begun) + len(also) > 1:
-        several = ", ".join([*begun, *also][:8])
-        raise RecipeError(
-            f"{name!r} begins {len(begun) + len(also)} runs and groups", where=str(folder), allowed=several
-        )
+        raise _ambiguous(name, [*begun, *also], "runs and groups", folder)
     return find_group(name, folder) if begun else find_run(name, folder)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
 import os
 import platform
 import re
@@ -22,6 +21,7 @@ from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
 from hfpipe.system import atomic
 from hfpipe.system.redaction import redact
+from hfpipe.system.text import json_line, json_page, listed
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
 _PREDICT = "hfpipe.evaluation.prediction.predict:predict"
@@ -90,7 +90,7 @@ class Run:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file so that a reader sees the old or the new one, never half of it. NaN becomes null."""
-        self.write_text(name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, json_page(content) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file the same way, without secrets and without the name of a home folder."""
@@ -101,7 +101,7 @@ class Run:
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `records.jsonl`."""
         with open(self.path / "records.jsonl", "a", encoding="utf-8") as file:
-            file.write(redact(json.dumps(finite(record), ensure_ascii=False)) + "\n")
+            file.write(redact(json_line(record)) + "\n")
 
     def update_metadata(self, **fields: Any) -> None:
         """Change fields of `run.json`."""
@@ -242,17 +242,6 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status!r})"
 
 
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as None, since JSON has no word for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return value
-
-
 def check_id(name: str) -> None:
     """Refuse what is no run id, so that no name reaches outside the runs folder.
 
@@ -297,16 +286,15 @@ def find_run(name: str, folder: Path) -> Run:
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve(), matches[0])
     if matches:
-        more = f" and {len(matches) - 8} more" if len(matches) > 8 else ""
         raise RecipeError(
-            f"{name!r} begins {len(matches)} run ids",
+            f"{name!r} is ambiguous: {len(matches)} run ids start with it",
             where=str(folder),
-            allowed=", ".join(matches[:8]) + more,
-            fix="Say more of the one you mean.",
+            allowed=listed(matches, 8),
+            fix="Write more of the one you mean.",
         )
     raise RecipeError(
         f"no run {name!r} in {folder}{near(name, ids) or _near_start(name, ids)}",
-        allowed=f"a run folder, or one of {', '.join(ids[:8])}" if ids else "a run folder; there are no runs here yet",
+        allowed=f"a run folder, or one of {listed(ids, 8)}" if ids else "a run folder; there are no runs here yet",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +12,15 @@ from typing import Any
 
 from hfpipe.errors import HfpipeError, MachineError, ModelError, RecipeError, RefusedError
 from hfpipe.recipe.source import to_yaml
-from hfpipe.reports import wording
 from hfpipe.runs.model_files import require_own_files
 from hfpipe.runs.store import Run
 from hfpipe.sharing.model_card import PLACE
 from hfpipe.system import hub
+from hfpipe.system.redaction import find_private, redact, strip_path, strip_paths
+from hfpipe.system.text import first_line, json_page
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
-_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN."
 
 
@@ -85,16 +84,16 @@ def uploads(run: Run, repo: str) -> list[Upload]:
         _require_plain(one, folder)
     require_own_files(run, folder)
     found = [Upload(one.name, _named(one, repo)) if one.name == "README.md" else one for one in found]
-    found.append(Upload("recipe.yaml", wording.strip_path(to_yaml(run.recipe)).encode()))
+    found.append(Upload("recipe.yaml", strip_path(to_yaml(run.recipe)).encode()))
     for file in (run.path / "metrics.json", *sorted((run.path / "evaluations").glob("*.json"))):
         if file.is_file():
             content = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(content, dict) and "target" in content:
                 content["target"] = repo  # it names the folder of the run
-            text = json.dumps(wording.strip_paths(content), indent=2, ensure_ascii=False) + "\n"
+            text = json_page(strip_paths(content)) + "\n"
             found.append(Upload(file.relative_to(run.path).as_posix(), text.encode()))
     for one in found:
-        _require_nothing_secret(one)
+        _require_nothing_private(one)
     return found
 
 
@@ -121,16 +120,13 @@ def _named(card: Upload, repo: str) -> bytes:
     return card.content.read_text(encoding="utf-8").replace(PLACE, f'checkpoint = "{repo}"').encode()
 
 
-def _require_nothing_secret(one: Upload) -> None:
+def _require_nothing_private(one: Upload) -> None:
     """Refuse a text that holds a token or the user's home folder, whoever wrote it there."""
     if one.name.endswith(".safetensors"):
         return
     content = one.content if isinstance(one.content, bytes) else one.content.read_bytes()
-    home, token = os.path.expanduser("~"), os.environ.get("HF_TOKEN", "")
-    if _TOKEN.search(content) or (len(token) > 8 and token.encode() in content):
-        raise RefusedError(f"{one.name} holds what looks like a token of the Hub", where="push", fix="Take it out.")
-    if len(home) > 1 and f"{home}/".encode() in content:
-        raise RefusedError(f"{one.name} names your home folder {home}", where="push", fix="Take it out.")
+    if (found := find_private(content.decode(errors="replace"))) is not None:
+        raise RefusedError(f"{one.name} {found}", where="push", fix="Take it out.")
 
 
 def push(
@@ -208,16 +204,16 @@ def _told(repo: str) -> Iterator[None]:
     except HfpipeError:
         raise
     except RevisionNotFoundError as error:
-        raise RecipeError(_first_line(error), where="--revision") from error
+        raise RecipeError(redact(first_line(error)), where="--revision") from error
     except HfHubHTTPError as error:
         code = getattr(error.response, "status_code", None)
         fix = {401: f"The token is not accepted. {_LOG_IN}",
                403: f"The token may not write there: look at its permissions and at the name before the slash of {repo}.",
                404: f"The token may not see {repo}, or there is no such name.",
                409: "Somebody made it at this moment: try again."}.get(code or 0, "Try again; --debug shows more.")  # fmt: skip
-        raise MachineError(f"the Hub refused {repo}: {_first_line(error)}", where="push", fix=fix) from error
+        raise MachineError(f"the Hub refused {repo}: {redact(first_line(error))}", where="push", fix=fix) from error
     except OSError as error:
-        raise MachineError(f"the way to the Hub broke: {_first_line(error)}", where="push",
+        raise MachineError(f"the way to the Hub broke: {redact(first_line(error))}", where="push",
                            fix="Push again: what arrived before is not sent twice, and without the commit nothing is there.",
                            ) from error  # fmt: skip
     except Exception as error:
@@ -231,11 +227,6 @@ def _told(repo: str) -> Iterator[None]:
             "hf_xet",
         ):
             raise MachineError(
-                f"the way to the Hub broke: {_first_line(error)}", where="push", fix="Push again."
+                f"the way to the Hub broke: {redact(first_line(error))}", where="push", fix="Push again."
             ) from error
         raise
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _TOKEN.sub(b"hf_...", (lines[0] if lines else type(error).__name__).rstrip(".").encode()).decode()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import HfpipeError, ModelError, RecipeError
+from hfpipe.system.text import first_line
 
 _PROBE_SECONDS = 3.0
 _WEIGHT_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -137,7 +138,7 @@ def _download(checkpoint: str, revision: str | None, where: str) -> Path:
         )
     except (HFValidationError, HfHubHTTPError) as error:
         raise ModelError(
-            f"checkpoint {checkpoint!r}: {_first_line(error)}",
+            f"checkpoint {checkpoint!r}: {first_line(error)}",
             where=where,
             fix="Accept its terms on the Hub and log in with `hf auth login`."
             if isinstance(error, GatedRepoError)
@@ -160,13 +161,8 @@ def dataset_commit(repo: str, revision: str | None, where: str) -> str:
         info: Any = HfApi().dataset_info(repo, revision=revision)
     except (HfHubHTTPError, HFValidationError) as error:
         raise DataError(
-            f"data set {repo!r}: {_first_line(error)}",
+            f"data set {repo!r}: {first_line(error)}",
             where=where,
             fix="Look for its exact name on the Hub; a local folder is written ./x, /x or ~/x.",
         ) from error
     return str(info.sha)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

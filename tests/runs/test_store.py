@@ -15,8 +15,9 @@ import pytest
 from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.runs import Run, default_folder, delete_run, find_run, list_runs
-from hfpipe.runs.store import check_id, finite
+from hfpipe.runs.store import check_id
 from hfpipe.system.machine import as_machine_error
+from hfpipe.system.text import finite
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import shutil
 import socket
@@ -17,6 +16,7 @@ import datasets
 
 from hfpipe.errors import DataError, MachineError, RefusedError
 from hfpipe.system import atomic, hub
+from hfpipe.system.snapshot import digest_of_text
 
 _SECONDS = 30.0
 SCHEMES = ("http://", "https://", "ftp://", "file:", "hf://", "s3://", "gs://")
@@ -36,12 +36,7 @@ def fetch(address: str, hosts: Sequence[str], where: str) -> Path:
         MachineError: no connection.
     """
     _refuse(address, hosts, where)
-    folder = (
-        Path(datasets.config.HF_DATASETS_CACHE)
-        / "hfpipe"
-        / "addresses"
-        / hashlib.sha256(address.encode()).hexdigest()[:24]
-    )
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "addresses" / digest_of_text(address)[:24]
     target = folder / (Path(urlsplit(address).path).name or "data")
     if target.is_file():
         return target

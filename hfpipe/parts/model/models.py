@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from hfpipe.parts.tasks import Task
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.hub import checkpoint_folder
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.snapshot import digest_of_files, digest_of_text
+from hfpipe.system.text import one_line
 
 _SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
 
@@ -75,7 +75,7 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"checkpoint {spec.checkpoint!r}: {_one_line(error)}", where=where) from error
+        raise ModelError(f"checkpoint {spec.checkpoint!r}: {one_line(error)}", where=where) from error
     for key, value in spec.config.items():
         if not hasattr(config, key):
             known = [k for k in config.to_dict() if not k.startswith("_")]
@@ -139,7 +139,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {_one_line(error)}", where=where) from error
+        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {one_line(error)}", where=where) from error
     size, rows = len(tokenizer), getattr(checkpoint.config, "vocab_size", None)
     if size < _SMALLEST_VOCABULARY:
         raise ModelError(
@@ -180,7 +180,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules.pop(state, None)
     sides = [tokenizer.padding_side, tokenizer.truncation_side]
     identity = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), sides, tokenizer.model_input_names]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return digest_of_text(json.dumps(identity, sort_keys=True))
 
 
 def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -235,7 +235,7 @@ def load_model(
             dtype="float32",
         )
     except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"checkpoint {checkpoint.name!r}: {_one_line(error)}", where=checkpoint.where) from error
+        raise ModelError(f"checkpoint {checkpoint.name!r}: {one_line(error)}", where=checkpoint.where) from error
     prefix = f"{model.base_model_prefix}."
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in info["mismatched_keys"])
@@ -345,7 +345,3 @@ def _read_config(folder: Path, name: str, where: str) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise ModelError(f"{folder / 'config.json'} is not a mapping", where=where)
     return described
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__

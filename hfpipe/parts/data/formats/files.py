@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import codecs
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -25,7 +24,7 @@ from hfpipe.parts.data.formats.delimited import read_records
 from hfpipe.parts.data.formats.objects import Shape, read_objects
 from hfpipe.system.cache import build_entry, entry_files, entry_folder
 from hfpipe.system.manifest import find_corruption
-from hfpipe.system.snapshot import digest_of_code
+from hfpipe.system.snapshot import digest_of_code, digest_of_text
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "text")
 _BATCH = 1000  # rows that become Arrow at once
@@ -60,7 +59,7 @@ def read_files(
     """
     separator = separator or ("\t" if form == "tsv" else ",")
     key = repr((digest, dict(files), form, encoding, separator, quote, digest_of_code(Path(__file__).parent)))
-    folder = entry_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
+    folder = entry_folder("files", digest_of_text(key)[:32])
     notices: tuple[str, ...] = ()
     if folder.is_dir():
         if find_corruption(folder) is None:
