@@ -12,7 +12,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, find_run, list_runs, require_not_running, require_process_gone
+from hfpipe.runs.store import Run, delete_run, find_run, list_runs, require_not_running, require_process_gone
 from hfpipe.system import atomic
 from hfpipe.system.text import listed
 
@@ -201,6 +201,41 @@ def delete_group(group: Group) -> None:
     """Remove a group with all its runs; raises as `require_group_not_running`."""
     require_group_not_running(group)
     atomic.remove_folder(group.path)
+
+
+def find_all(names: Sequence[str], folder: Path) -> list[Run | Group]:
+    """Runs and groups by their names, each once; raises as `find_run_or_group`."""
+    found = [find_run_or_group(name, folder) for name in names]
+    return list({one.path: one for one in found}.values())
+
+
+def require_none_running(found: Sequence[Run | Group]) -> None:
+    """Refuse runs and groups of which one is at work.
+
+    Raises:
+        RecipeError: with the process.
+    """
+    for one in found:
+        require_group_not_running(one) if isinstance(one, Group) else require_not_running(one)
+
+
+def delete(one: Run | Group) -> None:
+    """Remove a run or a group and everything in its folder; raises as `require_none_running`."""
+    delete_group(one) if isinstance(one, Group) else delete_run(one)
+
+
+def require_summary(group: Group) -> None:
+    """Refuse a group whose seeds are not all trained.
+
+    Raises:
+        RecipeError: with the command that goes on with it.
+    """
+    if not group.summary:
+        raise RecipeError(
+            f"the group {group.id!r} is {group.status}: its summary is written when all seeds are trained",
+            where=str(group.path),
+            fix=f"`hfpipe finetune --resume {group.path}` goes on with it.",
+        )
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -235,7 +235,7 @@ def test_runs_are_deleted_only_when_it_is_said(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     refused = hfpipe_command("runs", "delete", "first", "--runs-dir", two_runs)
     assert refused.code == 2
-    assert "Say --yes" in refused.err
+    assert "pass --yes" in refused.err
     assert hfpipe_command("runs", "delete", "", "--yes", "--runs-dir", two_runs).code == 2
     assert (two_runs / "first").is_dir()
     done = hfpipe_command("runs", "delete", "first", "--yes", "--runs-dir", two_runs, "--json")

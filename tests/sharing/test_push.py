@@ -269,7 +269,7 @@ def test_it_asks_first(api: Callable[..., FakeApi], run: Run, hfpipe_command: Ca
     fake = api(None)
     refused = hfpipe_command("push", run.path, "ann/tiny")
     assert refused.code == 2
-    assert "nobody can be asked here" in refused.err
+    assert "not a terminal, so nothing can be confirmed; pass --yes" in refused.err
     assert all(name in refused.err for name in SENT)
     assert fake.calls == []
     done = hfpipe_command("push", run.path, "ann/tiny", "--yes")
