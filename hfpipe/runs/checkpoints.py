@@ -46,7 +46,7 @@ def name_of(step: int) -> str:
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
-    """The checkpoints of a run in the order of their steps, whatever the clock said when they were written."""
+    """The checkpoints of a run in the order of their steps, not of the times of their files."""
     found = [(path, _NAME.fullmatch(path.name)) for path in (run / FOLDER).glob("step-*")]
     return sorted((Checkpoint(path, int(name[1])) for path, name in found if name), key=lambda one: one.step)
 
@@ -146,7 +146,7 @@ def clear_staging(run: Path) -> None:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Refuse to begin what the disk can't hold.
+    """Refuse to start what the disk can't hold.
 
     Raises:
         MachineError: with the bytes needed and free.

@@ -1,4 +1,4 @@
-"""What was measured with a run: `evaluations/<split>.json`, and beside it what was said of every example."""
+"""What was measured with a run: `evaluations/<split>.json`, and beside it the prediction for every example."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: It
     Args:
         run: whose folder it is.
         name: from `file_name`.
-        document: the figures, see docs/evaluation.md.
+        document: the metrics, see docs/evaluation.md.
         examples: `id` (row of the split, from 0), `said`, `right`, `loss` and `weight` each, in the order of the rows.
     """
     lines = "".join(json_line(one) + "\n" for one in examples)
@@ -51,7 +51,7 @@ def read_evaluation(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def read_examples(run: Run, name: str) -> list[dict[str, Any]] | None:
-    """What was said of every example, in the order of the rows, or None."""
+    """The prediction for every example, in the order of the rows, or None."""
     try:
         lines = (run.path / _FOLDER / f"{name}.examples.jsonl").read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:

@@ -93,7 +93,7 @@ class Group:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the finished seeds say together, see docs/seeds.md; empty until all are trained."""
+        """The summary of the finished seeds, see docs/seeds.md; empty until all are trained."""
         return dict(self.metadata.get("summary", {}))
 
     def delete(self, seed: int) -> None:
@@ -179,11 +179,11 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
         return find_group(name, folder)
     if name in runs or (Path(name).expanduser() / "run.json").is_file():
         return find_run(name, folder)
-    begun = [one for one in groups if name and one.startswith(name)]
+    matching = [one for one in groups if name and one.startswith(name)]
     also = [one for one in runs if name and one.startswith(name)]
-    if begun and len(begun) + len(also) > 1:
-        raise _ambiguous(name, [*begun, *also], "runs and groups", folder)
-    return find_group(name, folder) if begun else find_run(name, folder)
+    if matching and len(matching) + len(also) > 1:
+        raise _ambiguous(name, [*matching, *also], "runs and groups", folder)
+    return find_group(name, folder) if matching else find_run(name, folder)
 
 
 def require_group_not_running(group: Group) -> None:
@@ -247,5 +247,5 @@ def check_seeds(seeds: Sequence[int]) -> None:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if not seeds or wrong or twice:
-        found = f"{wrong[0]} is no seed" if wrong else f"{twice[0]} stands there twice" if twice else "no seed"
+        found = f"{wrong[0]} is not a seed" if wrong else f"{twice[0]} is given twice" if twice else "no seed"
         raise RecipeError(found, where="--seeds", allowed="how many, or different whole numbers from 0 to 4294967295")

@@ -32,7 +32,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 
 def default_folder() -> Path:
-    """Where runs land unless told otherwise: `$HFPIPE_RUNS_DIR`, or `runs` in the working directory."""
+    """Where runs land by default: `$HFPIPE_RUNS_DIR`, or `runs` in the working directory."""
     return Path(os.environ.get("HFPIPE_RUNS_DIR", "runs"))
 
 
@@ -153,7 +153,7 @@ class Run:
     def status(self) -> str:
         """preparing, running, finished, failed or interrupted.
 
-        Also `died` when the process is gone without having said so, `damaged` when `run.json` can't be read, and `newer`
+        Also `died` when the process is gone without having written an end, `damaged` when `run.json` can't be read, and `newer`
         when it has a format that this hfpipe does not know.
         """
         try:
@@ -228,7 +228,7 @@ class Run:
     def predict(self, rows: Any, **options: Any) -> list[dict[str, Any]]:
         """What the fine-tuned model says of rows: texts, pairs of texts, mappings from column to value, or a file.
 
-        The model is loaded once and kept as long as this object is. Arguments and result as for `hfpipe.predict`.
+        The model is loaded once, and stays loaded as long as this object lives. Arguments and result as for `hfpipe.predict`.
         """
         labelled: list[dict[str, Any]] = resolve({}, _PREDICT, "function")(self, rows, **options)
         return labelled
@@ -255,7 +255,7 @@ def check_id(name: str) -> None:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """The runs in a folder and in the groups there, newest first by what they say themselves.
+    """The runs in a folder and in the groups there, newest first by the start that they record.
 
     One whose `run.json` is damaged comes last and hides no other.
     """
@@ -302,24 +302,24 @@ def require_no_group(name: str, folder: Path) -> None:
     """Refuse a group of seeds where one run is wanted.
 
     Raises:
-        RecipeError: with the runs of the group, and the figure of each that says which is best.
+        RecipeError: with the runs of the group, and the metric of each that says which is best.
     """
     for path in (Path(name).expanduser(), folder / name):
         if name and os.path.isfile(path / "group.json"):
             raise RecipeError(
                 f"{name!r} is a group of seeds, and one run is wanted",
                 where=str(path.parent),
-                allowed=", ".join(_with_figure(run, f"{name}/{run.id}") for run in reversed(list_runs(path)))
+                allowed=", ".join(_with_metric(run, f"{name}/{run.id}") for run in reversed(list_runs(path)))
                 or "no run of it is there yet",
             )
 
 
-def _with_figure(run: Run, name: str) -> str:
-    """What to call a run, and the figure of it that its recipe calls the best, as far as that can be read."""
+def _with_metric(run: Run, name: str) -> str:
+    """What to call a run, and the metric that its recipe calls the best, as far as that can be read."""
     with contextlib.suppress(RecipeError, OSError):
         best = str(run.metadata.get("best"))
-        if (figure := run.metrics.get(best)) is not None:
-            return f"{name} ({best} {figure:.4f})"
+        if (value := run.metrics.get(best)) is not None:
+            return f"{name} ({best} {value:.4f})"
     return name
 
 

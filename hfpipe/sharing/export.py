@@ -48,7 +48,7 @@ def export(
         target: a run, or its id or folder.
         to: a folder that is not there yet, or is empty; it appears whole or not at all.
         runs_dir: where a run id is looked up.
-        display: is told the notices; by default nobody.
+        display: gets the notices; by default they are only in the result.
 
     Raises:
         RecipeError: `to` is taken.
@@ -76,7 +76,7 @@ def export(
 
 
 def _fill(folder: Path, run: Run, source: Path) -> list[str]:
-    """Copy what is exported, without the paths of this machine, and say what was changed."""
+    """Copy what is exported, without the paths of this machine, and return what was changed, in sentences."""
     recipe, notices = _portable(run.recipe)
     for file in sorted(source.iterdir()):
         if file.is_file() and not file.is_symlink():

@@ -1,4 +1,4 @@
-"""`hfpipe push`: the model of a run as a repository on the Hub, private unless told otherwise, and nothing that leaks."""
+"""`hfpipe push`: the model of a run as a repository on the Hub, private by default, and nothing that leaks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Pushed:
 
 
 def uploads(run: Run, repo: str) -> list[Upload]:
-    """The files that a push sends: `model/`, the recipe and the figures; no record, no log, no path of this machine.
+    """The files that a push sends: `model/`, the recipe and the metrics; no record, no log, no path of this machine.
 
     Args:
         run: a finished one.
@@ -104,8 +104,8 @@ def _require_plain(one: Upload, folder: Path) -> None:
                            fix="Only plain files are sent: put the file itself there, or remove it.")  # fmt: skip
     with open(one.content, "rb") as file:
         start = file.read(4)
-    # A pickle of protocol 2 and later begins with 0x80 and its number, and torch.save writes a zip around it. A
-    # safetensors file begins with the length of its header, whose first byte may be 0x80, too.
+    # A pickle of protocol 2 and later starts with 0x80 and its number, and torch.save writes a zip around it. A
+    # safetensors file starts with the length of its header, whose first byte may be 0x80, too.
     is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if one.content.suffix in _PICKLES or (
         one.content.suffix != ".safetensors" and (is_pickle or start == b"PK\x03\x04")
@@ -135,7 +135,7 @@ def push(
     *,
     public: bool = False,
     revision: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Pushed:
     """Send the model of a run to the Hub, in one commit.
 
@@ -147,14 +147,14 @@ def push(
         repo: `NAME/REPOSITORY`.
         public: whether everybody may see it.
         revision: a branch, made where it is not there; by default the main one.
-        say: is told what is worth knowing.
+        notice: gets what is worth knowing, a sentence at a time.
 
     Raises:
         HfpipeError: as `uploads`; RefusedError for a repository that others can see; MachineError without network, token
             or permission.
     """
     files = uploads(run, repo)
-    if hub.detect_offline(say):
+    if hub.detect_offline(notice):
         raise MachineError("the Hub can't be reached, so nothing was sent", where="push",
                            fix="Try again with a network, and without HF_HUB_OFFLINE.")  # fmt: skip
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -162,8 +162,8 @@ def push(
     if not get_token():
         raise MachineError("no token of the Hub is here", where="push", fix=_LOG_IN)
     api = HfApi(library_name="hfpipe")
-    with _told(repo):
-        private = _open(api, repo, public, say)
+    with _translated_errors(repo):
+        private = _open(api, repo, public, notice)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         operations = [
@@ -176,7 +176,7 @@ def push(
     return Pushed(repo, made.commit_url, made.oid, private, {one.name: one.size for one in files})
 
 
-def _open(api: Any, repo: str, public: bool, say: Callable[[str], None]) -> bool:
+def _open(api: Any, repo: str, public: bool, notice: Callable[[str], None]) -> bool:
     """Make the repository if it is not there, and return whether it is private."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -185,17 +185,17 @@ def _open(api: Any, repo: str, public: bool, say: Callable[[str], None]) -> bool
     except RepositoryNotFoundError:
         api.create_repo(repo, private=not public)
         private = bool(api.repo_info(repo).private)
-        say(f"made {repo}, {'private' if private else 'public'}")
+        notice(f"made {repo}, {'private' if private else 'public'}")
     else:
-        say(f"{repo} is there already, {'private' if private else 'public'}, and stays so")
+        notice(f"{repo} is there already, {'private' if private else 'public'}, and stays so")
     if not private and not public:
         raise RefusedError(f"{repo} is public: everybody could see the model", where="push",
-                           fix="Say --public if that is meant, or name another repository.")  # fmt: skip
+                           fix="Pass --public if that is meant, or name another repository.")  # fmt: skip
     return private
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
+def _translated_errors(repo: str) -> Iterator[None]:
     """The Hub's answers in hfpipe's words."""
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 

@@ -1,4 +1,4 @@
-"""What follows from the records of an engine: they are written down, checkpoints are saved, the best one is kept.
+"""What follows from the records of an engine: they are written down, checkpoints are saved, and the best one stays.
 
 A step boundary is the record of a step, or of the evaluation that is due after it. There, and nowhere else, the run is
 saved, and stopped where that was asked for.
@@ -130,7 +130,7 @@ class Recorder:
 
     @property
     def best_folder(self) -> Path | None:
-        """The best checkpoint, when one is kept and it is not the last step."""
+        """The best checkpoint, when it is kept and it is not the last step."""
         if (
             self.best is None
             or not self._keeps_best
@@ -245,7 +245,7 @@ class Recorder:
         else:
             self.save(None)
         if self.agree is not None:
-            self.agree(0, False)  # nobody leaves before the checkpoint is whole: a launcher would end the others
+            self.agree(0, False)  # no process leaves before the checkpoint is whole: a launcher would end the others
         self.saved_step, self.saved_at = step, time.perf_counter()
         self.longest_save = max(self.longest_save, self.saved_at - started)
         self.seconds_aside += self.saved_at - started

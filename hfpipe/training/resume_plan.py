@@ -33,12 +33,12 @@ class Plan:
 
     Attributes:
         recipe: what it goes on with.
-        checkpoint: from where; None from the beginning.
-        progress: `checkpoint.json`, empty at the beginning.
+        checkpoint: from where; None from the start.
+        progress: `checkpoint.json`, empty at the start.
         skipped: checkpoints that were passed over, each with the reason.
         changes: what differs from the recipe of the checkpoint, by path.
         allowed: what may differ.
-        reset_optimizer: whether the optimizer begins afresh.
+        reset_optimizer: whether the optimizer starts with a fresh state.
         finished: whether there is nothing left to do.
         resumes: whether this is a run that had started before.
         fitted: what was changed because memory ran out, in words.
@@ -104,7 +104,7 @@ def plan(
         raise RecipeError(
             f"the recipe of run {run.id!r} was another:\n{changes_as_text(refused)}",
             where="--resume",
-            fix="Say "
+            fix="Pass "
             + " ".join(f"--allow-change {path}" for path in refused)
             + " if that is meant, or leave the recipe as it was.",
         )
@@ -112,7 +112,7 @@ def plan(
         raise RecipeError(
             f"run {run.id!r} is finished, and has no checkpoint to go on from",
             where="--resume",
-            fix=f"Begin a new run from its weights: model.checkpoint={run.path / 'model'}.",
+            fix=f"Start a new run from its weights: model.checkpoint={run.path / 'model'}.",
         )
     # As it was allowed once, and as nothing in a recipe says it.
     remembered = ["processes"] if before.get("processes") == int(os.environ.get("WORLD_SIZE", "1")) else []

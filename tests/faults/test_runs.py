@@ -460,7 +460,7 @@ def test_fault_12_a_change_is_refused(stopped: hfpipe.Run, change: str) -> None:
     message = told(RecipeError, 2, lambda: hfpipe.finetune(resume=stopped, overrides=[change]))
     assert f"- {key}: " in message
     assert f"+ {key}: {value}" in message
-    assert f"\nSay --allow-change {key} if" in message
+    assert f"\nPass --allow-change {key} if" in message
     assert (stopped.path / "run.json").read_bytes() == before
 
 

@@ -129,4 +129,4 @@ def test_only_whole_paths_are_shortened(run: hfpipe.Run, text: str, expected: st
     """The end of a URL and a longer name are no path of this machine."""
     place = str(run.path)
     given, wanted = (one.replace("y/RUN", f"y{place}").replace("RUN", place) for one in (text, expected))
-    assert shorten_folders(given, [place]) == wanted
+    assert shorten_folders(given, [place, str(run.path.parent)]) == wanted

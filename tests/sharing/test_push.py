@@ -204,7 +204,7 @@ def test_who_can_see_it(
 ) -> None:
     """A new repository is private unless asked; one that is there keeps what it is, and that is said."""
     fake, said = api(private), list[str]()
-    done = push(run, "ann/tiny", public=public, say=said.append)
+    done = push(run, "ann/tiny", public=public, notice=said.append)
     assert done.private is ends
     assert [call for call in fake.calls if call.startswith("create_repo")] == ([made] if made else [])
     assert fake.calls[-1] == f"create_commit {len(SENT)} None"

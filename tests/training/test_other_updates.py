@@ -208,7 +208,7 @@ def test_fault_12_without_permission_nothing_changes(stopped: Stopped) -> None:
     """Exit code 2 with the words that would allow it, and the run stays as it was."""
     run = stopped()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(RecipeError, match=r"Say --allow-change train\.batch_size if"):
+    with pytest.raises(RecipeError, match=r"Pass --allow-change train\.batch_size if"):
         hfpipe.finetune(resume=run, overrides=["train.batch_size=16"])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 

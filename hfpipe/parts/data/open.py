@@ -82,8 +82,8 @@ def _hold_out(recipe: Recipe, raw: RawData) -> RawData:
         if is_list(values.type):
             raise DataError(f"{name}: column {label!r} holds {values.type}", where=where, fix="Remove stratify.")
         classes = values.dictionary_encode("encode").indices.to_numpy()
-    kept, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
-    parts = {**raw.splits, name: rows.select(kept), HELD_OUT: rows.select(aside)}
+    remaining, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
+    parts = {**raw.splits, name: rows.select(remaining), HELD_OUT: rows.select(aside)}
     by = f"{name} {splits.hold_out} {recipe.seed} {label if splits.stratify else None}"
     whole = rows if name == splits.train else None
     return replace(raw, digest=digest_of_text(f"{raw.digest} held out of {by}"), splits=parts, whole=whole)

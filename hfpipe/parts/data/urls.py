@@ -82,7 +82,7 @@ def _refuse(address: str, hosts: Sequence[str], where: str) -> None:
             f"{address!r} is an address that the recipe does not allow",
             where=where,
             allowed=", ".join(hosts) or "no address",
-            fix=f"If you trust it, say dataset.hosts: [{host if parts.scheme == 'https' else origin}]; or download the "
+            fix=f"If you trust it, set dataset.hosts: [{host if parts.scheme == 'https' else origin}]; or download the "
             "file and name it here.",
         )
     try:
@@ -92,7 +92,7 @@ def _refuse(address: str, hosts: Sequence[str], where: str) -> None:
             else set()
         )
     except OSError:
-        return  # the connection will say so
+        return  # the connection will fail with the reason
     if private := sorted(str(one) for one in found if not one.is_global):
         raise RefusedError(
             f"{host!r} leads to {private[0]}, which is no address of the public network",

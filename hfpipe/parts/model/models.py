@@ -22,11 +22,11 @@ from hfpipe.errors import ModelError, RecipeError, RefusedError
 from hfpipe.parts.tasks import Task
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
-from hfpipe.system.hub import checkpoint_folder
+from hfpipe.system.hub import checkpoint_folder, own_root
 from hfpipe.system.snapshot import digest_of_files, digest_of_text
-from hfpipe.system.text import one_line
+from hfpipe.system.text import listed, one_line
 
-_SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
+_SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files invents one of five
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
         RefusedError: naming the file.
         ModelError: an index that is no JSON.
     """
-    root = folder.resolve()
-    root = root.parent.parent if root.parent.name == "snapshots" else root
+    root = own_root(folder)
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise RefusedError(
@@ -120,7 +119,7 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
     try:
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # told where the tokenizer is loaded
+        return  # refused where the tokenizer is loaded
     if isinstance(tokenizer, dict) and "auto_map" in tokenizer:
         raise RefusedError(
             f"the tokenizer of checkpoint {name!r} brings code of its own (auto_map)",
@@ -133,7 +132,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The checkpoint's own tokenizer.
 
     Raises:
-        ModelError: none there, one that was made up for want of files, or one that does not fit the embeddings.
+        ModelError: none there, one that was invented for want of files, or one that does not fit the embeddings.
     """
     where, name = checkpoint.where, checkpoint.name
     try:
@@ -161,7 +160,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer without how the last input happened to be cut or padded, which is a state and no rule of it."""
+    """Write a tokenizer without how the last input was truncated or padded, which is a state and not a rule of it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
@@ -170,9 +169,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is cut.
+    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is truncated.
 
-    How long the last input was padded or cut to is a state of the tokenizer, and left out.
+    The length that the last input was padded or truncated to is a state of the tokenizer, and no part of it.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
@@ -230,7 +229,7 @@ def load_model(
             config=config,
             trust_remote_code=False,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # told below, with the fix
+            ignore_mismatched_sizes=True,  # refused below, with the fix
             output_loading_info=True,
             dtype="float32",
         )
@@ -243,15 +242,14 @@ def load_model(
     undeclared = [key for key in missing if (has_head or key.startswith(prefix)) and not _declared(key, fresh)]
     undeclared += [key for key in mismatched if not _declared(key, fresh)]
     if undeclared:
-        shown = ", ".join(undeclared[:4]) + (f" and {len(undeclared) - 4} more" if len(undeclared) > 4 else "")
         raise ModelError(
-            f"checkpoint {checkpoint.name!r} lacks {shown}, or has them in another shape",
+            f"checkpoint {checkpoint.name!r} lacks {listed(undeclared, 4)}, or has them in another shape",
             where=checkpoint.where,
             fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh: model.fresh ({fresh_where}).",
         )
     for parameter in model.parameters():
         # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same
-        # weights give the same figures whatever file they come from.
+        # weights give the same numbers whatever file they come from.
         parameter.data = parameter.data.clone()
     drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
     for key, parameter in model.named_parameters():
@@ -316,8 +314,8 @@ def _replaced_head(checkpoint: Checkpoint, task: Task, fresh: tuple[str, ...]) -
     if not task.names or not any(name.endswith(suffix) for name in architectures):
         return ()
     names = [checkpoint.config.id2label[index] for index in sorted(checkpoint.config.id2label)]
-    told = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    if len(names) == task.num_labels and (not told or names == list(task.names)):
+    named = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
+    if len(names) == task.num_labels and (not named or names == list(task.names)):
         return ()
     declared = tuple(start for start in fresh if _is_head(start))
     if not declared:

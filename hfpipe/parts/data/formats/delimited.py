@@ -63,7 +63,7 @@ def read_records(file: TextIO, path: str, separator: str, quote: str | None, bat
         raise DataError(
             f"bad quoting ({error}{to})",
             where=f"{path}:{line}",
-            fix="Write a quote inside a quoted field twice, or say `dataset.quote=null` where quotes are plain text.",
+            fix="Write a quote inside a quoted field twice, or set `dataset.quote=null` where quotes are plain text.",
         ) from None
     if records:
         yield lines, dict(zip(header, zip(*records, strict=True), strict=True))
