@@ -58,24 +58,32 @@ def digest_of_code(*paths: Path) -> str:
     whole = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            tree = _WithoutTexts().visit(ast.parse(file.read_bytes()))
-            whole.update(f"{file.relative_to(path.parent).as_posix()}\0{ast.dump(tree)}\n".encode())
+            words = [file.relative_to(path.parent).as_posix()]
+            _add_code(ast.parse(file.read_bytes()), words)
+            whole.update("\0".join(words).encode(errors="surrogatepass"))
     return whole.hexdigest()
 
 
-class _WithoutTexts(ast.NodeTransformer):
-    """Takes strings that stand alone (docstrings) and the arguments of errors out of a syntax tree."""
+def _add_code(node: object, words: list[str]) -> None:
+    """Add a part of a syntax tree as words, without strings that stand alone and without the arguments of errors."""
+    if isinstance(node, list):
+        words.append("[")
+        for one in node:
+            _add_code(one, words)
+        words.append("]")
+    elif not isinstance(node, ast.AST):
+        words.append(repr(node))
+    elif not (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ):
+        words.append(type(node).__name__)
+        is_error = isinstance(node, ast.Call) and _name_of(node.func).endswith("Error")
+        for field in ("func",) if is_error else node._fields:
+            _add_code(getattr(node, field), words)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if name.endswith("Error"):
-            node.args, node.keywords = [], []
-        return self.generic_visit(node)
+def _name_of(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
 
 
 def versions() -> dict[str, str]:
