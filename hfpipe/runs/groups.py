@@ -12,7 +12,16 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, delete_run, find_run, list_runs, require_not_running, require_process_gone
+from hfpipe.runs.store import (
+    Run,
+    ambiguous,
+    delete_run,
+    find_run,
+    list_runs,
+    require_not_running,
+    require_process_gone,
+    starting_with,
+)
 from hfpipe.system import atomic
 from hfpipe.system.text import listed
 
@@ -149,20 +158,15 @@ def find_group(name: str, folder: Path) -> Group:
     if is_group(path):
         return Group(path.resolve())
     ids = [group.id for group in list_groups(folder)]
-    matches = [name] if name in ids else [one for one in ids if name and one.startswith(name)]
+    matches = starting_with(name, ids)
     if len(matches) == 1:
         return Group((folder / matches[0]).resolve())
     if matches:
-        raise _ambiguous(name, matches, "groups", folder)
+        raise ambiguous(name, matches, "groups", folder)
     raise RecipeError(
         f"no group {name!r} in {folder}{near(name, ids)}",
         allowed=f"the folder of a group, or one of {listed(ids, 8)}" if ids else "a group; there are none here yet",
     )
-
-
-def _ambiguous(name: str, matches: Sequence[str], what: str, folder: Path) -> RecipeError:
-    found = f"{name!r} is ambiguous: {len(matches)} {what} start with it"
-    return RecipeError(found, where=str(folder), allowed=listed(matches, 8), fix="Write more of the one you mean.")
 
 
 def find_run_or_group(name: str, folder: Path) -> Run | Group:
@@ -179,10 +183,9 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
         return find_group(name, folder)
     if name in runs or (Path(name).expanduser() / "run.json").is_file():
         return find_run(name, folder)
-    matching = [one for one in groups if name and one.startswith(name)]
-    also = [one for one in runs if name and one.startswith(name)]
+    matching, also = starting_with(name, groups), starting_with(name, runs)
     if matching and len(matching) + len(also) > 1:
-        raise _ambiguous(name, [*matching, *also], "runs and groups", folder)
+        raise ambiguous(name, [*matching, *also], "runs and groups", folder)
     return find_group(name, folder) if matching else find_run(name, folder)
 
 

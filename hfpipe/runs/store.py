@@ -10,6 +10,7 @@ import platform
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -282,20 +283,26 @@ def find_run(name: str, folder: Path) -> Run:
         return Run(path.resolve())
     require_no_group(name, folder)
     ids = [run.id for run in list_runs(folder)]
-    matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
+    matches = starting_with(name, ids)
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve(), matches[0])
     if matches:
-        raise RecipeError(
-            f"{name!r} is ambiguous: {len(matches)} run ids start with it",
-            where=str(folder),
-            allowed=listed(matches, 8),
-            fix="Write more of the one you mean.",
-        )
+        raise ambiguous(name, matches, "run ids", folder)
     raise RecipeError(
         f"no run {name!r} in {folder}{near(name, ids) or _near_start(name, ids)}",
         allowed=f"a run folder, or one of {listed(ids, 8)}" if ids else "a run folder; there are no runs here yet",
     )
+
+
+def starting_with(name: str, ids: Sequence[str]) -> list[str]:
+    """The id of that name alone, or all that start with it."""
+    return [name] if name in ids else [one for one in ids if name and one.startswith(name)]
+
+
+def ambiguous(name: str, matches: Sequence[str], what: str, folder: Path) -> RecipeError:
+    """The error about a name that several ids start with."""
+    found = f"{name!r} is ambiguous: {len(matches)} {what} start with it"
+    return RecipeError(found, where=str(folder), allowed=listed(matches, 8), fix="Write more of the one you mean.")
 
 
 def require_no_group(name: str, folder: Path) -> None:
