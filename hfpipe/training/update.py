@@ -14,6 +14,7 @@ from hfpipe.errors import NumericError
 from hfpipe.parts.optim.objective import UpdateLosses
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.tasks import outputs_of
+from hfpipe.system.text import listed
 
 if TYPE_CHECKING:
     from hfpipe.training.job import Job
@@ -118,8 +119,7 @@ class Update:
         rows = self.job.rows_of(self.step)
         if not rows:
             return ""
-        shown = ", ".join(map(str, rows[:_SHOWN])) + (f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else "")
-        return f" ({'rows' if len(rows) > 1 else 'row'} {shown} of the training inputs, from 0)"
+        return f" ({'rows' if len(rows) > 1 else 'row'} {listed(rows, _SHOWN)} of the training inputs, from 0)"
 
 
 @dataclass
