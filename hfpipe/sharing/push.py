@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfpipe.errors import HfpipeError, MachineError, ModelError, RecipeError, RefusedError
 from hfpipe.recipe.source import to_yaml
@@ -18,6 +18,9 @@ from hfpipe.sharing.model_card import PLACE
 from hfpipe.system import hub
 from hfpipe.system.redaction import find_private, redact, strip_path, strip_paths
 from hfpipe.system.text import first_line, json_page
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
@@ -176,7 +179,7 @@ def push(
     return Pushed(repo, made.commit_url, made.oid, private, {one.name: one.size for one in files})
 
 
-def _open(api: Any, repo: str, public: bool, notice: Callable[[str], None]) -> bool:
+def _open(api: HfApi, repo: str, public: bool, notice: Callable[[str], None]) -> bool:
     """Make the repository if it is not there, and return whether it is private."""
     from huggingface_hub.errors import RepositoryNotFoundError
 

@@ -115,7 +115,7 @@ def test_the_run_of_a_seed_is_deleted_unless_it_is_running(group: Group) -> None
 
 @pytest.mark.parametrize(
     ("seeds", "told"),
-    [([], "no seed"), ([1, -1], "-1 is no seed"), ([2**32], "is no seed"), ([4, 4], "4 stands there twice")],
+    [([], "no seed"), ([1, -1], "-1 is not a seed"), ([2**32], "is not a seed"), ([4, 4], "4 is given twice")],
 )
 def test_what_are_no_seeds(seeds: list[int], told: str) -> None:
     """None, one out of range, and one twice are refused in words."""

@@ -251,7 +251,7 @@ def test_processes_may_make_the_folder_together(cache):
 def test_the_folder_follows_the_source(cache, monkeypatch):
     """Another source gets another folder, so an upgraded hfpipe never serves the rows of an older one."""
     first = embedded.dataset_folder("paraphrases")
-    monkeypatch.setattr(embedded, "_source_digest", lambda: "0" * 64)
+    monkeypatch.setattr(embedded, "digest_of_code", lambda *paths: "0" * 64)
     assert embedded.dataset_folder("paraphrases") != first
 
 

@@ -18,7 +18,6 @@ LATER = (
     "matplotlib",
     "hfpipe.evaluation.statistics.significance",
     "hfpipe.reports",
-    "hfpipe.comparison",
 )
 OWN = 100  # modules of hfpipe itself; there are 66
 MORE = 600  # modules beside those that a bare script imports too; there are 490

@@ -6,13 +6,13 @@ checkpoint go through the same loading code as everything else. Importing this m
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfpipe.errors import MachineError, ModelError, RecipeError
 from hfpipe.system import atomic, manifest
+from hfpipe.system.snapshot import digest_of_code
 
 if TYPE_CHECKING:
     from hfpipe.system.embedded.paraphrases import Row
@@ -42,7 +42,7 @@ def dataset_folder(name: str) -> Path:
     """
     if name not in DATASETS:
         raise RecipeError(f"no embedded data set is named {name!r}", allowed=", ".join(DATASETS))
-    folder = _cache() / f"{name}-{_source_digest()[:16]}"
+    folder = _cache() / f"{name}-{digest_of_code(_HERE / 'paraphrases.py', Path(__file__))[:16]}"
     if _is_sound(folder):
         return folder
     try:
@@ -88,14 +88,6 @@ def _cache() -> Path:
         return Path(own).expanduser().absolute()
     shared = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     return Path(shared).expanduser().absolute() / "hfpipe"
-
-
-def _source_digest() -> str:
-    """SHA-256 of the two files that decide what is written: the grammar and this one."""
-    digest = hashlib.sha256()
-    for file in (_HERE / "paraphrases.py", Path(__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _is_sound(folder: Path) -> bool:
