@@ -2,7 +2,7 @@
 
 HfpipeError
 ├── RecipeError        2   the recipe, an override or the usage is wrong
-├── DataError          3   the data cannot give a right result
+├── DataError          3   the data cannot give a correct result
 ├── ModelError         4   the checkpoint or the tokenizer cannot
 ├── MachineError       5   disk, permission, memory, network
 ├── NumericError       6   a number that must be finite is not, or training diverged
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class HfpipeError(Exception):
-    """A mistake or a fault that a user can act on, told in one paragraph.
+    """A mistake or a fault that a user can act on, printed as one paragraph.
 
     Args:
         what: what was found, with the value that was got.
@@ -47,13 +47,13 @@ class RecipeError(HfpipeError):
 
 
 class DataError(HfpipeError):
-    """The data cannot give a right result."""
+    """The data cannot give a correct result."""
 
     exit_code = 3
 
 
 class ModelError(HfpipeError):
-    """The checkpoint or its tokenizer cannot give a right result."""
+    """The checkpoint or its tokenizer cannot give a correct result."""
 
     exit_code = 4
 

@@ -175,13 +175,13 @@ def evaluated(job: Job) -> float:
 
 def profile(rows: int) -> dict[str, list[str]]:
     """Print where the time goes, with torch's kernels and with hfpipe's own."""
-    drawn = kernels.kept
+    drawn = kernels.dropout_factors
 
     def seen(*given: Any) -> torch.Tensor:  # by the profiler, which knows nothing of numpy
         with torch.profiler.record_function(BITS):
             return drawn(*given)
 
-    kernels.kept = seen
+    kernels.dropout_factors = seen
     heads, columns = [], []
     for kind in ("torch", "fast"):
         settings = ("train.batching.bucket=true", f"train.kernels={kind}")

@@ -206,7 +206,7 @@ def telling_apart() -> Callable[[Any, list[Any]], Any]:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from hfpipe.system.snapshot import digests
+    from hfpipe.system.manifest import digests
 
     def change(run: Any, rows: list[Any]) -> Any:
         weights = run.path / "model" / "model.safetensors"

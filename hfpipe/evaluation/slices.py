@@ -13,6 +13,7 @@ from simpleeval import EvalWithCompoundTypes, InvalidExpression
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data.columns import column, is_list
 from hfpipe.recipe.catalog import near
+from hfpipe.system.text import one_line
 
 Array = np.ndarray[Any, Any]
 
@@ -115,19 +116,15 @@ def _by_expression(
     try:
         parsed = machine.parse(expression)
     except (InvalidExpression, SyntaxError) as error:
-        raise RecipeError(f"{expression!r} is no expression ({_told(error)})", where=where) from None
+        raise RecipeError(f"{expression!r} is no expression ({one_line(error, 200)})", where=where) from None
     for number, row in enumerate(rows):
         machine.names = {**row, "length": int(lengths[number])}
         try:
             chosen[number] = bool(machine.eval(expression, previously_parsed=parsed))
         except Exception as error:  # noqa: BLE001 - whatever the expression of a user leads to
             raise RecipeError(
-                f"{expression!r} can't be computed for row {number} of {title}: {_told(error)}",
+                f"{expression!r} can't be computed for row {number} of {title}: {one_line(error, 200)}",
                 where=where,
                 allowed=f"{', '.join(rows.column_names)}, length, comparisons, and, or, not, in, {', '.join(_FUNCTIONS)}",
             ) from None
     return [Slice("expression", name, expression, chosen)]
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -25,6 +25,7 @@ from hfpipe.parts.optim.losses import class_weights
 from hfpipe.parts.optim.schedules import ON_METRIC
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
+from hfpipe.system.text import one_line
 from hfpipe.training.engines import loop, trainer
 from hfpipe.training.job import Job
 from hfpipe.training.job_state import JobState
@@ -154,7 +155,7 @@ def _stock(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -
     try:
         whole, cut = _stock_step(job, rows, len(rows), 1), _stock_step(job, rows, batch_size, accumulate)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return name, True, f"can't train this head: {' '.join(str(error).split())[:200]}", 0
+        return name, True, f"can't train this head: {one_line(error, 200)}", 0
     ratio = cut["grad_norm"] / whole["grad_norm"] if whole["grad_norm"] else math.nan
     at = f"at accumulation {accumulate}"
     if abs(ratio - 1) <= TOLERANCE:

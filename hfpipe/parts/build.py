@@ -23,6 +23,7 @@ from hfpipe.parts.optim.schedules import ON_METRIC, build_schedule
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
+from hfpipe.system.text import lower_first
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -280,12 +281,8 @@ def option_problems(recipe: Recipe) -> list[str]:
         try:
             TypeAdapter(hints[key].type, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
         except ValidationError as error:
-            told = "; ".join(dict.fromkeys(_lowered(detail["msg"]) for detail in error.errors()))
+            told = "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
             problems.append(f"{recipe.where(f'trainer.{key}')}: {told}, got {value!r}")
         except Exception:  # noqa: BLE001 - a type that pydantic can't read is left to TrainingArguments itself
             continue
     return problems
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]

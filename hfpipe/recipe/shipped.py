@@ -53,6 +53,27 @@ def find(source: str | Path, where: str = "") -> Path:
     )
 
 
-def copied(path: Path) -> str:
-    """The text of a shipped recipe for another place, from where its line for editors finds the schema, too."""
-    return path.read_text(encoding="utf-8").replace("$schema=./", f"$schema={folder().as_posix()}/", 1)
+def copy(source: str | Path, to: Path) -> Path:
+    """Copy a recipe to another place, from where its line for editors finds the schema, too.
+
+    Args:
+        source: a file, or the name of a shipped recipe.
+        to: a file that does not exist, or a folder.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        RecipeError: no such recipe, or a file that exists or can't be written.
+    """
+    found = find(source)
+    target = to / found.name if to.is_dir() else to
+    text = found.read_text(encoding="utf-8").replace("$schema=./", f"$schema={folder().as_posix()}/", 1)
+    try:
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise RecipeError("is there already", where=str(target), fix="Name another file.") from None
+    except OSError as error:
+        raise RecipeError(f"can't be written: {error.strerror}", where=str(target)) from None
+    return target

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +11,10 @@ from typing import Any, TypeGuard
 from hfpipe.errors import RecipeError
 from hfpipe.runs.evaluations import evaluation_names, file_name, read_evaluation
 from hfpipe.runs.store import Run
+from hfpipe.system.redaction import relative, strip_path
 
 Document = dict[str, Any]
 
-# A path of this machine: from the root or the home folder, at least one folder deep; and a drive's.
-_ABSOLUTE = re.compile(
-    r"(?<![\w:/.~<])(?:file://)?(?:~[\w.-]*/|/(?=[\w.@+-]+/)|[A-Za-z]:\\)[^\s'\"`,;:()\[\]{}<>|]*", re.ASCII
-)
 _IDLE = {"--runs-dir": 1, "--name": 1, "--json": 0, "--debug": 0}  # say where and how it is told, not what is trained
 
 
@@ -131,28 +126,6 @@ def notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return [strip_path(text) for text in dict.fromkeys(found)]
 
 
-def strip_path(text: str) -> str:
-    """The text with every path of this machine cut down to its last part: `/home/me/data/pairs` is `.../pairs`."""
-    return _ABSOLUTE.sub(lambda found: f".../{last_part(found.group())}", text)
-
-
-def last_part(path: str) -> str:
-    """The last folder or file of a path."""
-    parts = [part for part in re.split(r"[/\\]", path) if part and part != "~"]
-    return parts[-1] if parts else ""
-
-
-def strip_paths(value: Any) -> Any:
-    """Plain values with `strip_path` in every text of them."""
-    if isinstance(value, str):
-        return strip_path(value)
-    if isinstance(value, Mapping):
-        return {key: strip_paths(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [strip_paths(part) for part in value]
-    return value
-
-
 def command(about: Mapping[str, Any]) -> str | None:
     """The command line that a run was started with, without this machine's paths; None when it came from Python.
 
@@ -169,7 +142,7 @@ def command(about: Mapping[str, Any]) -> str | None:
         elif option in _IDLE:
             skip = 0 if has_value else _IDLE[option]
         else:
-            words.append(strip_path(_relative(word)))
+            words.append(strip_path(relative(word)))
     return shlex.join(words)
 
 
@@ -197,12 +170,3 @@ def _is_hfpipe(argv: list[str]) -> bool:
         # A checkout's own file, and where it stood in runs of earlier versions.
         program.name in ("app.py", "cli.py", "__main__.py") and "hfpipe" in program.parts[-3:-1]
     )
-
-
-def _relative(word: str) -> str:
-    """A path below the working directory, as it is written from there."""
-    key, equals, path = word.rpartition("=")
-    try:
-        return f"{key}{equals}{Path(path).relative_to(os.getcwd())}" if os.path.isabs(path) else word
-    except ValueError:
-        return word

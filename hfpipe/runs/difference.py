@@ -15,8 +15,8 @@ _MISSING = "(not there)"
 def difference(first: Run | Group, second: Run | Group) -> list[tuple[str, Any, Any]]:
     """Every field that differs, as (dotted path, value in the first, value in the second).
 
-    Of a group it is the recipe with all seeds, and what its first finished run says of the rest; its figures are many,
-    and no field.
+    Of a group it is the recipe with all seeds, and what its first finished run says of the rest; its metrics are many,
+    and not among the fields.
     """
     if isinstance(first, Run) and isinstance(second, Run):
         return list(differences("", _of_run(first), _of_run(second)))
@@ -33,7 +33,7 @@ def differences(path: str, first: Any, second: Any) -> Iterator[tuple[str, Any, 
 
 
 def more_than_the_seed(runs: dict[int, Run]) -> list[tuple[str, str]]:
-    """The fields in which the runs of a group differ beyond their seed and figures, each with the seeds and values."""
+    """The fields in which the runs of a group differ beyond their seed and metrics, each with the seeds and values."""
     found = []
     (first, base), *others = runs.items()
     for seed, run in others:

@@ -1,14 +1,15 @@
-"""What was measured with a run: `evaluations/<split>.json`, and beside it what was said of every example."""
+"""What was measured with a run: `evaluations/<split>.json`, and beside it the prediction for every example."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from hfpipe.runs.store import Run, finite
+from hfpipe.runs.store import Run
+from hfpipe.system.snapshot import digest_of_text
+from hfpipe.system.text import json_line
 
 _FOLDER = "evaluations"
 
@@ -22,7 +23,7 @@ def file_name(split: str, overrides: Iterable[str] = ()) -> str:
     plain, changes = re.sub(r"[^A-Za-z0-9._-]+", "_", split).strip("_")[:64], list(overrides)
     if plain == split and not changes:
         return split
-    return f"{plain}-{hashlib.sha256(json.dumps([split, changes]).encode()).hexdigest()[:8]}"
+    return f"{plain}-{digest_of_text(json.dumps([split, changes]))[:8]}"
 
 
 def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: Iterable[dict[str, Any]]) -> None:
@@ -31,10 +32,10 @@ def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: It
     Args:
         run: whose folder it is.
         name: from `file_name`.
-        document: the figures, see docs/evaluation.md.
+        document: the metrics, see docs/evaluation.md.
         examples: `id` (row of the split, from 0), `said`, `right`, `loss` and `weight` each, in the order of the rows.
     """
-    lines = "".join(json.dumps(finite(one), ensure_ascii=False) + "\n" for one in examples)
+    lines = "".join(json_line(one) + "\n" for one in examples)
     run.write_text(f"{_FOLDER}/{name}.examples.jsonl", lines)
     run.write_json(f"{_FOLDER}/{name}.json", document)
 
@@ -50,7 +51,7 @@ def read_evaluation(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def read_examples(run: Run, name: str) -> list[dict[str, Any]] | None:
-    """What was said of every example, in the order of the rows, or None."""
+    """The prediction for every example, in the order of the rows, or None."""
     try:
         lines = (run.path / _FOLDER / f"{name}.examples.jsonl").read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:

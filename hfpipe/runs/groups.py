@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,18 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import load_recipe
-from hfpipe.runs.store import Run, find_run, list_runs, require_not_running, require_process_gone
+from hfpipe.runs.store import (
+    Run,
+    ambiguous,
+    delete_run,
+    find_run,
+    list_runs,
+    require_not_running,
+    require_process_gone,
+    starting_with,
+)
+from hfpipe.system import atomic
+from hfpipe.system.text import listed
 
 FORMAT = 1
 _FILE = "group.json"
@@ -92,7 +102,7 @@ class Group:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the finished seeds say together, see docs/seeds.md; empty until all are trained."""
+        """The summary of the finished seeds, see docs/seeds.md; empty until all are trained."""
         return dict(self.metadata.get("summary", {}))
 
     def delete(self, seed: int) -> None:
@@ -104,7 +114,7 @@ class Group:
         run = self.run(seed)
         require_no_other_process(run.id, run.metadata if run.path.is_dir() else {})
         if run.path.exists():
-            shutil.rmtree(run.path)
+            atomic.remove_folder(run.path)
 
     def __repr__(self) -> str:
         """Group('runs/mrpc-...', 'finished')."""
@@ -148,14 +158,14 @@ def find_group(name: str, folder: Path) -> Group:
     if is_group(path):
         return Group(path.resolve())
     ids = [group.id for group in list_groups(folder)]
-    matches = [name] if name in ids else [one for one in ids if name and one.startswith(name)]
+    matches = starting_with(name, ids)
     if len(matches) == 1:
         return Group((folder / matches[0]).resolve())
     if matches:
-        raise RecipeError(f"{name!r} begins {len(matches)} groups", where=str(folder), allowed=", ".join(matches[:8]))
+        raise ambiguous(name, matches, "groups", folder)
     raise RecipeError(
         f"no group {name!r} in {folder}{near(name, ids)}",
-        allowed=f"the folder of a group, or one of {', '.join(ids[:8])}" if ids else "a group; there are none here yet",
+        allowed=f"the folder of a group, or one of {listed(ids, 8)}" if ids else "a group; there are none here yet",
     )
 
 
@@ -173,14 +183,10 @@ def find_run_or_group(name: str, folder: Path) -> Run | Group:
         return find_group(name, folder)
     if name in runs or (Path(name).expanduser() / "run.json").is_file():
         return find_run(name, folder)
-    begun = [one for one in groups if name and one.startswith(name)]
-    also = [one for one in runs if name and one.startswith(name)]
-    if begun and len(begun) + len(also) > 1:
-        several = ", ".join([*begun, *also][:8])
-        raise RecipeError(
-            f"{name!r} begins {len(begun) + len(also)} runs and groups", where=str(folder), allowed=several
-        )
-    return find_group(name, folder) if begun else find_run(name, folder)
+    matching, also = starting_with(name, groups), starting_with(name, runs)
+    if matching and len(matching) + len(also) > 1:
+        raise ambiguous(name, [*matching, *also], "runs and groups", folder)
+    return find_group(name, folder) if matching else find_run(name, folder)
 
 
 def require_group_not_running(group: Group) -> None:
@@ -197,9 +203,42 @@ def require_group_not_running(group: Group) -> None:
 def delete_group(group: Group) -> None:
     """Remove a group with all its runs; raises as `require_group_not_running`."""
     require_group_not_running(group)
-    leaving = group.path.with_name(f".{group.path.name}.{os.getpid()}.deleted")
-    os.replace(group.path, leaving)  # broken off from here on, nothing is taken for a group
-    shutil.rmtree(leaving)
+    atomic.remove_folder(group.path)
+
+
+def find_all(names: Sequence[str], folder: Path) -> list[Run | Group]:
+    """Runs and groups by their names, each once; raises as `find_run_or_group`."""
+    found = [find_run_or_group(name, folder) for name in names]
+    return list({one.path: one for one in found}.values())
+
+
+def require_none_running(found: Sequence[Run | Group]) -> None:
+    """Refuse runs and groups of which one is at work.
+
+    Raises:
+        RecipeError: with the process.
+    """
+    for one in found:
+        require_group_not_running(one) if isinstance(one, Group) else require_not_running(one)
+
+
+def delete(one: Run | Group) -> None:
+    """Remove a run or a group and everything in its folder; raises as `require_none_running`."""
+    delete_group(one) if isinstance(one, Group) else delete_run(one)
+
+
+def require_summary(group: Group) -> None:
+    """Refuse a group whose seeds are not all trained.
+
+    Raises:
+        RecipeError: with the command that goes on with it.
+    """
+    if not group.summary:
+        raise RecipeError(
+            f"the group {group.id!r} is {group.status}: its summary is written when all seeds are trained",
+            where=str(group.path),
+            fix=f"`hfpipe finetune --resume {group.path}` goes on with it.",
+        )
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -211,5 +250,5 @@ def check_seeds(seeds: Sequence[int]) -> None:
     wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if not seeds or wrong or twice:
-        found = f"{wrong[0]} is no seed" if wrong else f"{twice[0]} stands there twice" if twice else "no seed"
+        found = f"{wrong[0]} is not a seed" if wrong else f"{twice[0]} is given twice" if twice else "no seed"
         raise RecipeError(found, where="--seeds", allowed="how many, or different whole numbers from 0 to 4294967295")

@@ -47,7 +47,7 @@ def table(
         limit: no more rows than that.
 
     Returns:
-        Rows with `id`, `path`, `recipe`, `engine`, `status`, `metric` ({name: number or None}, the figure that the
+        Rows with `id`, `path`, `recipe`, `engine`, `status`, `metric` ({name: number or None}, the metric that the
         recipe calls best, else its first one), `metrics`, `started` (ISO 8601, UTC), `seconds` from start to end or to now,
         and `problem` where something of the run can't be read.
 
@@ -104,7 +104,7 @@ def row(run: Run) -> dict[str, Any]:
 
 
 def deciding(run: Run, about: dict[str, Any], metrics: dict[str, float | None]) -> dict[str, float | None]:
-    """The figure that says how good a run is: the recipe's `evaluate.best`, else the first beside the loss."""
+    """The metric that says how good a run is: the recipe's `evaluate.best`, else the first beside the loss."""
     if not metrics:
         return {}
     best = about.get("best")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hfpipe.errors import ModelError
 from hfpipe.runs.store import Run
-from hfpipe.system import snapshot
+from hfpipe.system import manifest
 
 
 def model_folder(run: Run) -> Path:
@@ -24,14 +24,14 @@ def model_folder(run: Run) -> Path:
 
 
 def require_own_files(run: Run, folder: Path) -> None:
-    """Refuse a model folder whose weights or tokenizer are not those that the run wrote.
+    """Refuse a model folder whose weights, tokenizer or config.json are not those that the run wrote.
 
     Raises:
         ModelError: with the first such file.
     """
-    found = snapshot.digests(folder)
-    for name, digest in run.metadata.get("model", {}).items():
-        if name.startswith(("model", "tokenizer", "vocab")) and found.get(name) != digest:
+    found = manifest.digests(folder)
+    for name, digest in (run.metadata.get("model") or {}).items():
+        if name.startswith(("model", "tokenizer", "vocab", "config")) and found.get(name) != digest:
             raise ModelError(
                 f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
                 where=str(folder / name),

@@ -1,4 +1,4 @@
-"""The lines of `records.jsonl`: appended whole, kept in memory while the disk refuses them, cut back on a resumption."""
+"""The lines of `records.jsonl`: appended whole, kept in memory while the disk refuses them, truncated on a resumption."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hfpipe.errors import ModelError
+from hfpipe.system import atomic
 
 
 class Lines:
@@ -18,20 +19,20 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.waiting: list[str] = []
-        self.told = False
+        self.reported = False
 
     def append(self, line: str) -> str | None:
         """Write a line, and those before it that still wait.
 
         Returns:
-            What the disk said, the first time that it refused; later lines wait without a word.
+            The error of the disk, the first time that it refused; later lines wait without one.
         """
         self.waiting.append(line)
         try:
             self._write()
         except OSError as error:
-            if not self.told:
-                self.told = True
+            if not self.reported:
+                self.reported = True
                 return error.strerror or str(error)
         return None
 
@@ -87,10 +88,5 @@ def cut_back(run: Path, size: int) -> str:
             fix="Put the file back, or go on from an earlier checkpoint by removing this one.",
         )
     if len(content) > size:
-        staged = path.with_name(".records.jsonl.tmp")
-        with open(staged, "wb") as file:
-            file.write(content[:size])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
+        atomic.write(path, content[:size])
     return content[size:].decode(errors="replace")

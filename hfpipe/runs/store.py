@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
 import os
 import platform
 import re
-import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
+from hfpipe.system import atomic
 from hfpipe.system.redaction import redact
+from hfpipe.system.text import json_line, json_page, listed
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
 _PREDICT = "hfpipe.evaluation.prediction.predict:predict"
@@ -32,7 +33,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 
 def default_folder() -> Path:
-    """Where runs land unless told otherwise: `$HFPIPE_RUNS_DIR`, or `runs` in the working directory."""
+    """Where runs land by default: `$HFPIPE_RUNS_DIR`, or `runs` in the working directory."""
     return Path(os.environ.get("HFPIPE_RUNS_DIR", "runs"))
 
 
@@ -90,26 +91,18 @@ class Run:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file so that a reader sees the old or the new one, never half of it. NaN becomes null."""
-        self.write_text(name, json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n")
+        self.write_text(name, json_page(content) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file the same way, without secrets and without the name of a home folder."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with open(staged, "w", encoding="utf-8") as file:
-                file.write(redact(text))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staged, target)
-        finally:
-            staged.unlink(missing_ok=True)
+        atomic.write(target, redact(text))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to `records.jsonl`."""
         with open(self.path / "records.jsonl", "a", encoding="utf-8") as file:
-            file.write(redact(json.dumps(finite(record), ensure_ascii=False)) + "\n")
+            file.write(redact(json_line(record)) + "\n")
 
     def update_metadata(self, **fields: Any) -> None:
         """Change fields of `run.json`."""
@@ -161,7 +154,7 @@ class Run:
     def status(self) -> str:
         """preparing, running, finished, failed or interrupted.
 
-        Also `died` when the process is gone without having said so, `damaged` when `run.json` can't be read, and `newer`
+        Also `died` when the process is gone without having written an end, `damaged` when `run.json` can't be read, and `newer`
         when it has a format that this hfpipe does not know.
         """
         try:
@@ -236,43 +229,18 @@ class Run:
     def predict(self, rows: Any, **options: Any) -> list[dict[str, Any]]:
         """What the fine-tuned model says of rows: texts, pairs of texts, mappings from column to value, or a file.
 
-        The model is loaded once and kept as long as this object is. Arguments and result as for `hfpipe.predict`.
+        The model is loaded once, and stays loaded as long as this object lives. Arguments and result as for `hfpipe.predict`.
         """
         labelled: list[dict[str, Any]] = resolve({}, _PREDICT, "function")(self, rows, **options)
         return labelled
 
-    @contextlib.contextmanager
-    def staged(self, name: str) -> Iterator[Path]:
+    def staged(self, name: str) -> AbstractContextManager[Path]:
         """A folder to fill that takes its place, under the run, when the block ends without an error."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        try:
-            yield staging
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            if target.exists():
-                os.replace(target, old)
-            os.replace(staging, target)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        return atomic.replaced_folder(self.path / name)
 
     def __repr__(self) -> str:
         """Run('runs/mrpc-...', 'finished')."""
         return f"Run({str(self.path)!r}, {self.status!r})"
-
-
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as None, since JSON has no word for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return value
 
 
 def check_id(name: str) -> None:
@@ -288,7 +256,7 @@ def check_id(name: str) -> None:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """The runs in a folder and in the groups there, newest first by what they say themselves.
+    """The runs in a folder and in the groups there, newest first by the start that they record.
 
     One whose `run.json` is damaged comes last and hides no other.
     """
@@ -315,45 +283,50 @@ def find_run(name: str, folder: Path) -> Run:
         return Run(path.resolve())
     require_no_group(name, folder)
     ids = [run.id for run in list_runs(folder)]
-    matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
+    matches = starting_with(name, ids)
     if len(matches) == 1:
         return Run((folder / matches[0]).resolve(), matches[0])
     if matches:
-        more = f" and {len(matches) - 8} more" if len(matches) > 8 else ""
-        raise RecipeError(
-            f"{name!r} begins {len(matches)} run ids",
-            where=str(folder),
-            allowed=", ".join(matches[:8]) + more,
-            fix="Say more of the one you mean.",
-        )
+        raise ambiguous(name, matches, "run ids", folder)
     raise RecipeError(
         f"no run {name!r} in {folder}{near(name, ids) or _near_start(name, ids)}",
-        allowed=f"a run folder, or one of {', '.join(ids[:8])}" if ids else "a run folder; there are no runs here yet",
+        allowed=f"a run folder, or one of {listed(ids, 8)}" if ids else "a run folder; there are no runs here yet",
     )
+
+
+def starting_with(name: str, ids: Sequence[str]) -> list[str]:
+    """The id of that name alone, or all that start with it."""
+    return [name] if name in ids else [one for one in ids if name and one.startswith(name)]
+
+
+def ambiguous(name: str, matches: Sequence[str], what: str, folder: Path) -> RecipeError:
+    """The error about a name that several ids start with."""
+    found = f"{name!r} is ambiguous: {len(matches)} {what} start with it"
+    return RecipeError(found, where=str(folder), allowed=listed(matches, 8), fix="Write more of the one you mean.")
 
 
 def require_no_group(name: str, folder: Path) -> None:
     """Refuse a group of seeds where one run is wanted.
 
     Raises:
-        RecipeError: with the runs of the group, and the figure of each that says which is best.
+        RecipeError: with the runs of the group, and the metric of each that says which is best.
     """
     for path in (Path(name).expanduser(), folder / name):
         if name and os.path.isfile(path / "group.json"):
             raise RecipeError(
                 f"{name!r} is a group of seeds, and one run is wanted",
                 where=str(path.parent),
-                allowed=", ".join(_with_figure(run, f"{name}/{run.id}") for run in reversed(list_runs(path)))
+                allowed=", ".join(_with_metric(run, f"{name}/{run.id}") for run in reversed(list_runs(path)))
                 or "no run of it is there yet",
             )
 
 
-def _with_figure(run: Run, name: str) -> str:
-    """What to call a run, and the figure of it that its recipe calls the best, as far as that can be read."""
+def _with_metric(run: Run, name: str) -> str:
+    """What to call a run, and the metric that its recipe calls the best, as far as that can be read."""
     with contextlib.suppress(RecipeError, OSError):
         best = str(run.metadata.get("best"))
-        if (figure := run.metrics.get(best)) is not None:
-            return f"{name} ({best} {figure:.4f})"
+        if (value := run.metrics.get(best)) is not None:
+            return f"{name} ({best} {value:.4f})"
     return name
 
 
@@ -373,9 +346,7 @@ def delete_run(run: Run) -> None:
         RecipeError: it is still running.
     """
     require_not_running(run)
-    leaving = run.path.with_name(f".{run.path.name}.{os.getpid()}.deleted")
-    os.replace(run.path, leaving)  # broken off from here on, nothing is taken for a run
-    shutil.rmtree(leaving)
+    atomic.remove_folder(run.path)
 
 
 def require_writable(run: Run) -> None:

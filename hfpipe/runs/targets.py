@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfpipe.errors import (
-    RecipeError,
-)
+from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.runs.store import Run, default_folder, find_run, require_no_group
@@ -53,8 +51,8 @@ def with_checkpoint(
         change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides
     ):
         fixed += OTHER_SPLITS  # of other data no row was held out
-    said_by = f"run {run.id!r}" if run is not None else "RUN|CHECKPOINT"
-    resolved = with_overrides(with_overrides(base, fixed, said_by), overrides)
+    source = f"run {run.id!r}" if run is not None else "RUN|CHECKPOINT"
+    resolved = with_overrides(with_overrides(base, fixed, source), overrides)
     require_effect(overrides)
     return run, resolved
 
@@ -126,7 +124,7 @@ def reach_hub(recipe: Recipe, display: Display) -> None:
 
     Args:
         recipe: its checkpoint, data set and metrics say whether anything comes from the Hub.
-        display: is told when the Hub doesn't answer.
+        display: gets a notice when the Hub doesn't answer.
     """
     from hfpipe.system import hub
 
@@ -141,7 +139,7 @@ def reach_hub(recipe: Recipe, display: Display) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' chatter of a command that leaves no run behind, kept off the terminal."""
+    """Keep what the libraries print off the terminal, in a command that leaves no run behind."""
     from hfpipe.system import library_logs
 
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from hfpipe.errors import ModelError, RecipeError
 from hfpipe.recipe import Recipe, load_recipe, to_yaml
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.model_files import model_folder, require_own_files
-from hfpipe.system import library_logs
+from hfpipe.system import atomic, library_logs
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
+from hfpipe.system.redaction import last_part, shorten_folders
+from hfpipe.system.text import one_line
 
 _TEXTS = (".json", ".md", ".txt", ".jinja")
 
@@ -47,7 +48,7 @@ def export(
         target: a run, or its id or folder.
         to: a folder that is not there yet, or is empty; it appears whole or not at all.
         runs_dir: where a run id is looked up.
-        display: is told the notices; by default nobody.
+        display: gets the notices; by default they are only in the result.
 
     Raises:
         RecipeError: `to` is taken.
@@ -64,20 +65,10 @@ def export(
         raise RecipeError(f"{what}", where=str(folder), fix="Name a new or an empty folder.")
     source = model_folder(run)
     require_own_files(run, source)
-    with translated_errors():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            staging.mkdir()
-            notices = _fill(staging, run, source)
-            display.say("loading it once")
-            _require_whole(staging)
-            if folder.is_dir():
-                folder.rmdir()
-            os.replace(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with translated_errors(), atomic.replaced_folder(folder) as staging:
+        notices = _fill(staging, run, source)
+        display.say("loading it once")
+        _require_whole(staging)
     for notice in notices:
         display.say(f"{NOTE}{notice}")
     names = sorted(path.name for path in folder.iterdir())
@@ -85,20 +76,21 @@ def export(
 
 
 def _fill(folder: Path, run: Run, source: Path) -> list[str]:
-    """Copy what is exported, without the paths of this machine, and say what was changed."""
+    """Copy what is exported, without the paths of this machine, and return what was changed, in sentences."""
     recipe, notices = _portable(run.recipe)
     for file in sorted(source.iterdir()):
         if file.is_file() and not file.is_symlink():
             shutil.copyfile(file, folder / file.name)
     (folder / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
     Run(folder).write_json("metrics.json", run.read_json("metrics.json") or {})
-    ours = _paths_here(run)
+    folders = [str(run.path), str(run.path.parent.resolve())]
+    folders += [path for _, _, path in _local_paths(run.recipe.model_dump(mode="json"))]
     for file in sorted(folder.iterdir()):
         # A vocabulary may hold what looks like a path, and no place of this machine.
         if file.suffix not in _TEXTS or file.name.startswith(("tokenizer.json", "vocab", "merges", "special_tokens")):
             continue
         text = file.read_text(encoding="utf-8")
-        without = ours.sub(lambda found: _short(found[0]), text)
+        without = shorten_folders(text, folders)
         if without != text:
             file.write_text(without, encoding="utf-8")
             notices.append(f"{file.name}: a path of this machine was shortened to its last part")
@@ -111,7 +103,7 @@ def _portable(recipe: Recipe) -> tuple[Recipe, list[str]]:
     notices = []
     for place, key, value in _local_paths(fields):
         name = "dataset.data_files" if key not in ("path", "checkpoint") else f"{_SECTIONS[key]}.{key}"
-        place[key] = _short(value)
+        place[key] = f"./{last_part(value)}"
         notices.append(
             f"recipe.yaml: {name} is a path of this machine, {value}; exported as {place[key]}, which whoever trains from it "
             "has to put there or change"
@@ -138,20 +130,6 @@ def _local_paths(fields: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
             yield place, key, place[key]
 
 
-def _paths_here(run: Run) -> re.Pattern[str]:
-    """Finds what lies under a folder that the run, its recipe or the user has on this machine; no part of a URL."""
-    found = {str(run.path), str(run.path.parent.resolve()), str(Path.cwd()), str(Path.home())}
-    found |= {value for _, _, value in _local_paths(run.recipe.model_dump(mode="json"))}
-    found |= {str(Path(value).expanduser().resolve()) for value in list(found)}
-    longest_first = sorted((path for path in found if len(path) > 1), key=len, reverse=True)
-    end = r"""(?![^\s"'`),;:\]/])(?:/[^\s"'`),;:\]]*)?"""
-    return re.compile(rf"(?<![\w/.:-])(?:{'|'.join(map(re.escape, longest_first))}){end}")
-
-
-def _short(path: str) -> str:
-    return f"./{path.rstrip('/').rpartition('/')[2]}"
-
-
 def _require_whole(folder: Path) -> None:
     """Load model and tokenizer as whoever gets the folder will.
 
@@ -167,8 +145,8 @@ def _require_whole(folder: Path) -> None:
             _, found = kind.from_pretrained(folder, output_loading_info=True)
             transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-            told = " ".join(str(error).split())[:400]
-            raise ModelError(f"what would be exported can't be loaded: {told}", fix="Train the run again.") from error
+            what = f"what would be exported can't be loaded: {one_line(error, 400)}"
+            raise ModelError(what, fix="Train the run again.") from error
     missing = [*found["missing_keys"], *found["mismatched_keys"]]
     if missing:
         raise ModelError(

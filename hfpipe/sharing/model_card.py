@@ -11,6 +11,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.runs.store import Run
 from hfpipe.system import hub
+from hfpipe.system.redaction import last_part, strip_path
 
 # The line of the example that `hfpipe push` completes with the name of the repository.
 PLACE = 'checkpoint = "model"  # this folder, or the name of the repository that holds it'
@@ -80,7 +81,7 @@ def _data_name(recipe: Recipe) -> str:
         return spec.path
     if spec.data_files is not None:
         return f"{spec.path} files"
-    return wording.last_part(spec.path)
+    return last_part(spec.path)
 
 
 def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[Any]:
@@ -111,7 +112,7 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
     yield f"# {recipe.name}"
     yield ""
     base = _on_hub(recipe.model.checkpoint)
-    named = f"[{base}](https://huggingface.co/{base})" if base else _code(wording.last_part(recipe.model.checkpoint))
+    named = f"[{base}](https://huggingface.co/{base})" if base else _code(last_part(recipe.model.checkpoint))
     yield f"A model for {_in_words(recipe)}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
     yield ""
     yield from _measured("Results", own, recipe)
@@ -151,7 +152,7 @@ def _limits(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> list[str]:
         )
     found += [f"Notice of the run: {text}" for text in wording.notices(run.records)]
     found.append("It was measured on the data named above and on nothing else.")
-    return [wording.strip_path(text) for text in found]
+    return [strip_path(text) for text in found]
 
 
 def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
@@ -167,7 +168,7 @@ def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterat
     yield _plain(f"{result['name']} {wording.number(result['value'])}: {' '.join(result['sentences'])}".rstrip(": "))
     yield ""
     if document.get("overrides"):
-        yield _plain(wording.strip_path(f"Measured with {' '.join(map(str, document['overrides']))}."))
+        yield _plain(strip_path(f"Measured with {' '.join(map(str, document['overrides']))}."))
         yield ""
     baseline = (document.get("baseline") or {}).get("metrics") or {}
     level = f"{100 * (document.get('level') or 0.95):g} % interval"
@@ -259,7 +260,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _code(text: str) -> str:
-    return "`" + wording.strip_path(text).replace("`", "'").replace("\n", " ") + "`"
+    return "`" + strip_path(text).replace("`", "'").replace("\n", " ") + "`"
 
 
 def _plain(text: str) -> str:

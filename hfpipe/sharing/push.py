@@ -1,26 +1,29 @@
-"""`hfpipe push`: the model of a run as a repository on the Hub, private unless told otherwise, and nothing that leaks."""
+"""`hfpipe push`: the model of a run as a repository on the Hub, private by default, and nothing that leaks."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfpipe.errors import HfpipeError, MachineError, ModelError, RecipeError, RefusedError
 from hfpipe.recipe.source import to_yaml
-from hfpipe.reports import wording
+from hfpipe.runs.model_files import require_own_files
 from hfpipe.runs.store import Run
 from hfpipe.sharing.model_card import PLACE
-from hfpipe.system import hub, snapshot
+from hfpipe.system import hub
+from hfpipe.system.redaction import find_private, redact, strip_path, strip_paths
+from hfpipe.system.text import first_line, json_page
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}
-_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN."
 
 
@@ -62,7 +65,7 @@ class Pushed:
 
 
 def uploads(run: Run, repo: str) -> list[Upload]:
-    """The files that a push sends: `model/`, the recipe and the figures; no record, no log, no path of this machine.
+    """The files that a push sends: `model/`, the recipe and the metrics; no record, no log, no path of this machine.
 
     Args:
         run: a finished one.
@@ -82,18 +85,18 @@ def uploads(run: Run, repo: str) -> list[Upload]:
     found = [Upload(file.name, file) for file in sorted(folder.iterdir())]
     for one in found:
         _require_plain(one, folder)
-    _require_own(run, folder)
+    require_own_files(run, folder)
     found = [Upload(one.name, _named(one, repo)) if one.name == "README.md" else one for one in found]
-    found.append(Upload("recipe.yaml", wording.strip_path(to_yaml(run.recipe)).encode()))
+    found.append(Upload("recipe.yaml", strip_path(to_yaml(run.recipe)).encode()))
     for file in (run.path / "metrics.json", *sorted((run.path / "evaluations").glob("*.json"))):
         if file.is_file():
             content = json.loads(file.read_text(encoding="utf-8"))
             if isinstance(content, dict) and "target" in content:
                 content["target"] = repo  # it names the folder of the run
-            text = json.dumps(wording.strip_paths(content), indent=2, ensure_ascii=False) + "\n"
+            text = json_page(strip_paths(content)) + "\n"
             found.append(Upload(file.relative_to(run.path).as_posix(), text.encode()))
     for one in found:
-        _require_nothing_secret(one)
+        _require_nothing_private(one)
     return found
 
 
@@ -104,8 +107,8 @@ def _require_plain(one: Upload, folder: Path) -> None:
                            fix="Only plain files are sent: put the file itself there, or remove it.")  # fmt: skip
     with open(one.content, "rb") as file:
         start = file.read(4)
-    # A pickle of protocol 2 and later begins with 0x80 and its number, and torch.save writes a zip around it. A
-    # safetensors file begins with the length of its header, whose first byte may be 0x80, too.
+    # A pickle of protocol 2 and later starts with 0x80 and its number, and torch.save writes a zip around it. A
+    # safetensors file starts with the length of its header, whose first byte may be 0x80, too.
     is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
     if one.content.suffix in _PICKLES or (
         one.content.suffix != ".safetensors" and (is_pickle or start == b"PK\x03\x04")
@@ -114,34 +117,19 @@ def _require_plain(one: Upload, folder: Path) -> None:
                            allowed="safetensors, JSON and text", fix="Remove it.")  # fmt: skip
 
 
-def _require_own(run: Run, folder: Path) -> None:
-    """Refuse weights and tokenizer that are not those whose figures would be sent beside them."""
-    found = snapshot.digests(folder)
-    for name, digest in (run.metadata.get("model") or {}).items():
-        if name.startswith(("model", "tokenizer", "vocab", "config")) and found.get(name) != digest:
-            raise ModelError(
-                f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} measured",
-                where=str(folder / name),
-                fix="Put the file back, or train again.",
-            )
-
-
 def _named(card: Upload, repo: str) -> bytes:
     """The model card whose example loads the repository."""
     assert isinstance(card.content, Path)
     return card.content.read_text(encoding="utf-8").replace(PLACE, f'checkpoint = "{repo}"').encode()
 
 
-def _require_nothing_secret(one: Upload) -> None:
+def _require_nothing_private(one: Upload) -> None:
     """Refuse a text that holds a token or the user's home folder, whoever wrote it there."""
     if one.name.endswith(".safetensors"):
         return
     content = one.content if isinstance(one.content, bytes) else one.content.read_bytes()
-    home, token = os.path.expanduser("~"), os.environ.get("HF_TOKEN", "")
-    if _TOKEN.search(content) or (len(token) > 8 and token.encode() in content):
-        raise RefusedError(f"{one.name} holds what looks like a token of the Hub", where="push", fix="Take it out.")
-    if len(home) > 1 and f"{home}/".encode() in content:
-        raise RefusedError(f"{one.name} names your home folder {home}", where="push", fix="Take it out.")
+    if (found := find_private(content.decode(errors="replace"))) is not None:
+        raise RefusedError(f"{one.name} {found}", where="push", fix="Take it out.")
 
 
 def push(
@@ -150,7 +138,7 @@ def push(
     *,
     public: bool = False,
     revision: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    notice: Callable[[str], None] = lambda text: None,
 ) -> Pushed:
     """Send the model of a run to the Hub, in one commit.
 
@@ -162,14 +150,14 @@ def push(
         repo: `NAME/REPOSITORY`.
         public: whether everybody may see it.
         revision: a branch, made where it is not there; by default the main one.
-        say: is told what is worth knowing.
+        notice: gets what is worth knowing, a sentence at a time.
 
     Raises:
         HfpipeError: as `uploads`; RefusedError for a repository that others can see; MachineError without network, token
             or permission.
     """
     files = uploads(run, repo)
-    if hub.detect_offline(say):
+    if hub.detect_offline(notice):
         raise MachineError("the Hub can't be reached, so nothing was sent", where="push",
                            fix="Try again with a network, and without HF_HUB_OFFLINE.")  # fmt: skip
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -177,8 +165,8 @@ def push(
     if not get_token():
         raise MachineError("no token of the Hub is here", where="push", fix=_LOG_IN)
     api = HfApi(library_name="hfpipe")
-    with _told(repo):
-        private = _open(api, repo, public, say)
+    with _translated_errors(repo):
+        private = _open(api, repo, public, notice)
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
         operations = [
@@ -191,7 +179,7 @@ def push(
     return Pushed(repo, made.commit_url, made.oid, private, {one.name: one.size for one in files})
 
 
-def _open(api: Any, repo: str, public: bool, say: Callable[[str], None]) -> bool:
+def _open(api: HfApi, repo: str, public: bool, notice: Callable[[str], None]) -> bool:
     """Make the repository if it is not there, and return whether it is private."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -200,17 +188,17 @@ def _open(api: Any, repo: str, public: bool, say: Callable[[str], None]) -> bool
     except RepositoryNotFoundError:
         api.create_repo(repo, private=not public)
         private = bool(api.repo_info(repo).private)
-        say(f"made {repo}, {'private' if private else 'public'}")
+        notice(f"made {repo}, {'private' if private else 'public'}")
     else:
-        say(f"{repo} is there already, {'private' if private else 'public'}, and stays so")
+        notice(f"{repo} is there already, {'private' if private else 'public'}, and stays so")
     if not private and not public:
         raise RefusedError(f"{repo} is public: everybody could see the model", where="push",
-                           fix="Say --public if that is meant, or name another repository.")  # fmt: skip
+                           fix="Pass --public if that is meant, or name another repository.")  # fmt: skip
     return private
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
+def _translated_errors(repo: str) -> Iterator[None]:
     """The Hub's answers in hfpipe's words."""
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
@@ -219,16 +207,16 @@ def _told(repo: str) -> Iterator[None]:
     except HfpipeError:
         raise
     except RevisionNotFoundError as error:
-        raise RecipeError(_first_line(error), where="--revision") from error
+        raise RecipeError(redact(first_line(error)), where="--revision") from error
     except HfHubHTTPError as error:
         code = getattr(error.response, "status_code", None)
         fix = {401: f"The token is not accepted. {_LOG_IN}",
                403: f"The token may not write there: look at its permissions and at the name before the slash of {repo}.",
                404: f"The token may not see {repo}, or there is no such name.",
                409: "Somebody made it at this moment: try again."}.get(code or 0, "Try again; --debug shows more.")  # fmt: skip
-        raise MachineError(f"the Hub refused {repo}: {_first_line(error)}", where="push", fix=fix) from error
+        raise MachineError(f"the Hub refused {repo}: {redact(first_line(error))}", where="push", fix=fix) from error
     except OSError as error:
-        raise MachineError(f"the way to the Hub broke: {_first_line(error)}", where="push",
+        raise MachineError(f"the way to the Hub broke: {redact(first_line(error))}", where="push",
                            fix="Push again: what arrived before is not sent twice, and without the commit nothing is there.",
                            ) from error  # fmt: skip
     except Exception as error:
@@ -242,11 +230,6 @@ def _told(repo: str) -> Iterator[None]:
             "hf_xet",
         ):
             raise MachineError(
-                f"the way to the Hub broke: {_first_line(error)}", where="push", fix="Push again."
+                f"the way to the Hub broke: {redact(first_line(error))}", where="push", fix="Push again."
             ) from error
         raise
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _TOKEN.sub(b"hf_...", (lines[0] if lines else type(error).__name__).rstrip(".").encode()).decode()

@@ -1,4 +1,4 @@
-"""Progress for a person: a bar on a terminal, plain lines elsewhere. It reads records and is told stages."""
+"""Progress for a person: a bar on a terminal, plain lines elsewhere. It gets records and notices."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
-_SHOWN = 8  # figures in a line
+_SHOWN = 8  # metrics in a line
 
 
 class Display(Protocol):
     """Where progress goes."""
 
     def say(self, text: str) -> None:
-        """A stage begins, or something is worth knowing."""
+        """Show a line: the next stage, or a notice, which begins with NOTE."""
 
     def start(self, num_steps: int) -> None:
         """Training begins."""
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Something happened."""
+        """Show a record of the run: a step, an evaluation, a notice, a check or the end."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Take away what moves, such as a bar; nothing comes after it."""
 
 
 class Silent:
     """Shows nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def start(self, num_steps: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Have nothing to take away."""
 
 
 NOTE = "note: "
-"""What a line begins with that is worth knowing, and not only the next stage."""
+"""What a notice starts with, and a line about the next stage does not."""
 
 
 class Notices:
-    """Lines for what is worth knowing, without progress: beside a result that a program reads."""
+    """Notices without progress: beside a result that a program reads."""
 
     def say(self, text: str) -> None:
-        """A line, where it is a note."""
+        """Print a line if it is a notice."""
         if text.startswith(NOTE):
             print(text, file=sys.stderr, flush=True)
 
     def start(self, num_steps: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """A line for a notice."""
+        """Print a line for a notice or a check."""
         if record["type"] in ("notice", "check"):
             self.say(sentence(record))
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Have nothing to take away."""
 
 
 class Plain:
@@ -71,24 +71,24 @@ class Plain:
 
     def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
         self.stream, self.seconds = stream or sys.stderr, seconds
-        self.num_steps, self.told = 0, 0.0
+        self.num_steps, self.shown_at = 0, 0.0
         self.started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A line."""
+        """Print a line."""
         print(text, file=self.stream, flush=True)
 
     def start(self, num_steps: int) -> None:
-        """A line with the number of steps."""
-        self.num_steps, self.started, self.told = num_steps, time.monotonic(), time.monotonic()
+        """Print the number of steps."""
+        self.num_steps, self.started, self.shown_at = num_steps, time.monotonic(), time.monotonic()
         self.say(f"training {num_steps:,} steps")
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """A line for what is worth one."""
+        """Print a line for every record, and for a step now and then."""
         kind = record["type"]
-        if kind == "step" and (time.monotonic() - self.told > self.seconds or record["step"] == self.num_steps):
-            self.told = time.monotonic()
-            rate = record["step"] / max(self.told - self.started, 1e-9)
+        if kind == "step" and (time.monotonic() - self.shown_at > self.seconds or record["step"] == self.num_steps):
+            self.shown_at = time.monotonic()
+            rate = record["step"] / max(self.shown_at - self.started, 1e-9)
             left = (self.num_steps - record["step"]) / rate
             self.say(
                 f"step {record['step']:,}/{self.num_steps:,}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
@@ -98,7 +98,7 @@ class Plain:
             self.say(sentence(record))
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Have nothing to take away."""
 
 
 class Bar:
@@ -123,7 +123,7 @@ class Bar:
         self.started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.console.print(text, style="dim", highlight=False, markup=False)
 
     def start(self, num_steps: int) -> None:
@@ -133,7 +133,7 @@ class Bar:
         self.progress.start()
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Move the bar, or put a line above it."""
+        """Move the bar, or print a line above it."""
         if record["type"] == "step":
             rate = record["step"] / max(time.monotonic() - self.started, 1e-9)
             self.progress.update(self.task, completed=record["step"], loss=f"{record['loss']:.4f}", rate=f"{rate:.2f}")
@@ -146,16 +146,16 @@ class Bar:
 
 
 class Once:
-    """A display that tells a stage or a notice only the first time: twelve variants or five seeds load the same data."""
+    """A display that shows a line or a notice only the first time: twelve variants or five seeds load the same data."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
-        self.told: set[str] = set()
+        self.shown: set[str] = set()
 
     def say(self, text: str) -> None:
-        """A stage, unless it was told."""
-        if text not in self.told:
-            self.told.add(text)
+        """Show a line, unless it was shown before."""
+        if text not in self.shown:
+            self.shown.add(text)
             self.display.say(text)
 
     def start(self, num_steps: int) -> None:
@@ -163,15 +163,15 @@ class Once:
         self.display.start(num_steps)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """A record; a notice, unless it was told."""
+        """Show a record; a notice, unless it was shown before."""
         if record["type"] != "notice":
             self.display.record(record)
-        elif record["text"] not in self.told:
-            self.told.add(record["text"])
+        elif record["text"] not in self.shown:
+            self.shown.add(record["text"])
             self.display.record(record)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the display."""
         self.display.close()
 
 
@@ -194,7 +194,7 @@ def sentence(record: Mapping[str, Any]) -> str:
 
 
 def figures(metrics: Mapping[str, float | None]) -> str:
-    """Names and numbers, the first ones of many; an undefined metric is called that."""
+    """Names and values of metrics, the first ones of many; one without a value is `undefined`."""
     shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()]
     more = [f"and {len(shown) - _SHOWN} more in the run"] if len(shown) > _SHOWN else []
     return "  ".join([*shown[:_SHOWN], *more])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import HfpipeError, ModelError, RecipeError
+from hfpipe.system.text import first_line
 
 _PROBE_SECONDS = 3.0
 _WEIGHT_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -50,17 +51,20 @@ def refuse_ambiguous(name: str, where: str) -> None:
 
 
 def is_offline() -> bool:
-    """Whether the Hugging Face libraries are told to stay off the network."""
+    """Whether the Hugging Face libraries were set to stay off the network."""
     if constants := sys.modules.get("huggingface_hub.constants"):
         return bool(constants.HF_HUB_OFFLINE)
     flags = (os.environ.get("HF_HUB_OFFLINE"), os.environ.get("TRANSFORMERS_OFFLINE"))
     return any(str(flag).upper() in ("1", "TRUE", "YES", "ON") for flag in flags)
 
 
-def detect_offline(say: Callable[[str], None]) -> bool:
+def detect_offline(notice: Callable[[str], None]) -> bool:
     """Find out once whether the Hub answers, and go offline when it does not.
 
     The libraries would retry for minutes at every file; one request of three seconds decides for all of them.
+
+    Args:
+        notice: gets a sentence when the Hub does not answer.
 
     Returns:
         Whether the process is offline now.
@@ -73,10 +77,10 @@ def detect_offline(say: Callable[[str], None]) -> bool:
         urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         return False
     except urllib.error.HTTPError:
-        return False  # it answered, whatever it said
+        return False  # any answer is one
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        say(f"{endpoint} can't be reached ({reason}); going on from the local cache, as with HF_HUB_OFFLINE=1")
+        notice(f"{endpoint} can't be reached ({reason}); going on from the local cache, as with HF_HUB_OFFLINE=1")
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
     for module, names in {
         "huggingface_hub.constants": ("HF_HUB_OFFLINE",),
@@ -97,6 +101,12 @@ def snapshot(repo: str, kind: str, revision: str | None) -> Path | None:
         return Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
         return None
+
+
+def own_root(folder: Path) -> Path:
+    """The folder that files of this one may lie in: of a snapshot in the Hub's cache that of the whole repository."""
+    folder = folder.resolve()
+    return folder.parent.parent if folder.parent.name == "snapshots" else folder
 
 
 def checkpoint_folder(checkpoint: str, revision: str | None, where: str) -> tuple[Path, str | None]:
@@ -137,7 +147,7 @@ def _download(checkpoint: str, revision: str | None, where: str) -> Path:
         )
     except (HFValidationError, HfHubHTTPError) as error:
         raise ModelError(
-            f"checkpoint {checkpoint!r}: {_first_line(error)}",
+            f"checkpoint {checkpoint!r}: {first_line(error)}",
             where=where,
             fix="Accept its terms on the Hub and log in with `hf auth login`."
             if isinstance(error, GatedRepoError)
@@ -160,13 +170,8 @@ def dataset_commit(repo: str, revision: str | None, where: str) -> str:
         info: Any = HfApi().dataset_info(repo, revision=revision)
     except (HfHubHTTPError, HFValidationError) as error:
         raise DataError(
-            f"data set {repo!r}: {_first_line(error)}",
+            f"data set {repo!r}: {first_line(error)}",
             where=where,
             fix="Look for its exact name on the Hub; a local folder is written ./x, /x or ~/x.",
         ) from error
     return str(info.sha)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -49,10 +49,10 @@ def translated_errors(after_stop: str = "Every finished step is in the run's rec
             raise
         raise as_machine_error(error) from error
     except Exception as error:
-        told = str(error).lower()
-        if isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told):
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text):
             raise MachineError(f"out of memory: {str(error).splitlines()[0]}", fix=_SMALLER) from error
-        if "no space left on device" in told:  # safetensors and Arrow have errors of their own
+        if "no space left on device" in text:  # safetensors and Arrow have errors of their own
             raise as_machine_error(OSError(errno.ENOSPC, str(error))) from error
         if _is_peer_lost(error):
             raise _alone(error) from error
@@ -62,8 +62,8 @@ def translated_errors(after_stop: str = "Every finished step is in the run's rec
 def _is_peer_lost(error: Exception) -> bool:
     """Whether a process that this one exchanges with closed its connection; gloo has no class of its own for it."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    told = str(error)
-    by_gloo = "gloo/transport" in told or "caused pair closure" in told
+    text = str(error)
+    by_gloo = "gloo/transport" in text or "caused pair closure" in text
     return "DistError" in kinds or (isinstance(error, RuntimeError) and by_gloo)
 
 

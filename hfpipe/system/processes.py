@@ -21,7 +21,7 @@ _MINUTES = 30.0  # gloo's own limit; NCCL's is 10, and while one process tokeniz
 def join() -> PartialState:
     """This process among its fellows; the first call connects them.
 
-    Accelerate must be told when there is no accelerator: otherwise it takes every process of a CPU run for the only
+    Accelerate has to know when there is no accelerator: otherwise it takes every process of a CPU run for the only
     one, and each would train by itself, on all the data, into the same run.
 
     Raises:
@@ -55,11 +55,11 @@ def longest_wait() -> timedelta:
     Raises:
         RecipeError: that is no number above 0, or more than a week.
     """
-    said = os.environ.get(WAIT, str(_MINUTES))
+    given = os.environ.get(WAIT, str(_MINUTES))
     try:
-        minutes = float(said)
+        minutes = float(given)
     except ValueError:
         minutes = 0.0
     if not 0 < minutes <= _WEEK:
-        raise RecipeError(f"{said!r}", where=WAIT, allowed=f"a number of minutes above 0, at most {_WEEK:,} (a week)")
+        raise RecipeError(f"{given!r}", where=WAIT, allowed=f"a number of minutes above 0, at most {_WEEK:,} (a week)")
     return timedelta(minutes=minutes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,13 +34,8 @@ def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, l
     whole = hashlib.sha256(label.encode())
     for file in files:
         name = file.relative_to(relative_to).as_posix() if relative_to else file.name
-        whole.update(f"{name}\0{_digest(file)}\n".encode())
+        whole.update(f"{name}\0{digest_of_file(file)}\n".encode())
     return whole.hexdigest()
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file in a folder, by name."""
-    return {file.name: _digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def digest_of_text(text: str) -> str:
@@ -46,9 +43,47 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest(file: Path) -> str:
+def digest_of_file(file: Path) -> str:
+    """SHA-256 of a file's content."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@cache
+def digest_of_code(*paths: Path) -> str:
+    """SHA-256 of what Python files and folders compute, by their names below the folder that they are in.
+
+    Comments, docstrings and what an error says are no part of it: who rewords a message changes no result.
+    """
+    whole = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            words = [file.relative_to(path.parent).as_posix()]
+            _add_code(ast.parse(file.read_bytes()), words)
+            whole.update("\0".join(words).encode(errors="surrogatepass"))
+    return whole.hexdigest()
+
+
+def _add_code(node: object, words: list[str]) -> None:
+    """Add a part of a syntax tree as words, without strings that stand alone and without the arguments of errors."""
+    if isinstance(node, list):
+        words.append("[")
+        for one in node:
+            _add_code(one, words)
+        words.append("]")
+    elif not isinstance(node, ast.AST):
+        words.append(repr(node))
+    elif not (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ):
+        words.append(type(node).__name__)
+        is_error = isinstance(node, ast.Call) and _name_of(node.func).endswith("Error")
+        for field in ("func",) if is_error else node._fields:
+            _add_code(getattr(node, field), words)
+
+
+def _name_of(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from hfpipe.errors import HfpipeError, InterruptedRun, StoppedByUser
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-_ONE_BURST = 2.0  # seconds; a launcher that is stopped tells its processes what they were told already
+_ONE_BURST = 2.0  # seconds; a launcher that is stopped signals its processes again
 
 
 class AbortNow(BaseException):

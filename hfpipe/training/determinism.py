@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from hfpipe.errors import RecipeError
+from hfpipe.system.text import one_line
 
 _CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -47,7 +48,7 @@ def deterministic(wanted: bool, where: str) -> Iterator[None]:
         if "deterministic" not in str(error):
             raise
         raise RecipeError(
-            " ".join(str(error).split())[:300],
+            one_line(error, 300),
             where=where,
             fix="Leave train.deterministic out for this model or device.",
         ) from error

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfpipe.errors import ModelError
-from hfpipe.runs.checkpoints import find_corruption
 from hfpipe.runs.store import Run
-from hfpipe.system import snapshot
+from hfpipe.system import manifest
 from hfpipe.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def finish(
         recorder({"type": "notice", "text": text})
     _write_results(run, job, recorder, measured, {"final": final, "seconds": seconds})
     write_card(run)
-    run.update_metadata(model=snapshot.digests(run.path / "model"))
+    run.update_metadata(model=manifest.digests(run.path / "model"))
 
 
 def _notices(job: Job, measured: Mapping[str, SplitEvaluation]) -> list[str]:
@@ -168,6 +167,6 @@ def reload_best(model: PreTrainedModel, folder: Path) -> None:
             f"the best checkpoint is gone from {folder}",
             fix="The last weights are not passed off as the best; train again.",
         )
-    if (what := find_corruption(folder)) is not None:
+    if (what := manifest.find_corruption(folder)) is not None:
         raise ModelError(f"the best checkpoint is damaged: {what}", where=str(folder), fix="Train again.")
     load_weights(model, folder)

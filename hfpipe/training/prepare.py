@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,6 +39,7 @@ from hfpipe.recipe.catalog import is_metric_script, near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 from hfpipe.system.processes import join
+from hfpipe.system.snapshot import digest_of_text
 from hfpipe.training.job import Job
 from hfpipe.training.timeline import Timeline
 
@@ -211,7 +211,7 @@ def _identity(recipe: Recipe, rows: Rows) -> dict[str, Any]:
             "digest": checkpoint.weights_digest,
         },
         "tokenizer": {"digest": rows.tokenizer_digest},
-        "recipe": {"digest": _digest(to_yaml(recipe))},
+        "recipe": {"digest": digest_of_text(to_yaml(recipe))},
     }
 
 
@@ -273,7 +273,3 @@ def _division_notices(recipe: Recipe, optimizer: torch.optim.Optimizer, rows: in
         f"{num_items:,} items in an update optimizer.lr={lr:g} acts like {rate:.4g}; say loss.reduction=sum, or take an "
         "optimizer that does not divide"
     ]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What follows from the records of an engine: they are written down, checkpoints are saved, the best one is kept.
+"""What follows from the records of an engine: they are written down, checkpoints are saved, and the best one stays.
 
 A step boundary is the record of a step, or of the evaluation that is due after it. There, and nowhere else, the run is
 saved, and stopped where that was asked for.
@@ -6,7 +6,6 @@ saved, and stopped where that was asked for.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -18,8 +17,9 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs import checkpoints
 from hfpipe.runs.records import Lines
-from hfpipe.runs.store import Run, finite
+from hfpipe.runs.store import Run
 from hfpipe.system.stops import StopRequests, stopped
+from hfpipe.system.text import json_line, plural
 from hfpipe.training.timeline import Timeline
 
 Save = Callable[[Path | None], None]
@@ -125,12 +125,12 @@ class Recorder:
         """Why the run stopped early, in words."""
         spec, step = self.recipe.evaluate, self.last_step["step"] if self.last_step else 0
         more = f"no {spec.best} better by more than {spec.min_improvement:g}"
-        times = f"{self.unimproved:,} evaluation{'' if self.unimproved == 1 else 's'}"
-        return f"stopped after step {step:,}: {more if spec.min_improvement else f'no better {spec.best}'} in {times}"
+        what = more if spec.min_improvement else f"no better {spec.best}"
+        return f"stopped after step {step:,}: {what} in {plural(self.unimproved, 'evaluation')}"
 
     @property
     def best_folder(self) -> Path | None:
-        """The best checkpoint, when one is kept and it is not the last step."""
+        """The best checkpoint, when it is kept and it is not the last step."""
         if (
             self.best is None
             or not self._keeps_best
@@ -170,7 +170,7 @@ class Recorder:
     def _write(self, record: dict[str, Any]) -> None:
         if not self.writes:
             return
-        trouble = self.lines.append(json.dumps(finite(record), ensure_ascii=False))
+        trouble = self.lines.append(json_line(record))
         self.show(record)
         if trouble is not None:
             self.show({"type": "notice", "text": f"records can't be written for now ({trouble}); training goes on"})
@@ -245,7 +245,7 @@ class Recorder:
         else:
             self.save(None)
         if self.agree is not None:
-            self.agree(0, False)  # nobody leaves before the checkpoint is whole: a launcher would end the others
+            self.agree(0, False)  # no process leaves before the checkpoint is whole: a launcher would end the others
         self.saved_step, self.saved_at = step, time.perf_counter()
         self.longest_save = max(self.longest_save, self.saved_at - started)
         self.seconds_aside += self.saved_at - started

@@ -18,6 +18,7 @@ from hfpipe.parts.inputs.batch_plan import BatchPlan, plan_for, read_plan
 from hfpipe.parts.inputs.batches import TrainLoader
 from hfpipe.parts.model.models import save_tokenizer
 from hfpipe.recipe.schema import Batching, Recipe
+from hfpipe.system.text import one_line, plural
 from hfpipe.training import checkpoint_state
 from hfpipe.training.job import Job
 from hfpipe.training.resume_plan import Plan, changes_as_text, code
@@ -139,10 +140,10 @@ def _other_processes(before: BatchPlan, now: BatchPlan, processes: int, recipe: 
         f"Keep them with train.batch_size={size} --allow-change train.batch_size" if can_stay else "Start as many again"
     )
     return ModelError(
-        f"an update had {before.size} on {processes} process{'' if processes == 1 else 'es'}, and would have {now.size} on "
+        f"an update had {before.size} on {plural(processes, 'process', 'processes')}, and would have {now.size} on "
         f"{now.batches // recipe.train.accumulate}",
         where="--resume",
-        fix=f"{stay}, or say --allow-change processes to go on with updates of {now.size}.",
+        fix=f"{stay}, or pass --allow-change processes to go on with updates of {now.size}.",
     )
 
 
@@ -224,9 +225,8 @@ def load_weights(model: Any, folder: Path) -> None:
             dtype="float32",
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"the weights can't be loaded: {' '.join(str(error).split())[:300]}", where=str(folder), fix="Train again."
-        ) from error
+        what = f"the weights can't be loaded: {one_line(error, 300)}"
+        raise ModelError(what, where=str(folder), fix="Train again.") from error
     wrong = [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in sorted(info[kind])]
     if wrong:
         raise ModelError(
@@ -275,7 +275,7 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
             raise kind(
                 f"{what} differs from what the run was trained with:\n{changes_as_text(change)}",
                 where="--resume",
-                fix=f"Put it back as it was, or say --allow-change {name} if that is meant.",
+                fix=f"Put it back as it was, or pass --allow-change {name} if that is meant.",
             )
         notices.append(f"{what} changed from {first} to {second}, as allowed")
 

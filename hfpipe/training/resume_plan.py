@@ -19,6 +19,8 @@ _FREE = (
     *(f"checkpoints.{key}" for key in ("every", "every_steps", "every_minutes", "keep_last")),
 )
 """What changes no step of a run, and so needs no permission."""
+_COMPUTING = ("parts", "training")
+"""The folders of hfpipe whose code decides what a step computes."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy")
 
 Change = tuple[Any, Any]
@@ -31,12 +33,12 @@ class Plan:
 
     Attributes:
         recipe: what it goes on with.
-        checkpoint: from where; None from the beginning.
-        progress: `checkpoint.json`, empty at the beginning.
+        checkpoint: from where; None from the start.
+        progress: `checkpoint.json`, empty at the start.
         skipped: checkpoints that were passed over, each with the reason.
         changes: what differs from the recipe of the checkpoint, by path.
         allowed: what may differ.
-        reset_optimizer: whether the optimizer begins afresh.
+        reset_optimizer: whether the optimizer starts with a fresh state.
         finished: whether there is nothing left to do.
         resumes: whether this is a run that had started before.
         fitted: what was changed because memory ran out, in words.
@@ -102,7 +104,7 @@ def plan(
         raise RecipeError(
             f"the recipe of run {run.id!r} was another:\n{changes_as_text(refused)}",
             where="--resume",
-            fix="Say "
+            fix="Pass "
             + " ".join(f"--allow-change {path}" for path in refused)
             + " if that is meant, or leave the recipe as it was.",
         )
@@ -110,7 +112,7 @@ def plan(
         raise RecipeError(
             f"run {run.id!r} is finished, and has no checkpoint to go on from",
             where="--resume",
-            fix=f"Begin a new run from its weights: model.checkpoint={run.path / 'model'}.",
+            fix=f"Start a new run from its weights: model.checkpoint={run.path / 'model'}.",
         )
     # As it was allowed once, and as nothing in a recipe says it.
     remembered = ["processes"] if before.get("processes") == int(os.environ.get("WORLD_SIZE", "1")) else []
@@ -145,9 +147,9 @@ def changes_as_text(changes: Mapping[str, Change]) -> str:
 
 
 def code() -> dict[str, str]:
-    """What computes: a hash of hfpipe's own source, and the versions of the libraries that decide a result."""
+    """What computes: a hash of hfpipe's own code that does, and the versions of the libraries that decide a result."""
     package = Path(__file__).parents[1]
-    own = snapshot.digest_of_files(sorted(package.rglob("*.py")), relative_to=package)
+    own = snapshot.digest_of_code(*(package / folder for folder in _COMPUTING))
     versions = snapshot.versions()
     return {"hfpipe": own} | {name: versions[name] for name in _LIBRARIES if name in versions}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from hfpipe.recipe import Recipe
 from hfpipe.runs import Run
 from hfpipe.system.display import NOTE, Display
 from hfpipe.system.redaction import redact
+from hfpipe.system.text import json_line, listed
 
 # The names that transformers' integrations give the same metrics, so that runs of both lie in one chart.
 _STEP_KEYS = {"loss": "train/loss", "grad_norm": "train/grad_norm", "lr": "train/learning_rate", "epoch": "train/epoch"}
@@ -40,9 +40,8 @@ def require_installed(recipe: Recipe) -> None:
     """
     missing = [name for name in recipe.tracking if importlib.util.find_spec(name) is None]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
         raise MachineError(
-            f"{', '.join(missing)} {verb} not installed",
+            f"not installed: {listed(missing)}",
             where=recipe.where("tracking"),
             fix=f"pip install {' '.join(missing)}",
         )
@@ -71,7 +70,7 @@ def configuration(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
         elif isinstance(value, str):
             flat[path] = redact(value)
         elif isinstance(value, list | dict):
-            flat[path] = redact(json.dumps(value, ensure_ascii=False))
+            flat[path] = redact(json_line(value))
         else:
             flat[path] = value
 

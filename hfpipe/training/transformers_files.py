@@ -18,7 +18,7 @@ def write_transformers_files(run: Run, rows: dict[str, int], summary: dict[str, 
     """
     records, recipe = run.records, run.recipe
     steps = [record for record in records if record["type"] == "step"]
-    losses = [record["loss"] for record in steps if record["loss"] is not None]  # None in a step that was left out
+    losses = [record["loss"] for record in steps if record["loss"] is not None]  # None in a step that was skipped
     evaluations = [record for record in records if record["type"] == "evaluation"]
     train = {
         "epoch": summary["epochs"],

@@ -15,6 +15,7 @@ from hfpipe.parts.optim.objective import Objective, UpdateLosses
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.tasks import outputs_of
 from hfpipe.recipe.schema import Train
+from hfpipe.system.text import listed
 from hfpipe.training.job_state import JobState
 
 _SHOWN = 16  # row numbers in a message
@@ -137,5 +138,4 @@ class Update:
         rows = self.rows()
         if not rows:
             return ""
-        shown = ", ".join(map(str, rows[:_SHOWN])) + (f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else "")
-        return f" ({'rows' if len(rows) > 1 else 'row'} {shown} of the training inputs, from 0)"
+        return f" ({'rows' if len(rows) > 1 else 'row'} {listed(rows, _SHOWN)} of the training inputs, from 0)"

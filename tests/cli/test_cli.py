@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,7 +236,7 @@ def test_runs_are_deleted_only_when_it_is_said(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     refused = hfpipe_command("runs", "delete", "first", "--runs-dir", two_runs)
     assert refused.code == 2
-    assert "Say --yes" in refused.err
+    assert "pass --yes" in refused.err
     assert hfpipe_command("runs", "delete", "", "--yes", "--runs-dir", two_runs).code == 2
     assert (two_runs / "first").is_dir()
     done = hfpipe_command("runs", "delete", "first", "--yes", "--runs-dir", two_runs, "--json")
@@ -284,6 +285,37 @@ def test_help_and_version(hfpipe_command: Callable[..., Any]) -> None:
     assert {"finetune", "evaluate", "recipes", "runs"} <= set(done.out.split())
     assert hfpipe_command().code == 2
     assert hfpipe_command("runs", "list", "--help").code == 0
+
+
+def test_every_help_is_whole() -> None:
+    """Each command and option says what it does, and no placeholder of a usage has brackets twice or dots of its own."""
+    import click
+    from typer.main import get_command
+
+    from hfpipe.cli.app import app
+
+    def walk(command: Any, context: Any) -> list[tuple[Any, Any]]:
+        inner = [
+            click.Context(one, info_name=name, parent=context) for name, one in getattr(command, "commands", {}).items()
+        ]
+        return [(command, context), *(pair for one in inner for pair in walk(one.command, one))]
+
+    root = get_command(app)
+    found = walk(root, click.Context(root, info_name="hfpipe"))
+    assert len(found) > 20
+    for command, context in found:
+        assert command.help, context.command_path
+        usage = command.get_usage(context)
+        assert not re.search(r"\[\[|\]\]|\{\{|\.\.\.[\]}]", usage), usage
+        assert not [one.name for one in command.params if not getattr(one, "help", None)], context.command_path
+
+
+def test_the_old_name_of_an_option_still_works(hfpipe_command: Callable[..., Any]) -> None:
+    """`--window` is `--chunk`: both are read, and refused alike where they are out of range."""
+    for option in ("--chunk", "--window"):
+        done = hfpipe_command("predict", "nothing", "rows.csv", option, "0")
+        assert done.code == 2
+        assert "--chunk: 0" in done.err
 
 
 def test_it_is_a_module_too() -> None:

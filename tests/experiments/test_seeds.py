@@ -330,7 +330,7 @@ def test_a_group_is_shown_and_deleted_as_a_run_is(
     """By its id or the start of it; a group with a run at work stays, and everything named beside it."""
     early = hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path)
     assert early.code == 2
-    assert "say nothing together yet" in early.err
+    assert "its summary is written when all seeds are trained" in early.err
     hfpipe.finetune_seeds(resume=untrained)
     shown = hfpipe_command("runs", "show", "g", "--runs-dir", tmp_path)
     assert shown.code == 0

@@ -35,6 +35,7 @@ from hfpipe.errors import (
 )
 from hfpipe.parts.optim.losses import cross_entropy
 from hfpipe.runs import checkpoints, records
+from hfpipe.system import manifest
 from hfpipe.system.display import Silent
 from hfpipe.system.lock import locked
 
@@ -108,8 +109,7 @@ def steps_of(run: hfpipe.Run) -> list[int]:
 
 def resealed(folder: Path) -> None:
     """Give a checkpoint whose files were changed on purpose a manifest that fits."""
-    files = sorted(path for path in folder.iterdir() if path.name != "manifest.json")
-    checkpoints._write_manifest(folder, checkpoints._measured(files))
+    manifest.write(folder)
 
 
 def in_a_child(work: Callable[[], object], meanwhile: Callable[[int], None] = lambda pid: None) -> int:
@@ -176,7 +176,7 @@ def test_fault_01_a_kill_inside_a_save(
         assert at in (2, 4)
         assert f"going on from step {at}" in display.said
         if at == 2:
-            assert any("passed over .step-00000004.tmp: its save was interrupted" in said for said in display.said)
+            assert any("passed over step-00000004: its save was interrupted" in said for said in display.said)
 
 
 def test_fault_02_a_kill_while_old_checkpoints_go(
@@ -460,7 +460,7 @@ def test_fault_12_a_change_is_refused(stopped: hfpipe.Run, change: str) -> None:
     message = told(RecipeError, 2, lambda: hfpipe.finetune(resume=stopped, overrides=[change]))
     assert f"- {key}: " in message
     assert f"+ {key}: {value}" in message
-    assert f"\nSay --allow-change {key} if" in message
+    assert f"\nPass --allow-change {key} if" in message
     assert (stopped.path / "run.json").read_bytes() == before
 
 
@@ -724,15 +724,15 @@ def test_fault_24_a_second_signal_stops_at_once(
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("this signal is ignored here, and stays so")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    original = checkpoints._write_manifest
+    original = manifest.write
 
-    def twice(folder: Path, *arguments: Any) -> None:
+    def twice(folder: Path) -> None:
         if "00000004" in folder.name:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
-        original(folder, *arguments)
+        original(folder)
 
-    monkeypatch.setattr(checkpoints, "_write_manifest", twice)
+    monkeypatch.setattr(manifest, "write", twice)
     kind = StoppedByUser if code == 130 else InterruptedRun
     assert "at once" in told(kind, code, start)
     run = hfpipe.Run(tmp_path / "runs" / "one")

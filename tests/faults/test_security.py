@@ -417,15 +417,12 @@ def test_fault_72_no_secret_and_no_home_is_written_down(
     train: Callable[..., hfpipe.Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path
 ) -> None:
     """Planted in the environment, in the command, in an error and in a warning, neither is in any file of the run."""
-    from hfpipe.system import redaction
-
     token, key = "hf_" + "AbCdEfGhIj" * 4, "planted-secret-value"
     home = tmp_path / "home" / "someone"
     shutil.copytree(checkpoint, home / "checkpoint")
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(redaction, "_home", lambda: str(home))
     monkeypatch.setattr("sys.argv", ["hfpipe", "finetune", f"--token={token}", f"{home}/recipe.yaml", key])
 
     def loud(logits: Any, targets: Any) -> Any:

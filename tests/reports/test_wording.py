@@ -22,22 +22,6 @@ def test_numbers_have_four_digits(value: Any, told: str) -> None:
     assert wording.number(value) == told
 
 
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("see /home/me/data/pairs here", "see .../pairs here"),
-        ("'~/data/a.csv' and C:\\Users\\me\\x", "'.../a.csv' and .../x"),
-        ("dataset.path=/root/d", "dataset.path=.../d"),
-        ("(/root/x:3:2)", "(.../x:3:2)"),
-        ("file:///home/me/x", ".../x"),
-        ("google-bert/bert-base-cased ./here ../there and/or 1/2 https://hf.co/a/b embedded:tiny-bert", None),
-    ],
-)
-def test_paths_of_this_machine_are_cut(text: str, left: str | None) -> None:
-    """Absolute paths lose all but their last part; Hub ids, addresses and relative paths stay."""
-    assert wording.strip_path(text) == (text if left is None else left)
-
-
 def test_the_command_is_told_without_where_it_ran() -> None:
     """Options that say where a run lands and what it is called are left out; an absolute path becomes relative."""
     here = os.path.join(os.getcwd(), "recipes", "mrpc.yaml")

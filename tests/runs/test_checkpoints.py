@@ -13,6 +13,7 @@ import pytest
 
 from hfpipe.errors import MachineError, ModelError
 from hfpipe.runs import checkpoints
+from hfpipe.system import manifest
 
 FILES = {
     "model.safetensors": bytes(range(256)) * 9,
@@ -117,9 +118,9 @@ def test_a_thousand_flipped_bits_are_all_found(tmp_path: Path) -> None:
         content = path.read_bytes()
         place, bit = chance.randrange(len(content)), chance.randrange(8)
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
-        assert path.name in (checkpoints.find_corruption(folder) or ""), (path.name, place, bit)
+        assert path.name in (manifest.find_corruption(folder) or ""), (path.name, place, bit)
         path.write_bytes(content)
-    assert checkpoints.find_corruption(folder) is None
+    assert manifest.find_corruption(folder) is None
 
 
 def test_every_bit_of_the_manifest_counts(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_every_bit_of_the_manifest_counts(tmp_path: Path) -> None:
     for place in range(len(content)):
         for bit in range(8):
             path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
-            assert checkpoints.find_corruption(path.parent) == "manifest.json has changed"
+            assert manifest.find_corruption(path.parent) == "manifest.json has changed"
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
@@ -150,7 +151,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     save(tmp_path, 1)
     path = tmp_path / checkpoints.name_of(1) / "model.safetensors"
     os.truncate(path, 100)
-    assert checkpoints.find_corruption(path.parent) == "model.safetensors has 100 bytes, and 2,304 were written"
+    assert manifest.find_corruption(path.parent) == "model.safetensors has 100 bytes, and 2,304 were written"
 
 
 def test_when_none_is_whole_it_says_so(tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_the_same_step_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (tmp_path / checkpoints.name_of(1) / "empty").write_bytes(b"x")
     save(tmp_path, 1)
-    assert checkpoints.find_corruption(tmp_path / checkpoints.name_of(1)) is None
+    assert manifest.find_corruption(tmp_path / checkpoints.name_of(1)) is None
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 

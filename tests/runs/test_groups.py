@@ -49,7 +49,7 @@ def test_a_group_is_found_by_path_id_and_beginning(group: Group, recipe: Recipe,
         assert find_group(name, tmp_path).path == group.path
     assert find_group("colours-", tmp_path).id == "colours-2"
     assert [one.id for one in list_groups(tmp_path)] == ["colours-2", "colours"]
-    with pytest.raises(RecipeError, match="begins 2 groups"):
+    with pytest.raises(RecipeError, match="is ambiguous: 2 groups start with it"):
         find_group("col", tmp_path)
     with pytest.raises(RecipeError, match="did you mean 'colours'"):
         find_group("colour5", tmp_path)
@@ -63,7 +63,7 @@ def test_a_name_is_that_of_a_run_or_of_a_group(group: Group, recipe: Recipe, tmp
     assert isinstance(find_run_or_group("column", tmp_path), Run)
     assert isinstance(find_run_or_group(str(group.path), tmp_path), Group)
     assert isinstance(find_run_or_group(str(group.path / "seed-3"), tmp_path), Run)
-    with pytest.raises(RecipeError, match="begins 2 runs and groups"):
+    with pytest.raises(RecipeError, match="is ambiguous: 2 runs and groups start with it"):
         find_run_or_group("col", tmp_path)
     with pytest.raises(RecipeError, match="no run 'shapes'"):
         find_run_or_group("shapes", tmp_path)
@@ -115,7 +115,7 @@ def test_the_run_of_a_seed_is_deleted_unless_it_is_running(group: Group) -> None
 
 @pytest.mark.parametrize(
     ("seeds", "told"),
-    [([], "no seed"), ([1, -1], "-1 is no seed"), ([2**32], "is no seed"), ([4, 4], "4 stands there twice")],
+    [([], "no seed"), ([1, -1], "-1 is not a seed"), ([2**32], "is not a seed"), ([4, 4], "4 is given twice")],
 )
 def test_what_are_no_seeds(seeds: list[int], told: str) -> None:
     """None, one out of range, and one twice are refused in words."""

@@ -279,7 +279,7 @@ def test_show_tells_notices_model_and_evaluations(make: Callable[..., Run], hfpi
     ("name", "told"),
     [
         ("mrcp", "did you mean 'mrpc-20261101-12000[01]'"),
-        ("mrpc-20261101-12000", "begins 2 run ids"),
+        ("mrpc-20261101-12000", "is ambiguous: 2 run ids start with it"),
         ("colla-20261103-120000", "did you mean 'cola-20261103-120000'"),
         ("zzz", "no run 'zzz'"),
     ],
@@ -319,7 +319,7 @@ def test_several_runs_are_deleted_together_or_not_at_all(
         assert (refused.code, told in refused.err) == (2, True)
     assert len(list_runs(runs)) == 3
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    assert "Say --yes" in hfpipe_command("runs", "delete", "a", "b", "--runs-dir", runs).err
+    assert "pass --yes" in hfpipe_command("runs", "delete", "a", "b", "--runs-dir", runs).err
     done = hfpipe_command("runs", "delete", "a", "b", "a", "--yes", "--runs-dir", runs, "--json")
     assert done.json == {"deleted": [str(runs / "a"), str(runs / "b")]}
     assert [path.name for path in runs.iterdir()] == [busy.id]

@@ -15,8 +15,9 @@ import pytest
 from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.runs import Run, default_folder, delete_run, find_run, list_runs
-from hfpipe.runs.store import check_id, finite
+from hfpipe.runs.store import check_id
 from hfpipe.system.machine import as_machine_error
+from hfpipe.system.text import finite
 
 
 @pytest.fixture
@@ -249,7 +250,12 @@ def test_runs_are_found_by_path_id_and_start(run: Run, recipe: Recipe) -> None:
     assert [each.id for each in list_runs(folder)] == ["other", "one"]
     for name in (str(run.path), "one", "on"):
         assert find_run(name, folder).path == run.path.resolve()
-    for name, told in [("o", "begins 2 run ids"), ("onne", "did you mean 'one'"), ("", "no run ''"), ("..", "no run")]:
+    for name, told in [
+        ("o", "is ambiguous: 2 run ids start with it"),
+        ("onne", "did you mean 'one'"),
+        ("", "no run ''"),
+        ("..", "no run"),
+    ]:
         with pytest.raises(RecipeError, match=told):
             find_run(name, folder)
     with pytest.raises(RecipeError, match="there are no runs here yet"):

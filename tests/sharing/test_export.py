@@ -11,7 +11,8 @@ import pytest
 
 import hfpipe
 from hfpipe.errors import ModelError
-from hfpipe.sharing.export import _paths_here, _short, export
+from hfpipe.sharing.export import export
+from hfpipe.system.redaction import shorten_folders
 
 
 @pytest.fixture
@@ -128,4 +129,4 @@ def test_only_whole_paths_are_shortened(run: hfpipe.Run, text: str, expected: st
     """The end of a URL and a longer name are no path of this machine."""
     place = str(run.path)
     given, wanted = (one.replace("y/RUN", f"y{place}").replace("RUN", place) for one in (text, expected))
-    assert _paths_here(run).sub(lambda match: _short(match[0]), given) == wanted
+    assert shorten_folders(given, [place, str(run.path.parent)]) == wanted

@@ -15,7 +15,7 @@ from hfpipe.recipe.source import to_yaml
 from hfpipe.runs import Run
 from hfpipe.runs.evaluations import write_evaluation
 from hfpipe.sharing.model_card import PLACE, card
-from hfpipe.system import snapshot
+from hfpipe.system import manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TASKS: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def of_fields(folder: Path, fields: dict[str, Any]) -> Run:
 def test_every_run_ends_with_a_card(trained: hfpipe.Run) -> None:
     """It lies in model/, its digest stands in run.json, and Hub and user may change it: evaluate does not mind."""
     path = trained.path / "model" / "README.md"
-    assert trained.metadata["model"]["README.md"] == snapshot.digests(path.parent)["README.md"]
+    assert trained.metadata["model"]["README.md"] == manifest.digests(path.parent)["README.md"]
     loaded = ModelCard.load(path)
     assert loaded.data.library_name == "transformers"
     path.write_text(f"{path.read_text(encoding='utf-8')}\nMine.\n", encoding="utf-8")

@@ -44,10 +44,10 @@ def run(tmp_path: Path) -> Run:
     document = {"target": str(made.path), "split": "validation", "overrides": ["dataset.path=/home/someone/more"]}
     write_evaluation(made, "validation", document, [{"id": 0, "said": 1, "right": 1}])
     made.append({"type": "notice", "text": "from /home/someone"})
-    from hfpipe.system import snapshot
+    from hfpipe.system import manifest
 
     made.update_metadata(
-        id="one", status="finished", model=snapshot.digests(made.path / "model"), command=["/home/someone/x"]
+        id="one", status="finished", model=manifest.digests(made.path / "model"), command=["/home/someone/x"]
     )
     return made
 
@@ -204,7 +204,7 @@ def test_who_can_see_it(
 ) -> None:
     """A new repository is private unless asked; one that is there keeps what it is, and that is said."""
     fake, said = api(private), list[str]()
-    done = push(run, "ann/tiny", public=public, say=said.append)
+    done = push(run, "ann/tiny", public=public, notice=said.append)
     assert done.private is ends
     assert [call for call in fake.calls if call.startswith("create_repo")] == ([made] if made else [])
     assert fake.calls[-1] == f"create_commit {len(SENT)} None"
@@ -269,7 +269,7 @@ def test_it_asks_first(api: Callable[..., FakeApi], run: Run, hfpipe_command: Ca
     fake = api(None)
     refused = hfpipe_command("push", run.path, "ann/tiny")
     assert refused.code == 2
-    assert "nobody can be asked here" in refused.err
+    assert "not a terminal, so nothing can be confirmed; pass --yes" in refused.err
     assert all(name in refused.err for name in SENT)
     assert fake.calls == []
     done = hfpipe_command("push", run.path, "ann/tiny", "--yes")

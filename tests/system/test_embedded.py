@@ -198,7 +198,7 @@ def test_the_folder_is_written_once(cache):
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert set(before) == {
         "README.md",
-        "SHA256SUMS",
+        "manifest.json",
         "test.parquet",
         "train.parquet",
         "validation.parquet",
@@ -225,11 +225,11 @@ def test_a_damaged_folder_is_made_again(cache, damage):
         case "stray":
             (folder / "extra.parquet").write_bytes(good["train.parquet"])
         case "no manifest":
-            (folder / "SHA256SUMS").unlink()
+            (folder / "manifest.json").unlink()
         case "readme":
             (folder / "README.md").write_text("---\n---\n")
         case "binary sums":
-            (folder / "SHA256SUMS").write_bytes(b"\xff\xfe")
+            (folder / "manifest.json").write_bytes(b"\xff\xfe")
     assert embedded.dataset_folder("paraphrases") == folder
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == good
     assert list(cache.iterdir()) == [folder]
@@ -251,7 +251,7 @@ def test_processes_may_make_the_folder_together(cache):
 def test_the_folder_follows_the_source(cache, monkeypatch):
     """Another source gets another folder, so an upgraded hfpipe never serves the rows of an older one."""
     first = embedded.dataset_folder("paraphrases")
-    monkeypatch.setattr(embedded, "_source_digest", lambda: "0" * 64)
+    monkeypatch.setattr(embedded, "digest_of_code", lambda *paths: "0" * 64)
     assert embedded.dataset_folder("paraphrases") != first
 
 

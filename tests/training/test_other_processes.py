@@ -173,7 +173,7 @@ def test_fault_14_processes_that_make_other_updates(launched: Path, before: int,
         assert f"an update had 8 rows on {before} process" in told
         assert f"and would have {rows} rows on {after}." in told
         assert f"Keep them with train.batch_size={ROWS // after} --allow-change train.batch_size" in told
-        assert f"or say --allow-change processes to go on with updates of {rows} rows" in told
+        assert f"or pass --allow-change processes to go on with updates of {rows} rows" in told
     rest = {4: [4, 4, 1], 16: [9]}[rows]
     whole = {4: [4] * 6 + [1], 16: [16, 9]}[rows]
     run = Run(launched / f"{before}-{engine}-other-updates")

@@ -17,6 +17,7 @@ from hfpipe.experiments.reproduce import reproduce
 from hfpipe.parts.inputs.batches import Examples
 from hfpipe.parts.inputs.buckets import shuffled
 from hfpipe.runs import checkpoints
+from hfpipe.system import manifest
 
 ENGINES = ("trainer", "loop")
 OFTEN = ["checkpoints.every_steps=1", "checkpoints.every=never", "checkpoints.keep_last=9", "evaluate.every=5"]
@@ -207,7 +208,7 @@ def test_fault_12_without_permission_nothing_changes(stopped: Stopped) -> None:
     """Exit code 2 with the words that would allow it, and the run stays as it was."""
     run = stopped()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(RecipeError, match=r"Say --allow-change train\.batch_size if"):
+    with pytest.raises(RecipeError, match=r"Pass --allow-change train\.batch_size if"):
         hfpipe.finetune(resume=run, overrides=["train.batch_size=16"])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
@@ -219,9 +220,7 @@ def test_fault_12_a_checkpoint_from_before(stopped: Stopped) -> None:
     progress = json.loads((folder / "checkpoint.json").read_text())
     del progress["cuts"], progress["recipe"]["train"]["kernels"]  # nor the fields of a recipe that came later
     (folder / "checkpoint.json").write_text(json.dumps({**progress, "rows_per_step": 8}))
-    checkpoints._write_manifest(
-        folder, checkpoints._measured(sorted(path for path in folder.iterdir() if path.name != "manifest.json"))
-    )
+    manifest.write(folder)
     copy = hfpipe.Run(Path(shutil.copytree(run.path, run.path.parent / "copy")))
     assert items(hfpipe.finetune(resume=run)) == [8, 8, 8, 8, 8, 4] * 2
     run = hfpipe.finetune(resume=copy, overrides=["train.batch_size=16"], allow_change=["train.batch_size"])

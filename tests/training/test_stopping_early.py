@@ -96,7 +96,7 @@ def test_more_patience_goes_on_as_if_it_had_been_there(start: Start, engine: str
     """Allowed by name, a finished run goes on from its newest checkpoint to the end of the run that had it all along."""
     run = start(f"checkpoints.every={saving}", engine=engine)
     more = [f"evaluate.patience={patience}"]
-    with pytest.raises(RecipeError, match=r"Say --allow-change evaluate\.patience"):
+    with pytest.raises(RecipeError, match=r"Pass --allow-change evaluate\.patience"):
         hfpipe.finetune(resume=run, overrides=more)
     run = hfpipe.finetune(
         resume=run, overrides=more, allow_change=["evaluate.patience"], engine=ENGINES[ENGINES.index(engine) - 1]

@@ -234,7 +234,7 @@ def test_a_missing_library_is_refused_before_anything(
 ) -> None:
     """All that are missing are named with the line that installs them, exit code 5, and no run folder is left."""
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MachineError, match=r"wandb, mlflow are not installed.* pip install wandb mlflow") as caught:
+    with pytest.raises(MachineError, match=r"not installed: wandb, mlflow.* pip install wandb mlflow") as caught:
         train("tracking=[wandb, mlflow]")
     assert caught.value.exit_code == 5
     assert not (tmp_path / "runs").exists()

@@ -20,7 +20,7 @@ from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data.formats import compressed, files
 from hfpipe.parts.data.formats.objects import Shape
 from hfpipe.recipe.catalog import near
-from hfpipe.runs.store import finite
+from hfpipe.system.text import finite
 
 STANDARD_INPUT = "-"
 FIRST_CHUNK = 8  # rows; a pipe gives its first labels after so many

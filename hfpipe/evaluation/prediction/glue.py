@@ -6,7 +6,6 @@ Source: https://gluebenchmark.com/faq, the sample submission there, and Wang et 
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.recipe.catalog import near
+from hfpipe.system import atomic
 
 HEADER = "index\tprediction"
 HIGHEST_STSB = 5.0
@@ -124,17 +124,11 @@ def write_predictions(path: Path, predictions: Iterable[str]) -> int:
     Returns:
         The rows in it.
     """
-    staged, rows = path.with_name(f".{path.name}.{os.getpid()}.tmp"), 0
-    try:
-        with open(staged, "w", encoding="utf-8", newline="\n") as file:
-            file.write(f"{HEADER}\n")
-            for rows, prediction in enumerate(predictions, 1):
-                file.write(f"{rows - 1}\t{prediction}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
+    rows = 0
+    with atomic.replaced_file(path) as file:
+        file.write(f"{HEADER}\n".encode())
+        for rows, prediction in enumerate(predictions, 1):
+            file.write(f"{rows - 1}\t{prediction}\n".encode())
     return rows
 
 
@@ -170,17 +164,12 @@ def pack(folder: Path, output: Path | None = None, *, complete: bool = False) ->
     if problems:
         raise DataError("\n".join(problems))
     packed = [one for one in TEST_SETS if one.file in there]
-    staged = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(staged, "w") as archive:
-            for one in packed:
-                # The earliest time that a zip can hold, and plain permissions: nothing of this machine is in it.
-                about = zipfile.ZipInfo(one.file, (1980, 1, 1, 0, 0, 0))
-                about.compress_type, about.create_system, about.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
-                archive.writestr(about, (folder / one.file).read_bytes(), compresslevel=9)
-        os.replace(staged, output)
-    finally:
-        staged.unlink(missing_ok=True)
+    with atomic.replaced_file(output) as file, zipfile.ZipFile(file, "w") as archive:
+        for one in packed:
+            # The earliest time that a zip can hold, and plain permissions: nothing of this machine is in it.
+            about = zipfile.ZipInfo(one.file, (1980, 1, 1, 0, 0, 0))
+            about.compress_type, about.create_system, about.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
+            archive.writestr(about, (folder / one.file).read_bytes(), compresslevel=9)
     return Packed(output, {one.file: one.rows for one in packed}, missing)
 
 

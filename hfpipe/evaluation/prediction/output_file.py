@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from hfpipe.errors import MachineError, RecipeError
+from hfpipe.system import atomic
 
 FORMATS = ("jsonl", "csv", "parquet")
 _VERSION = 1
@@ -145,15 +145,8 @@ class PartialOutput:
             form: one of FORMATS.
             columns: of an output without rows.
         """
-        staged = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-        try:
-            with open(staged, "wb") as file:
-                _WRITERS[form](self._labelled, file, columns)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staged, output)
-        finally:
-            staged.unlink(missing_ok=True)
+        with atomic.replaced_file(output) as file:
+            _WRITERS[form](self._labelled, file, columns)
         self.path.unlink()
 
     def _labelled(self) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from hfpipe.errors import DataError
 from hfpipe.recipe.catalog import near
+from hfpipe.system.text import listed
 
 IGNORED = -100  # a label with this value is no item: torch's and transformers' convention
 ROW = "__row__"  # beside the columns of a batch that is encoded: the number of each row in its split
@@ -116,6 +117,5 @@ def refuse(bad: Any, what: str, where: str, fix: str) -> None:
         DataError: always.
     """
     rows = np.flatnonzero(np.asarray(bad))
-    shown = ", ".join(str(row) for row in rows[:_SHOWN])
-    more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
-    raise DataError(f"{what} (row{'s' if len(rows) > 1 else ''} {shown}{more}, counted from 0)", where=where, fix=fix)
+    noun = "rows" if len(rows) > 1 else "row"
+    raise DataError(f"{what} ({noun} {listed(rows, _SHOWN)}, counted from 0)", where=where, fix=fix)

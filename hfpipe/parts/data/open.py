@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from hfpipe.parts.data.columns import column, is_list, require_columns
 from hfpipe.parts.data.held_out import held_out
 from hfpipe.parts.data.sources import RawData, base_of, open_source
 from hfpipe.recipe.schema import HELD_OUT, Recipe
+from hfpipe.system.snapshot import digest_of_text
 
 __all__ = ["RawData", "given_data", "open_data"]
 
@@ -46,7 +46,7 @@ def given_data(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.
             raise _no_dataset(f"split {name!r} of the given data set", rows)
     prints = " ".join(f"{name}={rows._fingerprint}" for name, rows in splits.items())
     plain = {str(name): rows.with_format(None) for name, rows in splits.items()}
-    return _hold_out(recipe, RawData("the given data set", _digest(prints), None, plain))
+    return _hold_out(recipe, RawData("the given data set", digest_of_text(prints), None, plain))
 
 
 def _no_dataset(what: str, got: Any) -> RecipeError:
@@ -82,12 +82,8 @@ def _hold_out(recipe: Recipe, raw: RawData) -> RawData:
         if is_list(values.type):
             raise DataError(f"{name}: column {label!r} holds {values.type}", where=where, fix="Remove stratify.")
         classes = values.dictionary_encode("encode").indices.to_numpy()
-    kept, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
-    parts = {**raw.splits, name: rows.select(kept), HELD_OUT: rows.select(aside)}
+    remaining, aside = held_out(len(rows), splits.hold_out, recipe.seed, classes, where)
+    parts = {**raw.splits, name: rows.select(remaining), HELD_OUT: rows.select(aside)}
     by = f"{name} {splits.hold_out} {recipe.seed} {label if splits.stratify else None}"
     whole = rows if name == splits.train else None
-    return replace(raw, digest=_digest(f"{raw.digest} held out of {by}"), splits=parts, whole=whole)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return replace(raw, digest=digest_of_text(f"{raw.digest} held out of {by}"), splits=parts, whole=whole)

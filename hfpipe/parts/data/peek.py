@@ -19,6 +19,7 @@ from hfpipe.parts.data.formats import compressed
 from hfpipe.parts.data.untrusted import refuse_named_outside, streamable
 from hfpipe.recipe.catalog import near
 from hfpipe.system import hub
+from hfpipe.system.text import one_line
 
 VIEWER = "https://datasets-server.huggingface.co"
 _SECONDS = 10  # for an answer of the viewer
@@ -36,7 +37,7 @@ class Peek:
         source: where from: the Hub's viewer, streamed, or local files.
         config: the configuration, None where there is only one without a name.
         configs: all configurations.
-        splits: rows of each split, None where nobody has counted them.
+        splits: rows of each split, None where they are not known.
         split: the one that is shown.
         features: type by column.
         rows: the first rows.
@@ -97,20 +98,20 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
 
 
 def _viewed(path: str, config: str | None, split: str | None, rows: int, ask: Ask) -> Peek | None:
-    """What the viewer says, or None where it has no answer for this data set."""
-    listed = ask("splits", {"dataset": path})
-    if not listed or not listed.get("splits"):
+    """The answer of the viewer, or None where it has none for this data set."""
+    answer = ask("splits", {"dataset": path})
+    if not answer or not answer.get("splits"):
         return None
-    configs = list(dict.fromkeys(str(one["config"]) for one in listed["splits"]))
+    configs = list(dict.fromkeys(str(one["config"]) for one in answer["splits"]))
     config = _chosen(config, configs, "configuration", path)
-    names = [str(one["split"]) for one in listed["splits"] if one["config"] == config]
+    names = [str(one["split"]) for one in answer["splits"] if one["config"] == config]
     split = _chosen(split, names, "split", path)
     sizes = ask("size", {"dataset": path, "config": config}) or {}
     counted = {one["split"]: one.get("num_rows") for one in sizes.get("size", {}).get("splits", [])}
     first = ask("first-rows", {"dataset": path, "config": config, "split": split})
     if not first:
         return None
-    features = {str(one["name"]): _told(one["type"]) for one in first["features"]}
+    features = {str(one["name"]): _described(one["type"]) for one in first["features"]}
     shown = [dict(one["row"]) for one in first["rows"][:rows]]
     return Peek("the Hub's dataset viewer", config, configs, {n: counted.get(n) for n in names}, split, features, shown)
 
@@ -131,14 +132,14 @@ def _streamed(path: str, title: str, config: str | None, split: str | None, rows
     except (datasets.exceptions.DatasetsError, ValueError, OSError, UnicodeDecodeError) as error:
         if isinstance(error, DataError):
             raise
-        what = " ".join(str(error.__cause__ or error).split())[:400]
+        what = one_line(error.__cause__ or error, 400)
         raise DataError(f"{title} can't be read: {what}", where="DATASET") from error
     declared = {name: one.num_examples or None for name, one in (builder.info.splits or {}).items()}
     counted = declared | _counted_in_parquet(builder.config.data_files or {})
     features = stream.features or builder.info.features
-    told = {name: _told(one) for name, one in features.items()} if features else _guessed(shown)
+    types = {name: _described(one) for name, one in features.items()} if features else _guessed(shown)
     where = "streamed" if path == title and not options else "read from the files"
-    return Peek(where, config, configs, {name: counted.get(name) for name in streams}, split, told, shown)
+    return Peek(where, config, configs, {name: counted.get(name) for name in streams}, split, types, shown)
 
 
 def _counted_in_parquet(data_files: Mapping[Any, Any]) -> dict[str, int | None]:
@@ -164,7 +165,7 @@ def _cached(path: str, config: str | None, split: str | None, rows: int) -> Peek
     splits = datasets.load_dataset(path, config)
     split = _chosen(split, list(splits), "split", path)
     shown = [splits[split][row] for row in range(min(rows, len(splits[split])))]
-    features = {name: _told(one) for name, one in splits[split].features.items()}
+    features = {name: _described(one) for name, one in splits[split].features.items()}
     sizes: dict[str, int | None] = {name: len(part) for name, part in splits.items()}
     return Peek("the local cache", config, configs, sizes, split, features, shown)
 
@@ -173,34 +174,34 @@ def _chosen(wanted: str | None, all_of_them: list[str], what: str, title: str) -
     if wanted is None and (len(all_of_them) == 1 or what == "split"):
         return all_of_them[0]
     if wanted is None or wanted not in all_of_them:
-        said = f"has several {what}s" if wanted is None else f"has no {what} {wanted!r}{near(wanted, all_of_them)}"
+        problem = f"has several {what}s" if wanted is None else f"has no {what} {wanted!r}{near(wanted, all_of_them)}"
         raise DataError(
-            f"{title} {said}", where="CONFIG" if what != "split" else "--split", allowed=", ".join(all_of_them)
+            f"{title} {problem}", where="CONFIG" if what != "split" else "--split", allowed=", ".join(all_of_them)
         )
     return wanted
 
 
-def _told(feature: Any) -> str:
+def _described(feature: Any) -> str:
     """A feature in a few words: its type, and the names of its classes."""
     if isinstance(feature, Mapping) and feature.get("_type") == "Value":
         return str(feature.get("dtype"))
     if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel":
         return f"class of {', '.join(map(str, feature.get('names', [])))}"
     if isinstance(feature, Mapping) and feature.get("_type") in ("List", "Sequence", "LargeList"):
-        return f"list of {_told(feature.get('feature'))}"
+        return f"list of {_described(feature.get('feature'))}"
     if isinstance(feature, datasets.ClassLabel):
         return f"class of {', '.join(feature.names)}"
     if isinstance(feature, datasets.Value):
         return str(feature.dtype)
     if isinstance(feature, datasets.List | datasets.LargeList):
-        return f"list of {_told(feature.feature)}"
+        return f"list of {_described(feature.feature)}"
     if isinstance(feature, Mapping):
-        return "{" + ", ".join(f"{name}: {_told(one)}" for name, one in feature.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_described(one)}" for name, one in feature.items()) + "}"
     return str(feature)
 
 
 def _guessed(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Types of columns that nobody declared, as the shown rows have them."""
+    """Types of columns that are not declared, as the shown rows have them."""
     return {name: type(value).__name__ for name, value in (rows[0] if rows else {}).items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -23,7 +22,8 @@ from hfpipe.parts.data.untrusted import Downloads, refuse_archive, refuse_named_
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.system import hub
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.snapshot import digest_of_files, digest_of_text
+from hfpipe.system.text import one_line
 
 FORMATS = (*text_files.FORMATS, "parquet", "arrow")
 _SUFFIXES = {".txt": "text", **{f".{form}": form for form in FORMATS if form != "text"}}
@@ -198,8 +198,7 @@ def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datas
     try:
         streams = streamable(path, folder, where, name=spec.name, **options).as_streaming_dataset()
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
-        what = " ".join(str(error.__cause__ or error).split())[:600]
-        raise DataError(f"{name} can't be streamed: {what}", where=where) from error
+        raise DataError(f"{name} can't be streamed: {one_line(error.__cause__ or error, 600)}", where=where) from error
     return name, digest, commit, dict(streams)
 
 
@@ -229,7 +228,7 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
     try:
         given = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        what = f"{folder} can't be read: {' '.join(str(error).split())[:600] or type(error).__name__}"
+        what = f"{folder} can't be read: {one_line(error, 600)}"
         raise DataError(what, where=recipe.where("dataset.path"), fix="Write it again with `save_to_disk`.") from error
     splits = given if isinstance(given, dict) else {"train": given}
     return RawData(
@@ -294,9 +293,7 @@ def _build(
     `cache` names a folder of its own for these very data, since the library caches a local folder by its name.
     """
     if cache is not None:
-        options["cache_dir"] = str(
-            Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / hashlib.sha256(cache.encode()).hexdigest()[:24]
-        )
+        options["cache_dir"] = str(Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / digest_of_text(cache)[:24])
     folder, where = Path(path) if path not in FORMATS and Path(path).is_dir() else None, recipe.where("dataset.path")
     if folder is not None:
         refuse_named_outside(folder, where)
@@ -314,8 +311,7 @@ def _build(
         splits = builder.as_dataset()
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
         cause = error.__cause__ or error
-        lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-        what = " ".join(lines)[:600] if lines else type(cause).__name__
+        what = one_line(cause, 600)
         configs = "config name" in what.lower() or "builderconfig" in what.lower()
         if files := sorted({file for found in options.get("data_files", {}).values() for file in found}):
             title = f"{title} ({', '.join(files[:3])}{', ...' if len(files) > 3 else ''})"

@@ -19,7 +19,7 @@ HEAD = 1000  # rows of the training split that are looked at before the first st
 
 @dataclass(frozen=True)
 class RawStream:
-    """An opened data set whose splits are read from their beginning, without being kept.
+    """An opened data set whose splits are read from their start and stay nowhere.
 
     `digest` changes whenever the data do: the commit on the Hub, or the SHA-256 of the files.
     """
@@ -35,7 +35,7 @@ class RawStream:
 
         Raises:
             DataError: no such split.
-            RecipeError: a slice that only the whole split could tell.
+            RecipeError: a slice that needs the length of the split.
         """
         base, start, end = _bounds(expression, where)
         require_split(self.name, self.splits, base, where)
@@ -48,14 +48,14 @@ class RawStream:
 
         Raises:
             DataError: no such split, or no rows in it.
-            RecipeError: a slice that only the whole split could tell.
+            RecipeError: a slice that needs the length of the split.
         """
         return self._rows(expression, where, None)
 
     def shared(self, first: str, second: str, where: str) -> int:
         """How many rows two splits or slices have in common, as far as their row numbers tell; raises as `split`."""
-        (base, start, end), (other, begin, stop) = (_bounds(one, where) for one in (first, second))
-        common = min(math.inf if end is None else end, math.inf if stop is None else stop) - max(start, begin)
+        (base, start, end), (other, first_row, stop) = (_bounds(one, where) for one in (first, second))
+        common = min(math.inf if end is None else end, math.inf if stop is None else stop) - max(start, first_row)
         return 0 if base != other or common <= 0 else int(min(common, HEAD))
 
     def head(self, expression: str, where: str) -> datasets.Dataset:
@@ -81,7 +81,7 @@ def open_stream(recipe: Recipe) -> RawStream:
 
 
 def _bounds(expression: str, where: str) -> tuple[str, int, int | None]:
-    """The split of an expression, its first row, and the row after its last one where it says so."""
+    """The split of an expression, its first row, and the row after its last one where that is given."""
     base = base_of(expression)
     if base == expression:
         return base, 0, None

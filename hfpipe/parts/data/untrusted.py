@@ -13,6 +13,7 @@ from huggingface_hub import DatasetCard
 
 from hfpipe.errors import RefusedError
 from hfpipe.parts.data.formats.compressed import require_bounded
+from hfpipe.system.hub import own_root
 
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -50,7 +51,7 @@ def refuse_outside(builder: datasets.DatasetBuilder, folder: Path, where: str) -
     Raises:
         RefusedError: naming the file.
     """
-    root = _own_root(folder)
+    root = own_root(folder)
     for file in _data_files(builder):
         refuse_archive(file, where)
         if not Path(file).resolve().is_relative_to(root):
@@ -117,9 +118,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return _texts([part for key, part in value.items() if key != "split"])
     return [text for part in value for text in _texts(part)] if isinstance(value, list) else []
-
-
-def _own_root(folder: Path) -> Path:
-    """The folder that files of this one may lie in: of a snapshot in the Hub's cache that of the whole repository."""
-    folder = folder.resolve()
-    return folder.parent.parent if folder.parent.name == "snapshots" else folder

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import shutil
 import socket
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ from urllib.parse import urlsplit
 import datasets
 
 from hfpipe.errors import DataError, MachineError, RefusedError
-from hfpipe.system import hub
+from hfpipe.system import atomic, hub
+from hfpipe.system.snapshot import digest_of_text
 
 _SECONDS = 30.0
 SCHEMES = ("http://", "https://", "ftp://", "file:", "hf://", "s3://", "gs://")
@@ -37,12 +36,7 @@ def fetch(address: str, hosts: Sequence[str], where: str) -> Path:
         MachineError: no connection.
     """
     _refuse(address, hosts, where)
-    folder = (
-        Path(datasets.config.HF_DATASETS_CACHE)
-        / "hfpipe"
-        / "addresses"
-        / hashlib.sha256(address.encode()).hexdigest()[:24]
-    )
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hfpipe" / "addresses" / digest_of_text(address)[:24]
     target = folder / (Path(urlsplit(address).path).name or "data")
     if target.is_file():
         return target
@@ -51,11 +45,8 @@ def fetch(address: str, hosts: Sequence[str], where: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     opener = urllib.request.build_opener(_Redirects(hosts, where))
     try:
-        with opener.open(address, timeout=_SECONDS) as answer, tempfile.NamedTemporaryFile(dir=folder) as staged:
-            shutil.copyfileobj(answer, staged)
-            staged.flush()
-            Path(staged.name).replace(target)
-            Path(staged.name).touch()  # what the context removes
+        with opener.open(address, timeout=_SECONDS) as answer, atomic.replaced_file(target) as file:
+            shutil.copyfileobj(answer, file)
     except urllib.error.HTTPError as error:
         error.close()
         if 300 <= error.code < 400:  # to a scheme that urllib itself does not follow, or in circles
@@ -91,7 +82,7 @@ def _refuse(address: str, hosts: Sequence[str], where: str) -> None:
             f"{address!r} is an address that the recipe does not allow",
             where=where,
             allowed=", ".join(hosts) or "no address",
-            fix=f"If you trust it, say dataset.hosts: [{host if parts.scheme == 'https' else origin}]; or download the "
+            fix=f"If you trust it, set dataset.hosts: [{host if parts.scheme == 'https' else origin}]; or download the "
             "file and name it here.",
         )
     try:
@@ -101,7 +92,7 @@ def _refuse(address: str, hosts: Sequence[str], where: str) -> None:
             else set()
         )
     except OSError:
-        return  # the connection will say so
+        return  # the connection will fail with the reason
     if private := sorted(str(one) for one in found if not one.is_global):
         raise RefusedError(
             f"{host!r} leads to {private[0]}, which is no address of the public network",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections import ChainMap
@@ -19,8 +18,9 @@ from transformers import __version__ as transformers_version
 from hfpipe.parts import tasks
 from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import ROW
-from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder
+from hfpipe.system.manifest import find_corruption
+from hfpipe.system.snapshot import digest_of_code, digest_of_text
 
 _BATCH = 1000  # rows that the tokenizer is given at once
 _RAW = "raw:"  # before the names of raw columns while they are mapped
@@ -71,11 +71,8 @@ def tokenize(
         labelled: whether to make `labels`.
         num_proc: processes that tokenize.
     """
-    key = hashlib.sha256(
-        repr(
-            (identity, task, max_length, labelled, transformers_version, datasets.__version__, _code(type(task)))
-        ).encode()
-    ).hexdigest()[:32]
+    arguments = (identity, task, max_length, labelled, transformers_version, datasets.__version__, _code(type(task)))
+    key = digest_of_text(repr(arguments))[:32]
     folder = entry_folder("tokens", key)
     rebuilt = find_corruption(folder) if folder.is_dir() else None
     if folder.is_dir() and rebuilt is None:
@@ -121,10 +118,10 @@ def _encode_raw(batch: Mapping[str, Any], numbers: list[int], *, task: tasks.Tas
 @cache
 def _code(task: type[tasks.Task]) -> str:
     """A hash of the code that makes tokens of rows, with the module of a kind of task that is not hfpipe's."""
-    files = [*sorted(Path(tasks.__file__).parent.glob("*.py")), Path(columns.__file__)]
     own = getattr(sys.modules[task.__module__], "__file__", None)
-    files += [Path(own)] if own and Path(own) not in files else []
-    return digest_of_files([*files, Path(__file__)])
+    hfpipes = Path(tasks.__file__).parent
+    others = [Path(own)] if own and Path(own).parent != hfpipes else []
+    return digest_of_code(hfpipes, Path(columns.__file__), Path(__file__), *others)
 
 
 def _read(folder: Path) -> datasets.Dataset:

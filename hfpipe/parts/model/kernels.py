@@ -31,10 +31,10 @@ class Dropout(nn.Dropout):
         """The input with a share `p` of its elements set to 0 and the others divided by 1 - p; any shape."""
         if not self.training or not self.p:
             return input
-        return input * kept(input.shape, self.p, input.dtype)
+        return input * dropout_factors(input.shape, self.p, input.dtype)
 
 
-def kept(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
+def dropout_factors(shape: torch.Size, p: float, dtype: torch.dtype) -> torch.Tensor:
     """What dropout multiplies by: 0 with probability `p`, else 1 / (1 - p); one number is drawn from torch's generator."""
     seed = int(torch.randint(2**63 - 1, ()))
     count = math.prod(shape)
@@ -87,7 +87,7 @@ def attention(
     scores = torch.add(attention_mask.float().clamp(min=lowest), torch.matmul(query, key.transpose(2, 3)), alpha=scale)
     probabilities = torch.softmax(scores, dim=-1).to(value.dtype)
     if dropout:
-        probabilities = probabilities * kept(probabilities.shape, dropout, probabilities.dtype)
+        probabilities = probabilities * dropout_factors(probabilities.shape, dropout, probabilities.dtype)
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), None
 
 

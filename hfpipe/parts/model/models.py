@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from hfpipe.errors import ModelError, RecipeError, RefusedError
 from hfpipe.parts.tasks import Task
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
-from hfpipe.system.hub import checkpoint_folder
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.hub import checkpoint_folder, own_root
+from hfpipe.system.snapshot import digest_of_files, digest_of_text
+from hfpipe.system.text import listed, one_line
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise ModelError(f"checkpoint {spec.checkpoint!r}: {_one_line(error)}", where=where) from error
+        raise ModelError(f"checkpoint {spec.checkpoint!r}: {one_line(error)}", where=where) from error
     for key, value in spec.config.items():
         if not hasattr(config, key):
             known = [k for k in config.to_dict() if not k.startswith("_")]
@@ -93,8 +93,7 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
         RefusedError: naming the file.
         ModelError: an index that is no JSON.
     """
-    root = folder.resolve()
-    root = root.parent.parent if root.parent.name == "snapshots" else root
+    root = own_root(folder)
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise RefusedError(
@@ -117,7 +116,7 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
     try:
         tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # told where the tokenizer is loaded
+        return  # refused where the tokenizer is loaded
     if isinstance(tokenizer, dict) and "auto_map" in tokenizer:
         raise RefusedError(
             f"the tokenizer of checkpoint {name!r} brings code of its own (auto_map)",
@@ -136,7 +135,7 @@ def load_processor(checkpoint: Checkpoint, task: Task) -> PreTrainedTokenizerBas
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer without how the last input happened to be cut or padded, which is a state and no rule of it."""
+    """Write a tokenizer without how the last input was truncated or padded, which is a state and not a rule of it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
@@ -145,9 +144,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is cut.
+    """SHA-256 of what decides the tokens: vocabulary, merges, normalisation, special tokens, the side that is truncated.
 
-    How long the last input was padded or cut to is a state of the tokenizer, and left out.
+    The length that the last input was padded or truncated to is a state of the tokenizer, and no part of it.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
@@ -155,7 +154,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules.pop(state, None)
     sides = [tokenizer.padding_side, tokenizer.truncation_side]
     identity = [type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), sides, tokenizer.model_input_names]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return digest_of_text(json.dumps(identity, sort_keys=True))
 
 
 def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -205,12 +204,12 @@ def load_model(
             config=config,
             trust_remote_code=False,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # told below, with the fix
+            ignore_mismatched_sizes=True,  # refused below, with the fix
             output_loading_info=True,
             dtype="float32",
         )
     except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"checkpoint {checkpoint.name!r}: {_one_line(error)}", where=checkpoint.where) from error
+        raise ModelError(f"checkpoint {checkpoint.name!r}: {one_line(error)}", where=checkpoint.where) from error
     prefix = f"{model.base_model_prefix}."
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(key[0]) if isinstance(key, tuple) else str(key) for key in info["mismatched_keys"])
@@ -218,15 +217,14 @@ def load_model(
     undeclared = [key for key in missing if (has_head or key.startswith(prefix)) and not _declared(key, fresh)]
     undeclared += [key for key in mismatched if not _declared(key, fresh)]
     if undeclared:
-        shown = ", ".join(undeclared[:4]) + (f" and {len(undeclared) - 4} more" if len(undeclared) > 4 else "")
         raise ModelError(
-            f"checkpoint {checkpoint.name!r} lacks {shown}, or has them in another shape",
+            f"checkpoint {checkpoint.name!r} lacks {listed(undeclared, 4)}, or has them in another shape",
             where=checkpoint.where,
             fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh: model.fresh ({fresh_where}).",
         )
     for parameter in model.parameters():
         # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same
-        # weights give the same figures whatever file they come from.
+        # weights give the same numbers whatever file they come from.
         parameter.data = parameter.data.clone()
     drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
     for key, parameter in model.named_parameters():
@@ -291,8 +289,8 @@ def _replaced_head(checkpoint: Checkpoint, task: Task, fresh: tuple[str, ...]) -
     if not task.names or not any(name.endswith(suffix) for name in architectures):
         return ()
     names = [checkpoint.config.id2label[index] for index in sorted(checkpoint.config.id2label)]
-    told = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    if len(names) == task.num_labels and (not told or names == list(task.names)):
+    named = not all(name == f"LABEL_{index}" for index, name in enumerate(names))
+    if len(names) == task.num_labels and (not named or names == list(task.names)):
         return ()
     declared = tuple(start for start in fresh if _is_head(start))
     if not declared:
@@ -320,7 +318,3 @@ def _read_config(folder: Path, name: str, where: str) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise ModelError(f"{folder / 'config.json'} is not a mapping", where=where)
     return described
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__

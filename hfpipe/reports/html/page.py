@@ -12,6 +12,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.reports.html import figures, tables
 from hfpipe.runs.store import Run
+from hfpipe.system.redaction import strip_path, strip_paths
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _WORST, _MOST_NOTICES = 10, 60
@@ -37,12 +38,12 @@ def write_report(run: Run) -> None:
     errors = own.get("errors") or {}
     page = {
         "title": run.id,
-        "about": wording.strip_paths(about),
+        "about": strip_paths(about),
         "recipe_name": about.get("name"),
         "result": wording.result(own, best),
         "is_chosen": wording.is_chosen(run, best, bool(recipe and recipe.checkpoints.keep_best)),
         "best": best,
-        "remarks": [wording.strip_path(str(one)) for one in own.get("remarks") or []],
+        "remarks": [strip_path(str(one)) for one in own.get("remarks") or []],
         "summary": summary,
         "figures": tables.figures(own, name),
         "notices": (said + damaged)[:_MOST_NOTICES],
@@ -64,7 +65,7 @@ def write_report(run: Run) -> None:
         "others": [
             {
                 "name": one.get("split") or key,
-                "document": wording.strip_paths(one),
+                "document": strip_paths(one),
                 "result": wording.result(one, best),
                 "figures": tables.figures(one, name),
             }
@@ -77,7 +78,7 @@ def write_report(run: Run) -> None:
         "command": wording.command(about),
         "changes": wording.changes(about),
         "recipe": _recipe_text(run),
-        "facts": _facts(wording.strip_paths(about)),
+        "facts": _facts(strip_paths(about)),
     }
     run.write_text("report.html", render("report.html", page))
 
@@ -117,7 +118,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         "split": summary.get("split"),
         "main": name,
         "mean": (metrics.get(name) or {}) if name else {},
-        "remarks": [wording.strip_path(str(one)) for one in summary.get("remarks") or []],
+        "remarks": [strip_path(str(one)) for one in summary.get("remarks") or []],
         "rows": [{"name": one, **_spread(metrics[one] or {})} for one in order],
         "curves": figures.seeds_curves(records, name),
         "strip": figures.strip(
@@ -183,7 +184,7 @@ def _recipe(run: Run) -> Recipe | None:
 
 def _recipe_text(run: Run) -> str:
     try:
-        return wording.strip_path((run.path / "recipe.yaml").read_text(encoding="utf-8")).rstrip()
+        return strip_path((run.path / "recipe.yaml").read_text(encoding="utf-8")).rstrip()
     except OSError:
         return ""
 

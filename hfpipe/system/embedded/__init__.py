@@ -6,14 +6,13 @@ checkpoint go through the same loading code as everything else. Importing this m
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfpipe.errors import MachineError, ModelError, RecipeError
+from hfpipe.system import atomic, manifest
+from hfpipe.system.snapshot import digest_of_code
 
 if TYPE_CHECKING:
     from hfpipe.system.embedded.paraphrases import Row
@@ -23,14 +22,13 @@ CHECKPOINTS = ("tiny-bert",)
 CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 _HERE = Path(__file__).parent
-_MANIFEST = "SHA256SUMS"
 
 
 def dataset_folder(name: str) -> Path:
     """The folder of an embedded data set, made on first use.
 
-    It holds one parquet file a split, a `README.md` whose YAML header names them and their features, and `SHA256SUMS`.
-    A folder that does not match its sums is made again.
+    It holds one parquet file a split, a `README.md` whose YAML header names them and their features, and a manifest.
+    A folder that does not match its manifest is made again.
 
     Args:
         name: of the data set, without `embedded:`.
@@ -44,18 +42,13 @@ def dataset_folder(name: str) -> Path:
     """
     if name not in DATASETS:
         raise RecipeError(f"no embedded data set is named {name!r}", allowed=", ".join(DATASETS))
-    folder = _cache() / f"{name}-{_source_digest()[:16]}"
+    folder = _cache() / f"{name}-{digest_of_code(_HERE / 'paraphrases.py', Path(__file__))[:16]}"
     if _is_sound(folder):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = folder.with_name(f".{folder.name}-{secrets.token_hex(8)}")
-        staging.mkdir()  # by mkdir, not tempfile: a cache may be shared, and the folder keeps the usual permissions
-        try:
+        with atomic.replaced_folder(folder, keep_if=_is_sound) as staging:
             _write_paraphrases(staging)
-            _move_into_place(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            manifest.write(staging)
     except OSError as error:
         raise MachineError(
             f"the embedded data set cannot be written: {error}",
@@ -97,49 +90,11 @@ def _cache() -> Path:
     return Path(shared).expanduser().absolute() / "hfpipe"
 
 
-def _source_digest() -> str:
-    """SHA-256 of the two files that decide what is written: the grammar and this one."""
-    digest = hashlib.sha256()
-    for file in (_HERE / "paraphrases.py", Path(__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _sums(folder: Path) -> str:
-    """The manifest that the folder's files deserve, in the form of `sha256sum`."""
-    files = sorted(file for file in folder.iterdir() if file.name != _MANIFEST)
-    return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
-
-
 def _is_sound(folder: Path) -> bool:
     """Whether every file is there, unchanged, and no other."""
-    try:
-        return (folder / _MANIFEST).read_text(encoding="utf-8") == _sums(folder)
-    except (OSError, UnicodeDecodeError):
+    if manifest.find_corruption(folder) is not None:
         return False
-
-
-def _move_into_place(staging: Path, folder: Path) -> None:
-    """Make the staged files the folder, whoever else is doing the same.
-
-    A new folder appears whole, by one rename. Where there is one already, made by another process a moment ago or
-    damaged, its files are replaced one by one: each is always there, old or new, and the manifest comes last.
-    """
-    try:
-        staging.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    else:
-        return
-    if _is_sound(folder):
-        return
-    staged = sorted((file.name for file in staging.iterdir()), key=lambda name: name == _MANIFEST)
-    for stray in folder.iterdir():
-        if stray.name not in staged:
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
-    for file in staged:
-        (staging / file).replace(folder / file)
+    return {path.name for path in folder.iterdir()} == {*manifest.read(folder), manifest.FILE}
 
 
 _README = """\
@@ -170,7 +125,7 @@ files is undone at the next use.
 
 
 def _write_paraphrases(folder: Path) -> None:
-    """Write the splits of `paraphrases` as parquet, the README that describes them, and the manifest."""
+    """Write the splits of `paraphrases` as parquet, and the README that describes them."""
     from hfpipe.system.embedded.paraphrases import LABEL_NAMES, rows_by_split
 
     splits = rows_by_split()
@@ -179,7 +134,6 @@ def _write_paraphrases(folder: Path) -> None:
     data_files = "\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in splits)
     readme = _README.format(data_files=data_files, label_0=LABEL_NAMES[0], label_1=LABEL_NAMES[1])
     (folder / "README.md").write_text(readme, encoding="utf-8", newline="\n")
-    (folder / _MANIFEST).write_text(_sums(folder), encoding="utf-8", newline="\n")
 
 
 def _write_parquet(file: Path, rows: list[Row]) -> None:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim.schedules import steps_on_metric
+from hfpipe.system.text import one_line
 
 if TYPE_CHECKING:
     from hfpipe.training.job import Job
@@ -40,8 +41,8 @@ def train(job: Job, emit: Emit) -> None:
         except (ValueError, TypeError, ImportError) as error:
             if not job.recipe.trainer:
                 raise
-            reason = " ".join(str(error).split())
-            raise RecipeError(f"Trainer refused its options: {reason}", where=job.recipe.where("trainer")) from error
+            what = f"Trainer refused its options: {one_line(error)}"
+            raise RecipeError(what, where=job.recipe.where("trainer")) from error
         trainer.train(resume_from_checkpoint=trainer.write_position(scratch) if job.start else None)
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
 

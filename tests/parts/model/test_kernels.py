@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
-from hfpipe.parts.model.kernels import Dropout, attention, install, kept
+from hfpipe.parts.model.kernels import Dropout, attention, dropout_factors, install
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ def test_a_row_that_sees_nothing_is_a_number() -> None:
 def test_dropout_drops_its_share(p: float) -> None:
     """Of a million elements a share p is 0, within five deviations of it, and all others are 1 / (1 - p)."""
     torch.manual_seed(1)
-    mask = kept(torch.Size([1000, 1001]), p, torch.float32)
+    mask = dropout_factors(torch.Size([1000, 1001]), p, torch.float32)
     share = float((mask == 0).float().mean())
     assert abs(share - p) < 5 * (p * (1 - p) / mask.numel()) ** 0.5
     assert torch.allclose(mask[mask != 0], torch.tensor(1 / (1 - p)), rtol=1e-4)

@@ -29,18 +29,18 @@ class Kind(NamedTuple):
     Attributes:
         name: what it is called.
         suffix: behind the file's own.
-        begins: the first bytes of such a file.
+        magic: the first bytes of such a file.
         open: opens a path, to be read unpacked.
     """
 
     name: str
     suffix: str
-    begins: bytes
+    magic: bytes
     open: Callable[[str], Any]
 
 
 class _Streams(io.RawIOBase):
-    """Compressed streams one after the other; Python's own readers take a damaged one behind the first for no data at all."""
+    """Compressed streams one after the other. `bz2.open` and `lzma.open` read a damaged one behind the first as the end."""
 
     def __init__(self, make: Callable[[], Any], path: str) -> None:
         self._make, self._stream = make, make()
@@ -98,10 +98,10 @@ def bare(name: str) -> str:
 def kind_of(path: str) -> Kind | None:
     """How a file is compressed, by its first bytes; None for one that is not."""
     with open(path, "rb") as file:
-        begins = file.read(_BZIP2_BLOCK.stop)
-    kind = next((kind for kind in KINDS if begins.startswith(kind.begins)), None)
-    if kind is not None and kind.name == "bzip2" and begins[_BZIP2_BLOCK] not in _BZIP2_BLOCKS:
-        return None  # a text of somebody called BZhang, say
+        start = file.read(_BZIP2_BLOCK.stop)
+    kind = next((kind for kind in KINDS if start.startswith(kind.magic)), None)
+    if kind is not None and kind.name == "bzip2" and start[_BZIP2_BLOCK] not in _BZIP2_BLOCKS:
+        return None  # a text that happens to start with BZh
     return kind
 
 
@@ -136,12 +136,12 @@ def _limit(path: str, into: Path | None) -> int:
     most = max(FLOOR, RATIO * Path(path).stat().st_size)
     if into is None:
         return most
-    there = next(folder for folder in (into, *into.parents) if folder.is_dir())
-    return min(most, shutil.disk_usage(there).free)
+    existing = next(folder for folder in (into, *into.parents) if folder.is_dir())
+    return min(most, shutil.disk_usage(existing).free)
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed file holds, counted as it is read; it can be read again from the beginning."""
+    """What a compressed file holds, counted as it is read; it can be read again from the start."""
 
     def __init__(self, path: str, kind: Kind, limit: int) -> None:
         self._path, self._kind, self._limit, self._count = path, kind, limit, 0
@@ -155,7 +155,7 @@ class _Unpacked(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if offset or whence not in (io.SEEK_SET, io.SEEK_CUR):
-            raise io.UnsupportedOperation("only the beginning can be gone back to")
+            raise io.UnsupportedOperation("only the start can be gone back to")
         if whence == io.SEEK_SET and self._count:
             self._source.close()
             self._source, self._count = self._kind.open(self._path), 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from hfpipe.errors import DataError
+from hfpipe.system.text import plural
 
 Batch = tuple[list[int], dict[str, Sequence[str]]]
 """The first line of each record, `[records]`, and the columns, `[records]` each."""
@@ -50,7 +51,7 @@ def read_records(file: TextIO, path: str, separator: str, quote: str | None, bat
                 records.append(record)
             elif record:
                 raise DataError(
-                    f"{len(record)} field{'s' if len(record) > 1 else ''}, and the header names {width}",
+                    f"{plural(len(record), 'field')}, and the header names {width}",
                     where=f"{path}:{line}",
                     fix=f"Put a text that holds {separator!r} into quotes, or name another `dataset.separator`.",
                 )
@@ -63,7 +64,7 @@ def read_records(file: TextIO, path: str, separator: str, quote: str | None, bat
         raise DataError(
             f"bad quoting ({error}{to})",
             where=f"{path}:{line}",
-            fix="Write a quote inside a quoted field twice, or say `dataset.quote=null` where quotes are plain text.",
+            fix="Write a quote inside a quoted field twice, or set `dataset.quote=null` where quotes are plain text.",
         ) from None
     if records:
         yield lines, dict(zip(header, zip(*records, strict=True), strict=True))

@@ -1,7 +1,7 @@
 """Files of rows, read strictly: csv, tsv, json, jsonl and text, compressed or not, become Arrow, once for each content.
 
 The reader that makes the rows is the one that checks them, so that what was checked is what is learned from; whatever is
-wrong is told with file and line. Nothing is guessed: a csv field is the text between the separators, and a JSON value
+wrong is refused with file and line. Nothing is guessed: a csv field is the text between the separators, and a JSON value
 has the type that the file gives it.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import bisect
 import codecs
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,8 +22,9 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data.formats.compressed import opened
 from hfpipe.parts.data.formats.delimited import read_records
 from hfpipe.parts.data.formats.objects import Shape, read_objects
-from hfpipe.system.cache import build_entry, entry_files, entry_folder, find_corruption
-from hfpipe.system.snapshot import digest_of_files
+from hfpipe.system.cache import build_entry, entry_files, entry_folder
+from hfpipe.system.manifest import find_corruption
+from hfpipe.system.snapshot import digest_of_code, digest_of_text
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "text")
 _BATCH = 1000  # rows that become Arrow at once
@@ -53,33 +52,27 @@ def read_files(
         quote: csv and tsv: around fields that hold a separator or a line end; None for no such character.
 
     Returns:
-        The splits, and what a user should know about how they were come by.
+        The splits, and notices about the cache.
 
     Raises:
         DataError: with file and line.
     """
     separator = separator or ("\t" if form == "tsv" else ",")
-    key = repr((digest, dict(files), form, encoding, separator, quote, _code()))
-    folder = entry_folder("files", hashlib.sha256(key.encode()).hexdigest()[:32])
+    key = repr((digest, dict(files), form, encoding, separator, quote, digest_of_code(Path(__file__).parent)))
+    folder = entry_folder("files", digest_of_text(key)[:32])
     notices: tuple[str, ...] = ()
     if folder.is_dir():
         if find_corruption(folder) is None:
-            return _read_kept(folder), ()
+            return _read_cached(folder), ()
         notices = ("the cached rows of the data files were damaged, and the files were read again",)
     with build_entry(folder) as staging:
         for number, (split, paths) in enumerate(files.items()):
             batches = _batches(form, paths, encoding, separator, quote, staging)
             _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
-    return _read_kept(folder), notices
+    return _read_cached(folder), notices
 
 
-@cache
-def _code() -> str:
-    """A hash of the code that reads files."""
-    return digest_of_files(sorted(Path(__file__).parent.glob("*.py")))
-
-
-def _read_kept(folder: Path) -> Splits:
+def _read_cached(folder: Path) -> Splits:
     return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in entry_files(folder)}
 
 
@@ -155,7 +148,7 @@ def reading(encoding: str) -> str:
 
 
 def newline_of(form: str) -> str | None:
-    """What `open` is told about line ends: a quoted field keeps its own."""
+    """The `newline` to open a file with: a quoted field keeps its own line ends."""
     return "" if form in ("csv", "tsv") else None
 
 
@@ -199,21 +192,21 @@ def as_arrow(values: Sequence[Any], name: str, place: Callable[[int], str], rows
         values: of the column, `[rows]`.
         name: of the column.
         place: says where a row is, for errors.
-        rows: what `place` is told of each row.
+        rows: for each row the number that `place` takes.
 
     Raises:
         DataError: at the first row whose value Arrow can't hold beside those before it.
     """
-    kept = (OverflowError, UnicodeEncodeError, pa.ArrowInvalid, pa.ArrowTypeError)
+    refusals = (OverflowError, UnicodeEncodeError, pa.ArrowInvalid, pa.ArrowTypeError)
     try:
         return pa.array(values)
-    except kept:
+    except refusals:
         pass
 
     def fails(rows: int) -> bool:
         try:
             pa.array(values[:rows])
-        except kept:
+        except refusals:
             return True
         return False
 
@@ -224,7 +217,7 @@ def as_arrow(values: Sequence[Any], name: str, place: Callable[[int], str], rows
         what = f"{name!r} has half of a surrogate pair, {error.object[error.start]!r}, which is no character"
     except OverflowError:
         what = f"{name!r} has a whole number of more than 64 bits"
-    except kept as error:
+    except refusals as error:
         what = f"{name!r} does not fit the rows before: {error}"
     raise DataError(what, where=place(rows[row]), fix="Mend the value.") from None
 

@@ -1,0 +1,44 @@
+"""`hfpipe evaluate`: a run or a checkpoint, measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hfpipe.cli.options import Json, Overrides, RunsDir
+from hfpipe.cli.output import answer
+
+
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
+    ],
+    overrides: Overrides = None,
+    recipe: Annotated[str | None, typer.Option(help="Data and task, for a checkpoint that is not a run.")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Split or slice. Can be given several times. [default: the recipe's evaluation split]"),
+    ] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run or a checkpoint: every metric with its 95 % interval and a baseline, the classes, the slices."""
+    from hfpipe.evaluation.evaluate import evaluate as run_evaluate
+    from hfpipe.reports.terminal.evaluation import show
+    from hfpipe.system import display
+
+    measured = run_evaluate(
+        target,
+        recipe=recipe,
+        overrides=overrides or [],
+        split=split or None,
+        runs_dir=runs_dir,
+        display=display.choose(quiet=as_json),
+    )
+
+    def page() -> None:
+        for one in (measured, *measured.also):
+            show(one.document)
+
+    answer(as_json, measured.as_dict, page)

@@ -1,0 +1,132 @@
+"""`hfpipe finetune`: one training, or several seeds of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hfpipe.cli.options import Json, Overrides, RunsDir
+from hfpipe.cli.output import answer
+from hfpipe.errors import RecipeError
+
+if TYPE_CHECKING:
+    from hfpipe.runs import Run
+
+
+def finetune(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe. Not needed with --resume."),
+    ] = None,
+    overrides: Overrides = None,
+    engine: Annotated[str | None, typer.Option(help="trainer, loop, or module:attribute.")] = None,
+    runs_dir: RunsDir = None,
+    name: Annotated[str | None, typer.Option(help="Id of the run. [default: the recipe's name and the time]")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N|A,B,...", help="Train from several seeds: how many, or which.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN|GROUP", help="Go on with a run or group that was stopped.")
+    ] = None,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="With --resume: what may differ from before, such as optimizer.lr. Can be given several times.",
+        ),
+    ] = None,
+    reset_optimizer: Annotated[
+        bool, typer.Option("--reset-optimizer", help="With --resume: start with a fresh optimizer state.")
+    ] = False,
+    use_previous: Annotated[
+        bool,
+        typer.Option(
+            "--use-previous", help="With --resume: if the newest checkpoint is damaged, go on from the one before it."
+        ),
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Save and stop before this many minutes are over.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a checkpoint as a recipe says, or go on with a run that was stopped."""
+    changes = list(overrides or [])
+    if resume is not None and recipe is not None and "=" in recipe:
+        changes, recipe = [recipe, *changes], None
+    of_one_run: dict[str, Any] = {
+        "allow_change": allow_change or (),
+        "reset_optimizer": reset_optimizer,
+        "use_previous": use_previous,
+        "max_minutes": max_minutes,
+    }
+    options: dict[str, Any] = {
+        "overrides": changes,
+        "engine": engine,
+        "runs_dir": runs_dir,
+        "name": name,
+        "resume": resume,
+    }
+    if seeds is not None or (resume is not None and _is_group(resume, runs_dir)):
+        for option, given in of_one_run.items():
+            if given not in ((), False, None):
+                raise RecipeError("is for one run, not for a group of seeds", where=f"--{option.replace('_', '-')}")
+        _finetune_seeds(recipe, seeds, options, as_json)
+        return
+    from hfpipe.system import display
+    from hfpipe.training.finetune import finetune as run_finetune
+
+    run = run_finetune(recipe, **options, **of_one_run, display=display.choose(quiet=as_json))
+    answer(as_json, lambda: _document(run), lambda: _print_page(run))
+
+
+def _is_group(name: str, runs_dir: Path | None) -> bool:
+    from hfpipe.runs import default_folder
+    from hfpipe.runs.groups import is_group
+
+    return is_group(Path(name).expanduser()) or is_group((runs_dir or default_folder()) / name)
+
+
+def _finetune_seeds(recipe: str | None, seeds: str | None, options: dict[str, Any], as_json: bool) -> None:
+    from hfpipe.experiments.seeds import finetune_seeds, parse_seeds
+    from hfpipe.reports.terminal import seeds as seeds_page
+    from hfpipe.system import display
+
+    which = None if seeds is None else parse_seeds(seeds)
+    group = finetune_seeds(recipe, seeds=which, **options, display=display.choose(quiet=as_json))
+    answer(as_json, lambda: seeds_page.as_json(group), lambda: seeds_page.show(group))
+
+
+def _document(run: Run) -> dict[str, Any]:
+    summary = run.read_json("metrics.json")
+    return {
+        "run": str(run.path),
+        "status": run.status,
+        "engine": run.recipe.engine,
+        "metrics": summary["metrics"],
+        **({"also": summary["also"]} if "also" in summary else {}),
+        "split": summary["split"],
+        "examples": summary["examples"],
+        "steps": summary["steps"],
+        "stopped_early": run.metadata.get("stopped_early"),
+        "examples_per_second": summary["examples_per_second"],
+    }
+
+
+def _print_page(run: Run) -> None:
+    from hfpipe.system.display import duration, figures
+
+    summary, early = run.read_json("metrics.json"), run.metadata.get("stopped_early")
+    print(run.path)
+    if summary["metrics"]:
+        print(f"{figures(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
+    for split, metrics in summary.get("also", {}).items():
+        print(f"{figures(metrics)}  on {split}")
+    share = summary.get("padding_share")
+    padding = "" if share is None else f", {share:.1%} padding"
+    of = f" of {early['of']:,}" if early else ""
+    print(
+        f"{summary['steps']:,}{of} steps in {duration(summary['seconds'])}, "
+        f"{summary['examples_per_second']:.1f} examples/s (training only){padding}"
+    )

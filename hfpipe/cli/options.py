@@ -1,0 +1,23 @@
+"""What several commands take, each with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: train.epochs=1", show_default=False),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")]
+RunOrGroup = Annotated[
+    str, typer.Argument(metavar="RUN|GROUP", help="A run or a group: its folder, its id, or the start of its id.")
+]
+RunsDir = Annotated[
+    Path | None, typer.Option("--runs-dir", help="Folder of the runs. [default: $HFPIPE_RUNS_DIR or runs]")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; notices go to standard error.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]

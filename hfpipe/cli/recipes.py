@@ -1,0 +1,74 @@
+"""`hfpipe recipes`: the recipes that come with hfpipe, and checking your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfpipe.cli.options import Json, Overrides, RecipeArgument
+from hfpipe.cli.output import answer, print_json
+
+app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    from hfpipe.recipe import shipped
+
+    found = {name: (shipped.header(name) or [""])[0] for name in shipped.names()}
+
+    def page() -> None:
+        width = max(map(len, found), default=0)
+        for name, about in found.items():
+            print(f"{name:<{width}}  {about}")
+
+    answer(as_json, lambda: {"recipes": [{"name": name, "about": about} for name, about in found.items()]}, page)
+
+
+@app.command()
+def show(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option(help="Show every field, as a run would record it.")] = False,
+) -> None:
+    """Show a recipe as it is written, or fully resolved."""
+    from hfpipe.recipe import load_recipe, shipped, to_yaml
+
+    if resolved or overrides:
+        print(to_yaml(load_recipe(recipe, overrides or [])), end="")
+    else:
+        print(shipped.find(recipe).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def copy(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it. A file that exists is not replaced.")],
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from hfpipe.recipe import shipped
+
+    print(shipped.copy(recipe, to))
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check a recipe: every field, every part and its arguments, without data or weights."""
+    from hfpipe.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from hfpipe.parts.build import check_parts
+
+    check_parts(loaded)
+    answer(as_json, lambda: {"recipe": recipe, "valid": True}, lambda: print(f"{recipe}: valid"))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from hfpipe.recipe.schema import json_schema
+
+    print_json(json_schema())

@@ -1,0 +1,84 @@
+"""`hfpipe compare`, `hfpipe push` and `hfpipe doctor`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hfpipe.cli.options import Json, Overrides, RecipeArgument, RunArgument, RunsDir, Yes
+from hfpipe.cli.output import answer, require_confirmed
+
+
+def compare(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=A,B,...", help="A field and its values. Several of them make a grid."),
+    ] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train variants of a recipe from one seed, and say where their losses part and how far."""
+    from hfpipe.experiments.compare.compare import compare as run_comparison
+    from hfpipe.experiments.compare.grid import parse_vary
+    from hfpipe.experiments.compare.table import show
+    from hfpipe.system import display
+
+    comparison = run_comparison(
+        recipe,
+        parse_vary(vary or []),
+        overrides=overrides or [],
+        runs_dir=runs_dir,
+        display=display.choose(quiet=as_json),
+    )
+    answer(as_json, comparison.as_dict, lambda: show(comparison))
+
+
+def push(
+    run: RunArgument,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAME/REPOSITORY on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it. [default: private]")] = False,
+    yes: Yes = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch. [default: the main one]")] = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Upload the model of a run to the Hub, privately, after showing the files."""
+    from hfpipe.runs import default_folder, find_run
+    from hfpipe.sharing.push import push as run_push
+    from hfpipe.sharing.push import uploads
+    from hfpipe.system import display
+
+    found = find_run(run, runs_dir or default_folder())
+    files = uploads(found, repo)
+    if not as_json:
+        for one in files:
+            print(f"{one.size:>14,}  {one.name}", file=sys.stderr)
+        whole = f"{sum(one.size for one in files):,} bytes in {len(files)} files"
+        print(f"{whole} to {repo}, {'public' if public else 'private'}", file=sys.stderr)
+    require_confirmed("Upload them?", where=f"push {found.id}", yes=yes, as_json=as_json)
+    done = run_push(found, repo, public=public, revision=revision, notice=display.choose(quiet=as_json).say)
+    answer(as_json, lambda: {"run": str(found.path), **asdict(done)}, lambda: print(done.url))
+
+
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe on this machine by measuring it; without a recipe, check the machine."""
+    from hfpipe.experiments.doctor import examine, exit_code
+
+    checks = examine(recipe, overrides=overrides or [], show=lambda check: None if as_json else print(check.line()))
+    answer(
+        as_json,
+        lambda: {"checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]},
+        lambda: None,  # each was printed when it was made
+    )
+    raise typer.Exit(exit_code(checks))

@@ -1,0 +1,57 @@
+"""Small helpers for texts that are read: counts, lists, errors of libraries, and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+
+def plural(count: int, noun: str, many: str = "") -> str:
+    """`1 row`, `2,000 rows`; `many` is the plural of a noun that does not end in -s."""
+    return f"{count:,} {noun if count == 1 else many or f'{noun}s'}"
+
+
+def listed(values: Iterable[object], most: int | None = None) -> str:
+    """The values with commas, the first ones of many: `a, b and 3 more`."""
+    names = [str(value) for value in values]
+    more = f" and {len(names) - most:,} more" if most is not None and len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def lower_first(text: str) -> str:
+    """A sentence as it goes on after a colon."""
+    return text[:1].lower() + text[1:]
+
+
+def one_line(error: BaseException, most: int = 500) -> str:
+    """What an error of a library says, on one line of so many characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, without its full stop; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as None, since JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line; what is not finite is null."""
+    return json.dumps(finite(value), ensure_ascii=False)
+
+
+def json_page(value: Any) -> str:
+    """A value as JSON for people, too: indented; what is not finite is null."""
+    return json.dumps(finite(value), ensure_ascii=False, indent=2)
