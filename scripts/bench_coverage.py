@@ -23,7 +23,7 @@ from scipy import stats
 
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
-from hfpipe.parts.metrics.metrics import load_metric
+from hfpipe.parts.metrics.load import load_metric
 from hfpipe.system.snapshot import machine, versions
 
 Array = np.ndarray[Any, Any]

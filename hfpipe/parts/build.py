@@ -15,7 +15,8 @@ from transformers import TrainingArguments
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
-from hfpipe.parts.metrics.metrics import compute_all, greater_is_better, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all, greater_is_better
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.optimizers import build_optimizer

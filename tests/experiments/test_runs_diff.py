@@ -16,7 +16,8 @@ from hfpipe.evaluation.statistics.significance import power
 from hfpipe.experiments.diff import sentences
 from hfpipe.experiments.diff.metrics import compare_figures
 from hfpipe.experiments.diff.same_examples import column
-from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from hfpipe.runs import Run
 from hfpipe.runs.evaluations import write_evaluation

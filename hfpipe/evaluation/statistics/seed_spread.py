@@ -14,7 +14,7 @@ from hfpipe.evaluation.statistics.significance import (
     smallest_difference,
     t_interval,
 )
-from hfpipe.parts.metrics.metrics import greater_is_better
+from hfpipe.parts.metrics.scores import greater_is_better
 
 
 def spread(

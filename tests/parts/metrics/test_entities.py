@@ -13,7 +13,8 @@ from hfpipe.errors import DataError, RecipeError
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
 from hfpipe.parts.metrics.entities import Seqeval, count, entities, scheme_of, types_of
-from hfpipe.parts.metrics.metrics import compute_all, greater_is_better, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all, greater_is_better
 
 TYPES = ("PER", "LOC")
 LABELS = {
@@ -147,7 +148,7 @@ def test_counts_are_by_sentence_and_type() -> None:
     assert counts.types == ("LOC", "MISC", "PER")
     assert counts.hits.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert counts.predicted.tolist() == [[0, 0, 2], [1, 0, 0], [0, 0, 0]]
-    assert counts.right.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert counts.actual.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
     assert (counts.words_hit.tolist(), counts.words.tolist()) == ([3, 2, 0], [4, 3, 0])
 
 

@@ -8,7 +8,8 @@ import pytest
 from hfpipe.errors import DataError
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
-from hfpipe.parts.metrics.metrics import GREATER_IS_BETTER, compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all
 from hfpipe.parts.metrics.squad import Squad, normalized
 
 
@@ -123,7 +124,8 @@ def test_intervals_come_from_the_scores_of_the_rows(monkeypatch):
     found = bootstrap_intervals(metrics, sides["predictions"], sides["references"], ones, ones, seed=1)
     figures = compute_all(metrics, sides["predictions"], sides["references"])
     assert set(found) == {"loss", *figures}
-    for name, (scores, counted) in Squad().ratios(**sides).items():
+    for name, sums in Squad().sums(**sides).items():
+        scores, counted = sums.terms
         low, high = found[name]
         assert low < figures[name] < high
         spread = scores[counted > 0].std() / np.sqrt(counted.sum())
