@@ -139,16 +139,27 @@ def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMet
 
 
 def _macro(sums: Array) -> Array:
-    """The mean over the classes that occur, NaN as soon as one of them is undefined."""
+    """The mean over the classes that occur."""
     above, below, occurrences = np.split(sums, 3, axis=-1)
-    occurs = occurrences > 0
-    return np.asarray(np.where(occurs, above / below, 0).sum(axis=-1) / occurs.sum(axis=-1))
+    return _mean_of_classes(above / below, occurrences > 0)
 
 
 def _weighted(sums: Array) -> Array:
-    """The mean weighted by how many references a class has, NaN as soon as one with a weight is undefined."""
+    """The mean weighted by how many references a class has."""
     above, below, weights = np.split(sums, 3, axis=-1)
-    return np.asarray(np.where(weights > 0, above / below * weights, 0).sum(axis=-1) / weights.sum(axis=-1))
+    return _mean_of_classes(above / below, weights)
+
+
+def _mean_of_classes(values: Array, weights: Array) -> Array:
+    """`[..., classes] -> [...]`: NaN as soon as a class with a weight is undefined; those without one are left out.
+
+    One row at a time: to add zeros in their place would group the others otherwise, and change the last bit.
+    """
+    rows = zip(*(side.reshape(-1, side.shape[-1]) for side in (values, weights)), strict=True)
+    means = [
+        np.average(row[weight > 0], weights=weight[weight > 0]) if weight.any() else np.nan for row, weight in rows
+    ]
+    return np.reshape(means, values.shape[:-1])
 
 
 def _check_binary(score: str, pos_label: int, predictions: Array, references: Array) -> None:
