@@ -646,7 +646,7 @@ def runs_diff(
     as_json: Json = False,
 ) -> None:
     """What differs: recipe, versions, machine, data; and the figures, told apart from chance where that can be done."""
-    from hfpipe.experiments.diff.metrics import compare_figures
+    from hfpipe.experiments.diff.evaluations import compare_evaluations
     from hfpipe.runs import default_folder
     from hfpipe.runs.difference import difference
     from hfpipe.runs.groups import find_run_or_group
@@ -654,7 +654,7 @@ def runs_diff(
     folder = runs_dir or default_folder()
     sides = find_run_or_group(first, folder), find_run_or_group(second, folder)
     rows = difference(*sides)
-    compared = compare_figures(*sides, (first, second))
+    compared = compare_evaluations(*sides, (first, second))
     if as_json:
         _print_json(
             {
@@ -675,10 +675,10 @@ def runs_diff(
     console.print(table if rows else "no difference")
     for one in compared["comparisons"]:
         console.print(f"\n{one['text'] or one['split']}", soft_wrap=True)
-        for row in one["figures"]:
+        for row in one["metrics"]:
             console.print(row["text"], soft_wrap=True)
-    for remark in compared["remarks"]:
-        console.print(f"\nnote: {remark}", soft_wrap=True)
+    for notice in compared["notices"]:
+        console.print(f"\nnotice: {notice}", soft_wrap=True)
 
 
 @runs_app.command("report")

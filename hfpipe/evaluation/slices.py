@@ -115,19 +115,19 @@ def _by_expression(
     try:
         parsed = machine.parse(expression)
     except (InvalidExpression, SyntaxError) as error:
-        raise RecipeError(f"{expression!r} is no expression ({_told(error)})", where=where) from None
+        raise RecipeError(f"{expression!r} is no expression ({_message(error)})", where=where) from None
     for number, row in enumerate(rows):
         machine.names = {**row, "length": int(lengths[number])}
         try:
             chosen[number] = bool(machine.eval(expression, previously_parsed=parsed))
         except Exception as error:  # noqa: BLE001 - whatever the expression of a user leads to
             raise RecipeError(
-                f"{expression!r} can't be computed for row {number} of {title}: {_told(error)}",
+                f"{expression!r} can't be computed for row {number} of {title}: {_message(error)}",
                 where=where,
                 allowed=f"{', '.join(rows.column_names)}, length, comparisons, and, or, not, in, {', '.join(_FUNCTIONS)}",
             ) from None
     return [Slice("expression", name, expression, chosen)]
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -78,7 +78,6 @@ OPTIMIZERS: dict[str, Entry] = {
     "updater_adamw": Entry("hfpipe.parts.optim.updaters:updater_adamw", ("betas", "eps")),
 }
 
-_ON_METRIC = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
 _SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "linear": (),
     "cosine": ("num_cycles",),
@@ -92,8 +91,9 @@ _SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "warmup_stable_decay": (
         "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles",
     ),
-    "reduce_lr_on_plateau": _ON_METRIC,
-    "greedy": (*_ON_METRIC, "max_lr", "smooth", "window_size", "reset_start"),
+    "reduce_lr_on_plateau": (
+        "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps",
+    ),
 }  # fmt: skip
 SCHEDULES: dict[str, Entry] = {
     name: Entry("transformers:get_scheduler", arguments) for name, arguments in _SCHEDULE_ARGUMENTS.items()

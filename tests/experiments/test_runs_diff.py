@@ -14,7 +14,7 @@ from scipy import stats
 from hfpipe.errors import RecipeError
 from hfpipe.evaluation.statistics.significance import power
 from hfpipe.experiments.diff import sentences
-from hfpipe.experiments.diff.metrics import compare_figures
+from hfpipe.experiments.diff.evaluations import compare_evaluations
 from hfpipe.experiments.diff.same_examples import column
 from hfpipe.parts.metrics.load import load_metric
 from hfpipe.parts.metrics.scores import compute_all
@@ -53,7 +53,7 @@ def measured(
     document |= {"names": ["no", "yes"], "scheme": None, "kind": "text-classification", **changes}
     columns = [[one.item() if hasattr(one, "item") else one for one in side] for side in (said, right)]
     rows = [
-        {"id": row, "said": one, "right": other, "loss": loss, "weight": 1.0}
+        {"id": row, "prediction": one, "reference": other, "loss": loss, "weight": 1.0}
         for row, (one, other, loss) in enumerate(zip(*columns, losses, strict=True))
     ]
     write_evaluation(run, split, document, rows)
@@ -63,7 +63,7 @@ def measured(
 
 def rows_of(found: Mapping[str, Any], split: int = 0) -> dict[str, dict[str, Any]]:
     """The figures of a comparison by name."""
-    return {row["name"]: row for row in found["comparisons"][split]["figures"]}
+    return {row["name"]: row for row in found["comparisons"][split]["metrics"]}
 
 
 def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Pat
     first, second = RIGHT.copy(), RIGHT.copy()
     first[:40], second[25:60] = 1 - first[:40], 1 - second[25:60]  # 15 shared mistakes, 25 against 20 of their own
     runs = measured(recipe, tmp_path, "a", first), measured(recipe, tmp_path, "b", second)
-    found = compare_figures(*runs, NAMES)
+    found = compare_evaluations(*runs, NAMES)
     rows = rows_of(found)
     accuracy = rows["accuracy"]
     assert accuracy["difference"] == pytest.approx(5 / 400)
-    assert (accuracy["only_first_right"], accuracy["only_second_right"]) == (20, 25)
+    assert (accuracy["only_first_correct"], accuracy["only_second_correct"]) == (20, 25)
     assert accuracy["p"] == pytest.approx(0.5515, abs=1e-4)
     low, high = accuracy["interval"]
     assert accuracy["text"] == (
@@ -87,14 +87,14 @@ def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Pat
     assert rows["f1"]["resamples"] == 9_999
     assert rows["loss"]["text"].startswith("B is better by 0.0237 loss (less is better): ")
     assert found["tests"] == 3
-    assert "what another seed would change" in found["remarks"][0]
-    assert "3 tests were made, uncorrected" in found["remarks"][1]
+    assert "what another seed would change" in found["notices"][0]
+    assert "3 tests were made, uncorrected" in found["notices"][1]
 
 
 def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Recipe, tmp_path: Path) -> None:
     """Seen from the other side the difference has the other sign, the words and the p are the same."""
     runs = measured(recipe, tmp_path, "a", says(0.7, 3)), measured(recipe, tmp_path, "b", says(0.9, 4))
-    there, back = compare_figures(*runs, NAMES), compare_figures(*runs[::-1], NAMES[::-1])
+    there, back = compare_evaluations(*runs, NAMES), compare_evaluations(*runs[::-1], NAMES[::-1])
     for name, row in rows_of(there).items():
         other = rows_of(back)[name]
         assert row["distinguishable"]
@@ -111,7 +111,7 @@ def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Rec
 def test_equal_answers_are_equal(recipe: Recipe, tmp_path: Path) -> None:
     """Two runs that say the same have no disagreement, p 1, and are called equal."""
     runs = measured(recipe, tmp_path, "a", says(0.8, 3)), measured(recipe, tmp_path, "b", says(0.8, 3))
-    row = rows_of(compare_figures(*runs, NAMES))["accuracy"]
+    row = rows_of(compare_evaluations(*runs, NAMES))["accuracy"]
     assert row["p"] == 1
     assert row["text"].startswith("accuracy: A and B are equal at 0.")
     assert "on 0 disagreements" in row["text"]
@@ -134,7 +134,7 @@ def test_what_cannot_be_compared_is_said_with_the_figures(
     second = measured(recipe, tmp_path, "b", says(0.9, 4))
     document = second.read_json("evaluations/validation.json")
     second.write_json("evaluations/validation.json", {**document, **changes})
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     (split,) = found["comparisons"]
     assert not split["comparable"]
     assert split["why"] == told
@@ -151,12 +151,12 @@ def test_examples_that_do_not_match_are_not_joined(recipe: Recipe, tmp_path: Pat
     whole = file.read_text()
 
     def why() -> str:
-        return str(compare_figures(first, second, NAMES)["comparisons"][0]["why"])
+        return str(compare_evaluations(first, second, NAMES)["comparisons"][0]["why"])
 
     file.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     assert why() == "1 example was scored by one of them only"
-    other = f'"right": {1 - RIGHT[0]}'
-    file.write_text(whole.replace(f'"right": {RIGHT[0]}', other, 1))
+    other = f'"reference": {1 - RIGHT[0]}'
+    file.write_text(whole.replace(f'"reference": {RIGHT[0]}', other, 1))
     assert why() == "example 0 has another label in each"
     file.write_text(whole[:-20])
     assert why() == "the answers that B kept of validation are damaged"
@@ -167,10 +167,10 @@ def test_examples_that_do_not_match_are_not_joined(recipe: Recipe, tmp_path: Pat
 def test_the_order_of_the_lines_does_not_matter(recipe: Recipe, tmp_path: Path) -> None:
     """Examples are joined by id: shuffled lines give the same p."""
     runs = measured(recipe, tmp_path, "a", says(0.7, 3)), measured(recipe, tmp_path, "b", says(0.75, 4))
-    before = rows_of(compare_figures(*runs, NAMES))
+    before = rows_of(compare_evaluations(*runs, NAMES))
     file = runs[1].path / "evaluations" / "validation.examples.jsonl"
     file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
-    assert rows_of(compare_figures(*runs, NAMES)) == before
+    assert rows_of(compare_evaluations(*runs, NAMES)) == before
 
 
 def test_all_common_splits_are_compared(recipe: Recipe, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_all_common_splits_are_compared(recipe: Recipe, tmp_path: Path) -> None:
     for run, seed in ((first, 3), (second, 4)):
         measured(recipe, tmp_path, run.id, says(0.8, seed), split="test")
     measured(recipe, tmp_path, "a", says(0.8, 5), split="challenge")
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     assert [(one["split"], one["comparable"]) for one in found["comparisons"]] == [
         ("test", True),
         ("validation", True),
@@ -193,7 +193,7 @@ def test_other_metrics_and_other_losses_are_not_tested(recipe: Recipe, tmp_path:
     """F1 of another class is another figure, and so is another loss; the accuracy is tested all the same."""
     other = with_overrides(recipe, ["loss.name=focal", "evaluate.metrics=[accuracy, {name: f1, pos_label: 0}]"])
     runs = measured(recipe, tmp_path, "a", says(0.8, 1)), measured(other, tmp_path, "b", says(0.9, 2))
-    rows = rows_of(compare_figures(*runs, NAMES))
+    rows = rows_of(compare_evaluations(*runs, NAMES))
     assert rows["accuracy"]["p"] is not None
     assert rows["f1"]["p"] is rows["loss"]["p"] is None
     assert rows["loss"]["why"] == "the recipes have other losses"
@@ -206,7 +206,7 @@ def test_a_metric_that_would_run_code_is_not_run(recipe: Recipe, tmp_path: Path)
     foreign = load_recipe("quickstart", ["evaluate.metrics=[accuracy, ./boom.py]", "evaluate.best=null"])
     for run in runs:
         run.write_text("recipe.yaml", to_yaml(foreign))
-    rows = rows_of(compare_figures(runs[0], runs[1], NAMES))
+    rows = rows_of(compare_evaluations(runs[0], runs[1], NAMES))
     assert rows["accuracy"]["p"] is not None
     assert rows["f1"]["why"] == "hfpipe can't compute it again from the kept answers"
 
@@ -261,11 +261,11 @@ def test_every_kind_of_answer_is_compared(
         document = {"split": "validation", "dataset": "rows", "kind": kind, "scheme": None, "metrics": figures, **more}
         rows = zip(answers, right, strict=True)
         lines = [
-            {"id": row, "said": one, "right": two, "loss": 1.0, "weight": 1.0} for row, (one, two) in enumerate(rows)
+            {"id": row, "prediction": one, "reference": two, "loss": 1.0, "weight": 1.0} for row, (one, two) in enumerate(rows)
         ]
         write_evaluation(run, "validation", document, lines)
         runs.append(run)
-    found = rows_of(compare_figures(runs[0], runs[1], NAMES))
+    found = rows_of(compare_evaluations(runs[0], runs[1], NAMES))
     assert {name: found[name]["test"] for name in tests} == tests
     for name in tests:
         assert found[name]["interval"][0] > 0  # the second one is right everywhere
@@ -289,7 +289,7 @@ def test_two_groups_are_tested_over_their_seeds(recipe: Recipe, tmp_path: Path) 
     first, second = (
         group_of(recipe, tmp_path, name, dict(enumerate(side, 1))) for name, side in zip("ab", sides, strict=True)
     )
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     row = rows_of(found)["accuracy"]
     pooled = (sum(np.var(side, ddof=1) for side in sides) / 2) ** 0.5
     needed = row["seeds_needed"]
@@ -308,7 +308,7 @@ def test_groups_of_other_data_are_not_tested(recipe: Recipe, tmp_path: Path) -> 
     """Their means stand side by side, with the reason."""
     first = group_of(recipe, tmp_path, "a", {1: 0.80, 2: 0.84})
     second = group_of(recipe, tmp_path, "b", {1: 0.82, 2: 0.85}, data="e")
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     assert found["comparisons"][0]["why"] == "they were measured on other data"
     assert rows_of(found)["accuracy"]["p"] is None
     assert found["tests"] == 0
@@ -324,7 +324,7 @@ def test_groups_of_other_data_are_not_tested(recipe: Recipe, tmp_path: Path) -> 
 def test_groups_without_deviation_say_so(recipe: Recipe, tmp_path: Path, figures: dict[int, float], told: str) -> None:
     """One seed, or equal figures on both sides, allow no test."""
     first = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.8})
-    row = rows_of(compare_figures(first, group_of(recipe, tmp_path, "b", figures), NAMES))["accuracy"]
+    row = rows_of(compare_evaluations(first, group_of(recipe, tmp_path, "b", figures), NAMES))["accuracy"]
     assert row["p"] is None
     assert told in row["text"]
 
@@ -336,8 +336,8 @@ def test_a_run_lies_somewhere_among_the_seeds(
     """How many seeds are below and above it, and whether one more seed would be expected there; from either side."""
     group = group_of(recipe, tmp_path, "a", {1: 0.80, 2: 0.84, 3: 0.79, 4: 0.81})
     run = group_of(recipe, tmp_path, "b", {9: value}).run(9)
-    row = rows_of(compare_figures(group, run, NAMES))["accuracy"]
-    back = rows_of(compare_figures(run, group, NAMES[::-1]))["accuracy"]
+    row = rows_of(compare_evaluations(group, run, NAMES))["accuracy"]
+    back = rows_of(compare_evaluations(run, group, NAMES[::-1]))["accuracy"]
     assert (row["below"], row["equal"], row["above"]) == ((3, 0, 1) if inside else (4, 0, 0))
     assert row["inside"] is inside
     assert row["text"] == back["text"]
@@ -351,12 +351,12 @@ def test_a_group_without_a_finished_seed_is_refused(recipe: Recipe, tmp_path: Pa
     """There is nothing to compare, and what to do is said; of a group half trained, it is said that it is half."""
     whole = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9, 3: 0.85})
     whole.run(3).update_metadata(status="failed")
-    remarks = compare_figures(whole, whole, NAMES)["remarks"]
-    assert remarks[0] == "2 of 3 seeds of A are finished; the others are left out"
+    notices = compare_evaluations(whole, whole, NAMES)["notices"]
+    assert notices[0] == "2 of 3 seeds of A are finished; the others are left out"
     empty = group_of(recipe, tmp_path, "b", {1: 0.8})
     empty.run(1).update_metadata(status="failed")
     with pytest.raises(RecipeError, match="no seed of the group 'B' is finished"):
-        compare_figures(whole, empty, NAMES)
+        compare_evaluations(whole, empty, NAMES)
 
 
 def test_the_command_tells_differences_and_verdicts(
@@ -372,7 +372,7 @@ def test_the_command_tells_differences_and_verdicts(
     found = hfpipe_command("runs", "diff", "a", "b", "--runs-dir", tmp_path, "--json").json
     assert (found["first"], found["second"]) == ("a", "b")
     assert {"path": "recipe.optimizer.lr", "first": 0.0003, "second": 0.5} in found["differences"]
-    assert found["comparisons"][0]["figures"][1]["distinguishable"]
+    assert found["comparisons"][0]["metrics"][1]["distinguishable"]
     group_of(recipe, tmp_path, "g", {1: 0.8, 2: 0.9})
     found = hfpipe_command("runs", "diff", "a", "g", "--runs-dir", tmp_path, "--json").json
     assert found["comparisons"][0]["kind"] == "run and group"
@@ -400,6 +400,6 @@ def test_a_tiny_difference_is_not_called_nothing(recipe: Recipe, tmp_path: Path)
     """What is below the digits that are shown has its own."""
     first = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9})
     second = group_of(recipe, tmp_path, "b", {1: 0.8, 2: 0.90004})
-    assert rows_of(compare_figures(first, second, NAMES))["accuracy"]["text"].startswith(
+    assert rows_of(compare_evaluations(first, second, NAMES))["accuracy"]["text"].startswith(
         "B is better by 2e-05 accuracy"
     )

@@ -70,7 +70,7 @@ def test_the_summary_is_that_of_the_runs(short: hfpipe.Recipe, tmp_path: Path) -
     about = json.loads((group.path / "group.json").read_text())
     assert {"format", "id", "name", "recipe_digest", "seeds", "status", "versions", "summary"} <= about.keys()
     assert group.recipe == short
-    assert group.summary["remarks"] == []
+    assert group.summary["notices"] == []
 
 
 def test_the_baseline_is_that_of_the_evaluations(short: hfpipe.Recipe, tmp_path: Path) -> None:
@@ -232,11 +232,11 @@ def test_a_group_that_another_process_trains_is_refused(untrained: Group) -> Non
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_named(short: hfpipe.Recipe, untrained: Group) -> None:
-    """A group that went on with another torch says so in its remarks."""
+    """A group that went on with another torch says so in its notices."""
     untrained.run(42).update_metadata(versions={"torch": "2.13.0"})
     untrained.run(43).update_metadata(versions={"torch": "2.14.0"})
-    (remark,) = hfpipe.finetune_seeds(resume=untrained).summary["remarks"]
-    assert remark == "the runs differ in more than their seed: versions.torch: 2.13.0 for seed 42, 2.14.0 for seed 43"
+    (notice,) = hfpipe.finetune_seeds(resume=untrained).summary["notices"]
+    assert notice == "the runs differ in more than their seed: versions.torch: 2.13.0 for seed 42, 2.14.0 for seed 43"
 
 
 def test_rows_held_out_by_each_seed_are_told(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_rows_held_out_by_each_seed_are_told(recipe_fields: dict[str, Any], tmp_
     splits = {"train": "train", "evaluation": "held_out", "hold_out": 10}
     fields = {**recipe_fields, "train": SHORT, "dataset": {**recipe_fields["dataset"], "splits": splits}}
     group = hfpipe.finetune_seeds(fields, seeds=2, runs_dir=tmp_path)
-    assert sum("holds out rows of its own" in remark for remark in group.summary["remarks"]) == 1
+    assert sum("holds out rows of its own" in notice for notice in group.summary["notices"]) == 1
 
 
 def test_a_given_model_is_the_same_start_for_every_seed(short: hfpipe.Recipe, tmp_path: Path) -> None:

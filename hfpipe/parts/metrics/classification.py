@@ -93,7 +93,7 @@ def matthews_correlation() -> StatisticMetric:
 
 
 def quadratic_kappa() -> StatisticMetric:
-    """Cohen's kappa with quadratic weights, for classes in an order: 1 right, 0 as good as chance, below 0 worse.
+    """Cohen's kappa with quadratic weights, for classes in an order: 1 is perfect, 0 as good as chance, below 0 worse.
 
     Undefined when predictions and references are all of one and the same class. Source: Cohen 1968, "Weighted kappa";
     `sklearn.metrics.cohen_kappa_score`.

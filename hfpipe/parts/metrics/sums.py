@@ -1,6 +1,6 @@
 """Scores that depend on the examples through sums over them alone: the value, and every resample, from the same sums.
 
-Accuracy is the sum of what is right over the sum of ones; a macro F1 is a mean of such ratios, one a class.
+Accuracy is the count of correct examples over that of all; a macro F1 is a mean of such ratios, one a class.
 """
 
 from __future__ import annotations

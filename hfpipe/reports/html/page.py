@@ -11,6 +11,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.reports.html import figures, tables
+from hfpipe.runs.evaluations import prediction_of, reference_of
 from hfpipe.runs.store import Run
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -30,10 +31,10 @@ def write_report(run: Run) -> None:
     for split, metrics in (summary.get("also") or {}).items():
         if not any(one.get("split") == split for one in others.values()):
             others[split] = {"split": split, "metrics": metrics}
-    name = wording.main_figure(best, own.get("metrics") or {})
+    name = wording.main_metric(best, own.get("metrics") or {})
     audit = run.read_json("audit.json")
     splits = (audit or {}).get("splits") or {}
-    said = wording.notices(records)
+    notices = wording.notices(records)
     errors = own.get("errors") or {}
     page = {
         "title": run.id,
@@ -42,31 +43,35 @@ def write_report(run: Run) -> None:
         "result": wording.result(own, best),
         "is_chosen": wording.is_chosen(run, best, bool(recipe and recipe.checkpoints.keep_best)),
         "best": best,
-        "remarks": [wording.strip_path(str(one)) for one in own.get("remarks") or []],
+        "findings": wording.strip_paths(wording.notices_of(own)),
         "summary": summary,
-        "figures": tables.figures(own, name),
-        "notices": (said + damaged)[:_MOST_NOTICES],
-        "more_notices": max(0, len(said + damaged) - _MOST_NOTICES),
+        "metrics": tables.metrics(own, name),
+        "notices": (notices + damaged)[:_MOST_NOTICES],
+        "more_notices": max(0, len(notices + damaged) - _MOST_NOTICES),
         "curves": figures.curves(records, summary.get("evaluated_step"), name),
-        "said_of_curves": figures.said_of_curves(records, summary.get("evaluated_step")),
+        "caption_of_curves": figures.caption_of_curves(records, summary.get("evaluated_step")),
         "evaluation": own,
         "classes": tables.classes(own),
         "confusion": tables.confusion(own),
         "reliability": figures.reliability(own.get("calibration")),
         "residuals": figures.residuals(errors),
         "errors": [
-            (told, wording.number(errors[key]))
-            for key, told in _OF_ERRORS.items()
+            (name_of, wording.number(errors[key]))
+            for key, name_of in _OF_ERRORS.items()
             if isinstance(errors.get(key), int | float)
         ],
-        "worst": (errors.get("worst") or [])[:_WORST],
+        "worst": [
+            {"id": one.get("id"), "prediction": prediction_of(one), "reference": reference_of(one)}
+            for one in (errors.get("worst") or [])[:_WORST]
+        ],
         "slices": tables.slices(own, name),
         "others": [
             {
                 "name": one.get("split") or key,
                 "document": wording.strip_paths(one),
                 "result": wording.result(one, best),
-                "figures": tables.figures(one, name),
+                "findings": wording.strip_paths(wording.notices_of(one)),
+                "metrics": tables.metrics(one, name),
             }
             for key, one in others.items()
         ],
@@ -98,7 +103,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         title: of the page.
         runs: in the order of their seeds.
         summary: `metrics` (name to `mean`, `standard_deviation`, `interval`, `best` and `worst` with `value` and `seed`,
-            `baseline`, `seeds_needed`, `text`), `split` and `remarks`; each may be missing.
+            `baseline`, `seeds_needed`, `text`), `split` and `notices`; each may be missing.
 
     Raises:
         OSError: the page can't be written.
@@ -106,7 +111,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
     metrics: dict[str, Any] = summary.get("metrics") or {}
     recipe = _recipe(runs[0]) if runs else None
     best = recipe.evaluate.best if recipe else None
-    name = wording.main_figure(best, metrics)
+    name = wording.main_metric(best, metrics)
     order = sorted(metrics, key=lambda one: (one != name, one == "loss"))
     of_runs = {run.id: run.metrics for run in runs}
     records = {run.id: run.records for run in runs}
@@ -117,7 +122,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         "split": summary.get("split"),
         "main": name,
         "mean": (metrics.get(name) or {}) if name else {},
-        "remarks": [wording.strip_path(str(one)) for one in summary.get("remarks") or []],
+        "findings": wording.strip_paths(wording.notices_of(summary)),
         "rows": [{"name": one, **_spread(metrics[one] or {})} for one in order],
         "curves": figures.seeds_curves(records, name),
         "strip": figures.strip(
@@ -152,7 +157,7 @@ def _seed(folder: Path, run: Run, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _spread(found: Mapping[str, Any]) -> dict[str, str]:
-    def told(key: str) -> str:
+    def written(key: str) -> str:
         value = found.get(key)
         if isinstance(value, Mapping):
             seed = value.get("seed")
@@ -160,7 +165,7 @@ def _spread(found: Mapping[str, Any]) -> dict[str, str]:
         return "" if value is None else wording.number(value)
 
     keys = ("mean", "standard_deviation", "best", "worst", "baseline", "seeds_needed")
-    return {**{key: told(key) for key in keys}, "interval": wording.between(found.get("interval")),
+    return {**{key: written(key) for key in keys}, "interval": wording.between(found.get("interval")),
             "text": str(found.get("text") or "")}  # fmt: skip
 
 
