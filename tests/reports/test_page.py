@@ -276,7 +276,12 @@ def test_a_group_without_anything(tmp_path: Path) -> None:
 def test_what_the_version_before_wrote_is_shown(dummy_predictions: Callable[..., Run]) -> None:
     """The worst examples under `said` and `right`, and `remarks`, are on the page as they are under the keys of today."""
     worst = [{"id": 3, "right": 1.25, "said": 4.75}]
-    document = {"metrics": {"mse": 0.5}, "examples": 9, "remarks": ["an old remark"], "errors": {"mean": 0.1, "worst": worst}}
+    document = {
+        "metrics": {"mse": 0.5},
+        "examples": 9,
+        "remarks": ["an old remark"],
+        "errors": {"mean": 0.1, "worst": worst},
+    }
     run = dummy_predictions(document=document)
     write_report(run)
     text = seen((run.path / "report.html").read_text(encoding="utf-8"))
