@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hfpipe.parts.metrics.arrays import paired_arrays
 from hfpipe.parts.metrics.load import load_metric
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def as_evaluate_metric(name: str, **arguments: Any) -> evaluate.Metric:
     from datasets import Features, Value
 
     metric = load_metric(name, **arguments)
-    read = getattr(metric, "arrays", None)  # refuses a wrong batch when it is added
+    inputs = getattr(metric, "inputs", None)
 
     class InMemory(evaluate.Metric):
         def __init__(self) -> None:
@@ -50,7 +51,8 @@ def as_evaluate_metric(name: str, **arguments: Any) -> evaluate.Metric:
 
         def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
             """Keep some examples for `compute`."""
-            pair = read(predictions, references) if read else (predictions, references)
+            # What is no array of labels or numbers is refused in the batch that has it.
+            pair = paired_arrays(predictions, references, inputs) if inputs else (predictions, references)
             for examples, batch in zip(self.examples, pair, strict=True):
                 examples += list(batch)
 

@@ -21,22 +21,16 @@ class SumMetric:
 
     Attributes:
         inputs: what the arrays hold.
-        scores: predictions and references, both `[examples]`, to the sums of each score by name.
-        check: refuses values, beyond what `inputs` says.
+        scores: predictions and references, both `[examples]`, to the sums of each score by name; refuses values beyond
+            what `inputs` says.
     """
 
     inputs: Inputs
     scores: Callable[[Array, Array], Mapping[str, Sums]]
-    check: Callable[[Array, Array], None] = lambda predictions, references: None
-
-    def arrays(self, predictions: Any, references: Any) -> tuple[Array, Array]:
-        """Both sides as arrays `[examples]`, refused where they are none."""
-        return paired_arrays(predictions, references, self.inputs)
 
     def sums(self, predictions: Any, references: Any) -> Mapping[str, Sums]:
         """The sums of each score by name."""
-        predictions, references = self.arrays(predictions, references)
-        self.check(predictions, references)
+        predictions, references = paired_arrays(predictions, references, self.inputs)
         with np.errstate(over="ignore"):  # what overflows is undefined
             return self.scores(predictions, references)
 
@@ -75,13 +69,9 @@ class StatisticMetric:
         """Whether many resamples are computed at once."""
         return all(one.resampled is not None for one in self.statistics.values())
 
-    def arrays(self, predictions: Any, references: Any) -> tuple[Array, Array]:
-        """Both sides as arrays `[examples]`, refused where they are none."""
-        return paired_arrays(predictions, references, self.inputs)
-
     def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float | None]:
         """The scores by name; None where undefined, and all of them without examples."""
-        predictions, references = self.arrays(predictions, references)
+        predictions, references = paired_arrays(predictions, references, self.inputs)
         if not len(references) or not np.isfinite(predictions).all():
             return dict.fromkeys(self.statistics)
         # An undefined score is None: warnings on the way there say nothing more.
@@ -91,5 +81,5 @@ class StatisticMetric:
 
     def name_scores(self, predictions: Any, references: Any) -> list[str]:
         """The names of the scores, refusing what `compute` would, without importing what computes them."""
-        self.arrays(predictions, references)
+        paired_arrays(predictions, references, self.inputs)
         return list(self.statistics)

@@ -6,7 +6,6 @@ one about the data. All of them are undefined without examples.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from hfpipe.errors import RecipeError
 from hfpipe.parts.metrics.array_metrics import Statistic, StatisticMetric, SumMetric
 from hfpipe.parts.metrics.arrays import shown
-from hfpipe.parts.metrics.sums import Sums
+from hfpipe.parts.metrics.sums import Sums, mean
 from hfpipe.recipe.catalog import near
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +23,7 @@ ClassScore = Literal["precision", "recall", "f1"]
 
 def accuracy() -> SumMetric:
     """The share of predictions that equal their reference: (1/n) Σ [ŷᵢ = yᵢ]."""
-    return SumMetric("labels", lambda predictions, references: {"accuracy": _share(predictions == references)})
+    return SumMetric("labels", lambda predictions, references: {"accuracy": mean(predictions == references)})
 
 
 def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric:
@@ -47,11 +46,7 @@ def recall(average: Average = "binary", pos_label: int = 1) -> SumMetric:
     """TP / (TP + FN) of a class: how much of the class was found.
 
     Undefined for a class that no reference has. With "macro" one such class among the predictions leaves the average
-    undefined; with "weighted" it weighs nothing.
-
-    Args:
-        average: as for `precision`.
-        pos_label: the class that counts as positive with "binary".
+    undefined; with "weighted" it weighs nothing. The arguments are those of `precision`.
     """
     return _class_metric("recall", average, pos_label)
 
@@ -61,10 +56,7 @@ def f1(average: Average = "binary", pos_label: int = 1) -> SumMetric:
 
     Undefined only for a class that neither predictions nor references have (TP + FP + FN = 0): with "binary", when the
     positive class is in neither. Source: C. J. van Rijsbergen, Information Retrieval, 1979, chapter 7.
-
-    Args:
-        average: as for `precision`.
-        pos_label: the class that counts as positive with "binary".
+    The arguments are those of `precision`.
     """
     return _class_metric("f1", average, pos_label)
 
@@ -73,12 +65,9 @@ def accuracy_and_f1() -> SumMetric:
     """`accuracy` and the `f1` of class 1, as GLUE scores its paraphrase tasks (MRPC, QQP)."""
 
     def scores(predictions: Array, references: Array) -> dict[str, Sums]:
-        return {
-            "accuracy": _share(predictions == references),
-            "f1": _binary("f1", predictions == 1, references == 1),
-        }
+        return {"accuracy": mean(predictions == references), "f1": _binary("f1", 1, predictions, references)}
 
-    return SumMetric("labels", scores, functools.partial(_check_binary, "f1", 1))
+    return SumMetric("labels", scores)
 
 
 def matthews_correlation() -> StatisticMetric:
@@ -109,12 +98,9 @@ def class_sums(score: ClassScore, predicted: Array, actual: Array) -> Array:
     return np.stack([hits, predicted if score == "precision" else actual])
 
 
-def _share(correct: Array) -> Sums:
-    return Sums(np.stack([correct, np.ones_like(correct)]))
-
-
-def _binary(score: ClassScore, predicted: Array, actual: Array) -> Sums:
-    return Sums(class_sums(score, predicted, actual))
+def _binary(score: ClassScore, pos_label: int, predictions: Array, references: Array) -> Sums:
+    _check_binary(score, pos_label, predictions, references)
+    return Sums(class_sums(score, predictions == pos_label, references == pos_label))
 
 
 def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMetric:
@@ -124,9 +110,9 @@ def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMet
 
     def scores(predictions: Array, references: Array) -> dict[str, Sums]:
         if average == "micro":  # every wrong example is one FP and one FN, so all three are the accuracy
-            return {score: _share(predictions == references)}
+            return {score: mean(predictions == references)}
         if average == "binary":
-            return {score: _binary(score, predictions == pos_label, references == pos_label)}
+            return {score: _binary(score, pos_label, predictions, references)}
         # A class that no reference has weighs nothing in a weighted mean.
         classes = np.unique(references) if average == "weighted" else np.union1d(predictions, references)
         predicted, actual = (side == classes[:, None] for side in (predictions, references))  # [classes, examples]
@@ -134,8 +120,7 @@ def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMet
         weights = actual if average == "weighted" else predicted | actual
         return {score: Sums(np.concatenate([above, below, weights]), _weighted if average == "weighted" else _macro)}
 
-    check = functools.partial(_check_binary, score, pos_label)
-    return SumMetric("labels", scores, check) if average == "binary" else SumMetric("labels", scores)
+    return SumMetric("labels", scores)
 
 
 def _macro(sums: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hfpipe.errors import DataError
 from hfpipe.parts.metrics.classification import ClassScore, class_sums
-from hfpipe.parts.metrics.sums import Sums, values_of
+from hfpipe.parts.metrics.sums import Sums, mean, values_of
 
 Array = np.ndarray[Any, Any]
 
@@ -59,8 +59,7 @@ class MultiLabel:
             each = class_sums(name, predictions.T == 1, references.T == 1)  # [2, labels, rows]
             found[f"{name}_micro"] = Sums(each.sum(axis=1))
             found[f"{name}_macro"] = Sums(np.concatenate(each), _mean_of_defined)
-        correct = (predictions == references).all(axis=1)
-        found["subset_accuracy"] = Sums(np.stack([correct, np.ones_like(correct)]))
+        found["subset_accuracy"] = mean((predictions == references).all(axis=1))
         return found | {f"{name}_f1": Sums(each[:, label]) for label, name in enumerate(names)}
 
 

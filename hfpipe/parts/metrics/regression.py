@@ -10,19 +10,19 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from hfpipe.parts.metrics.array_metrics import Statistic, StatisticMetric, SumMetric
-from hfpipe.parts.metrics.sums import Sums
+from hfpipe.parts.metrics.sums import mean
 
 Array = np.ndarray[Any, Any]
 
 
 def mse() -> SumMetric:
     """The mean squared error (1/n) Σ (ŷᵢ - yᵢ)², in squared units of the label."""
-    return SumMetric("numbers", lambda predictions, references: {"mse": _mean((predictions - references) ** 2)})
+    return SumMetric("numbers", lambda predictions, references: {"mse": mean((predictions - references) ** 2)})
 
 
 def mae() -> SumMetric:
     """The mean absolute error (1/n) Σ |ŷᵢ - yᵢ|, in units of the label."""
-    return SumMetric("numbers", lambda predictions, references: {"mae": _mean(np.abs(predictions - references))})
+    return SumMetric("numbers", lambda predictions, references: {"mae": mean(np.abs(predictions - references))})
 
 
 def pearson() -> StatisticMetric:
@@ -45,10 +45,6 @@ def spearman() -> StatisticMetric:
 def pearson_and_spearman() -> StatisticMetric:
     """`pearson` and `spearman`, as GLUE scores sentence similarity (STS-B)."""
     return StatisticMetric("numbers", {"pearson": _PEARSON, "spearmanr": _SPEARMAN})
-
-
-def _mean(errors: Array) -> Sums:
-    return Sums(np.stack([errors, np.ones_like(errors)]))
 
 
 def _correlation(which: Literal["pearsonr", "spearmanr"], predictions: Array, references: Array) -> float:

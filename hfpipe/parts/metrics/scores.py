@@ -12,31 +12,12 @@ from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.metrics.array_metrics import StatisticMetric
 from hfpipe.parts.metrics.sums import finite
 
-GREATER_IS_BETTER: dict[str, bool] = {
-    "accuracy": True,
-    "f1": True,
-    "exact_match": True,
-    "has_answer_exact_match": True,
-    "has_answer_f1": True,
-    "no_answer_exact_match": True,
-    "no_answer_f1": True,
-    "precision": True,
-    "recall": True,
-    "matthews_correlation": True,
-    "quadratic_kappa": True,
-    "f1_micro": True,
-    "f1_macro": True,
-    "precision_micro": True,
-    "precision_macro": True,
-    "recall_micro": True,
-    "recall_macro": True,
-    "subset_accuracy": True,
-    "pearson": True,
-    "spearmanr": True,
-    "mse": False,
-    "mae": False,
-    "loss": False,
-}
+_BETTER_WHEN_GREATER = (
+    "accuracy", "f1", "precision", "recall", "matthews_correlation", "quadratic_kappa", "pearson", "spearmanr",
+    "f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro", "subset_accuracy",
+    "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
+)  # fmt: skip
+GREATER_IS_BETTER = {**dict.fromkeys(_BETTER_WHEN_GREATER, True), **dict.fromkeys(("mse", "mae", "loss"), False)}
 
 
 def greater_is_better(score: str) -> bool | None:

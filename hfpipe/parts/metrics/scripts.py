@@ -30,15 +30,14 @@ def load_from_hub(name: str, arguments: dict[str, Any]) -> Metric:
             where=where,
             fix=f"Write ./{module} to run that file.",
         )
-    options = {key: arguments[key] for key in arguments if key in ("config_name", "module_type", "revision")}
-    metric = _loaded(
+    return _loaded(
         module,
         where,
-        options,
+        arguments,
+        ("config_name", "module_type", "revision"),
         f"Load it once where the Hub can be reached, with the same HF_HOME: evaluate.load({module!r}) in Python; or "
         "give the path of a local copy; or take one of hfpipe's own metrics, which need no Hub.",
     )
-    return with_arguments(metric, where, {key: arguments[key] for key in arguments if key not in options})
 
 
 def load_from_file(name: str, arguments: dict[str, Any]) -> Metric:
@@ -51,14 +50,8 @@ def load_from_file(name: str, arguments: dict[str, Any]) -> Metric:
             where=where,
             allowed="a .py file, or a folder with a script of its own name",
         )
-    options = {key: arguments[key] for key in arguments if key == "config_name"}
-    metric = _loaded(
-        str(script.resolve()),
-        where,
-        options,
-        "HF_HOME must be writable: evaluate imports a copy of the script from there.",
-    )
-    return with_arguments(metric, where, {key: arguments[key] for key in arguments if key not in options})
+    fix = "HF_HOME must be writable: evaluate imports a copy of the script from there."
+    return _loaded(str(script.resolve()), where, arguments, ("config_name",), fix)
 
 
 def with_arguments(metric: Any, where: str, arguments: dict[str, Any]) -> Metric:
@@ -79,13 +72,14 @@ def with_arguments(metric: Any, where: str, arguments: dict[str, Any]) -> Metric
     return cast(Metric, metric)
 
 
-def _loaded(path: str, where: str, options: dict[str, Any], fix: str) -> Any:
-    """Run `evaluate.load`, and say in hfpipe's words what went wrong."""
+def _loaded(path: str, where: str, arguments: dict[str, Any], of_load: tuple[str, ...], fix: str) -> Metric:
+    """Run `evaluate.load`, and say in hfpipe's words what went wrong; arguments but those `of_load` are for `compute`."""
     import evaluate
 
     try:
         with _hub_offline() as offline:
-            return evaluate.load(path, keep_in_memory=True, **options)
+            options = {key: value for key, value in arguments.items() if key in of_load}
+            metric = evaluate.load(path, keep_in_memory=True, **options)
     except OSError as error:  # ConnectionError and FileNotFoundError too: upstream gives either for an unknown name
         reason = f"{error}; offline mode is on" if offline else f"{error}"
         raise MachineError(f"its script can't be had ({reason})", where=where, fix=fix) from error
@@ -95,6 +89,7 @@ def _loaded(path: str, where: str, options: dict[str, Any], fix: str) -> Any:
         ) from error
     except Exception as error:  # the script is someone's code: anything can come out of it
         raise RecipeError(f"its script fails while loading ({type(error).__name__}: {error})", where=where) from error
+    return with_arguments(metric, where, {key: value for key, value in arguments.items() if key not in of_load})
 
 
 @contextmanager

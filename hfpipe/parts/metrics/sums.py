@@ -31,6 +31,11 @@ class Sums(NamedTuple):
     score: Callable[[Array], Array] = ratio
 
 
+def mean(values: Array) -> Sums:
+    """The mean of a number or bool an example, `[examples]`."""
+    return Sums(np.stack([values, np.ones_like(values)]))
+
+
 def values_of(scores: Mapping[str, Sums]) -> dict[str, float | None]:
     """The value of each score; None where it is undefined."""
     with np.errstate(all="ignore"):  # what is undefined is None, and a warning says nothing more
