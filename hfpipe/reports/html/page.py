@@ -65,16 +65,7 @@ def write_report(run: Run) -> None:
             for one in (errors.get("worst") or [])[:_WORST]
         ],
         "slices": tables.slices(own, name),
-        "others": [
-            {
-                "name": one.get("split") or key,
-                "document": wording.strip_paths(one),
-                "result": wording.result(one, best),
-                "findings": wording.strip_paths(wording.notices_of(one)),
-                "metrics": tables.metrics(one, name),
-            }
-            for key, one in others.items()
-        ],
+        "others": [_other_evaluation(one.get("split") or key, one, best, name) for key, one in others.items()],
         "data": tables.data(audit),
         "lengths": figures.lengths(first, (splits[first].get("lengths") or {}).get("histogram") or [])
         if (first := next(iter(splits), None)) is not None
@@ -85,6 +76,17 @@ def write_report(run: Run) -> None:
         "facts": _facts(wording.strip_paths(about)),
     }
     run.write_text("report.html", render("report.html", page))
+
+
+def _other_evaluation(title: str, document: Mapping[str, Any], best: str | None, first: str | None) -> dict[str, Any]:
+    """What the page shows of a split beside the evaluation split."""
+    return {
+        "name": title,
+        "document": wording.strip_paths(document),
+        "result": wording.result(dict(document), best),
+        "findings": wording.strip_paths(wording.notices_of(document)),
+        "metrics": tables.metrics(document, first),
+    }
 
 
 _OF_ERRORS = {
