@@ -678,7 +678,7 @@ def runs_diff(
         for row in one["metrics"]:
             console.print(row["text"], soft_wrap=True)
     for notice in compared["notices"]:
-        console.print(f"\nnotice: {notice}", soft_wrap=True)
+        console.print(f"\nnote: {notice}", soft_wrap=True)
 
 
 @runs_app.command("report")

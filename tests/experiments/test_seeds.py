@@ -96,7 +96,7 @@ def test_one_seed_says_that_there_is_no_deviation(
     done = hfpipe_command("finetune", file, "--seeds", "1", "--runs-dir", tmp_path)
     assert done.code == 0, done.err
     assert "one seed has no deviation" in done.out
-    assert "notice: one seed alone" in done.out
+    assert "note: one seed alone" in done.out
 
 
 def test_a_stopped_group_goes_on(short: hfpipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

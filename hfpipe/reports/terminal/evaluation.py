@@ -18,7 +18,7 @@ def show(document: Mapping[str, Any]) -> None:
     console.print(f"{document['target']}: {document['examples']:,} examples of {document['split']}")
     console.print(_metrics(document))
     for notice in notices_of(document):
-        console.print(f"notice: {notice}")
+        console.print(f"note: {notice}")
     if document["baseline"]:
         console.print(f"baseline: {document['baseline']['what']}", style="dim")
     if document["fitted_on"]:

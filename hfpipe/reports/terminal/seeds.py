@@ -48,7 +48,7 @@ def show(group: Group) -> None:
         for one in list(metrics.values())[:_SHOWN]:
             console.print(one["text"])
     for notice in notices_of(summary):
-        console.print(f"notice: {notice}")
+        console.print(f"note: {notice}")
 
 
 def _table(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Any:
