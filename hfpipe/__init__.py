@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hfpipe.evaluation.prediction.predict import predict, predict_file
     from hfpipe.experiments.compare.compare import compare
     from hfpipe.experiments.seeds import finetune_seeds
+    from hfpipe.parts.metrics.adapter import as_evaluate_metric
     from hfpipe.recipe import Recipe, load_recipe
     from hfpipe.runs import Run
     from hfpipe.runs.groups import Group
@@ -35,6 +36,7 @@ _MODULES = {
     "Job": "hfpipe.training.job",
     "Recipe": "hfpipe.recipe",
     "Run": "hfpipe.runs",
+    "as_evaluate_metric": "hfpipe.parts.metrics.adapter",
     "compare": "hfpipe.experiments.compare.compare",
     "evaluate": "hfpipe.evaluation.evaluate",
     "finetune": "hfpipe.training.finetune",
@@ -52,6 +54,7 @@ __all__ = [
     "Job",
     "Recipe",
     "Run",
+    "as_evaluate_metric",
     "compare",
     "evaluate",
     "finetune",

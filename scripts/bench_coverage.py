@@ -1,9 +1,9 @@
-"""How often hfpipe's 95 % intervals hold the true figure, in a simulation.
+"""How often hfpipe's 95 % intervals hold the true value, in a simulation.
 
     python scripts/bench_coverage.py [--draws N] [--examples N ...] [--resamples N] [--bca N] [--json FILE]
 
-Every draw is a new set of examples and of predictions for them, from a distribution whose figures are known in closed
-form; `bootstrap_intervals` of the draw covers when it holds that figure. Printed are the shares of draws that are
+Every draw is a new set of examples and of predictions for them, from a distribution whose metrics are known in closed
+form; `bootstrap_intervals` of the draw covers when it holds that value. Printed are the shares of draws that are
 covered, that lie wholly above and wholly below the truth, and the mean width. With --bca N, scipy's BCa intervals of the
 first N draws stand beside the percentile intervals of the same draws.
 """
@@ -21,32 +21,31 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
-from hfpipe.parts.metrics.metrics import load_metric
+from hfpipe.parts.metrics.load import load_metric
 from hfpipe.system.snapshot import machine, versions
 
 Array = np.ndarray[Any, Any]
 Drawn = tuple[Array, Array]
 
-POSITIVE, RECALL, FALSE_ALARM = 0.3, 0.75, 0.10  # P(right is 1), P(said 1 | 1), P(said 1 | 0)
+POSITIVE, RECALL, FALSE_ALARM = 0.3, 0.75, 0.10  # P(reference 1), P(prediction 1 | 1), P(prediction 1 | 0)
 CORRELATION = 0.8
 
 
 def classes(rng: np.random.Generator, examples: int) -> Drawn:
     """Predictions and labels of two classes, independent from example to example."""
-    right = (rng.random(examples) < POSITIVE).astype(int)
-    return (rng.random(examples) < np.where(right == 1, RECALL, FALSE_ALARM)).astype(int), right
+    references = (rng.random(examples) < POSITIVE).astype(int)
+    return (rng.random(examples) < np.where(references == 1, RECALL, FALSE_ALARM)).astype(int), references
 
 
 def numbers(rng: np.random.Generator, examples: int) -> Drawn:
     """Two standard normal columns with a known correlation."""
-    right, noise = rng.normal(size=(2, examples))
-    return CORRELATION * right + (1 - CORRELATION**2) ** 0.5 * noise, right
+    references, noise = rng.normal(size=(2, examples))
+    return CORRELATION * references + (1 - CORRELATION**2) ** 0.5 * noise, references
 
 
 def truths() -> dict[str, tuple[Callable[[np.random.Generator, int], Drawn], float]]:
-    """The distribution and the true figure of each metric."""
+    """The distribution and the true value of each metric."""
     both, missed, alarms = POSITIVE * RECALL, POSITIVE * (1 - RECALL), (1 - POSITIVE) * FALSE_ALARM
     neither = (1 - POSITIVE) * (1 - FALSE_ALARM)
     margins = (both + missed) * (both + alarms) * (neither + missed) * (neither + alarms)
@@ -59,17 +58,31 @@ def truths() -> dict[str, tuple[Callable[[np.random.Generator, int], Drawn], flo
     }
 
 
+def statistic_of(name: str, drawn: Drawn) -> tuple[tuple[Array, ...], Callable[..., Array]]:
+    """What is resampled for a metric, and the metric of it, as scipy takes them."""
+    metric: Any = load_metric(name)
+    if not hasattr(metric, "sums"):
+        return drawn, metric.statistics[name].resampled
+    sums = metric.sums(*drawn)[name]
+
+    def score(*terms: Array, axis: int) -> Array:
+        return sums.score(np.stack([one.sum(axis=axis) for one in terms], axis=-1))
+
+    return tuple(sums.terms), score
+
+
 def bca(name: str, drawn: Drawn, resamples: int, seed: int) -> tuple[float, float]:
     """Scipy's bias-corrected and accelerated interval of the same statistic."""
+    data, statistic = statistic_of(name, drawn)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = stats.bootstrap(
-            drawn,
-            bootstrap._STATISTICS[name][name],
+            data,
+            statistic,
             paired=True,
             vectorized=True,
             n_resamples=resamples,
-            batch=max(1, bootstrap._MOST_NUMBERS // len(drawn[0])),
+            batch=max(1, 2_000_000 // len(drawn[0])),  # as many numbers at once as hfpipe holds
             method="BCa",
             rng=np.random.default_rng(seed),
         )

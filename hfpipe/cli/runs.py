@@ -65,7 +65,7 @@ def show(run: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> No
 @app.command()
 def diff(first: RunOrGroup, second: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> None:
     """Show what differs: recipe, versions, machine, data, and the metrics, with tests against chance where possible."""
-    from hfpipe.experiments.diff.metrics import compare_figures
+    from hfpipe.experiments.diff.evaluations import compare_evaluations
     from hfpipe.reports.terminal.difference import show as show_difference
     from hfpipe.runs import default_folder, groups
     from hfpipe.runs.difference import difference
@@ -73,7 +73,7 @@ def diff(first: RunOrGroup, second: RunOrGroup, runs_dir: RunsDir = None, as_jso
     folder = runs_dir or default_folder()
     sides = groups.find_run_or_group(first, folder), groups.find_run_or_group(second, folder)
     rows = difference(*sides)
-    compared = compare_figures(*sides, (first, second))
+    compared = compare_evaluations(*sides, (first, second))
     differences = [{"path": path, "first": before, "second": after} for path, before, after in rows]
     answer(
         as_json,

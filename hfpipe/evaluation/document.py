@@ -19,7 +19,7 @@ from hfpipe.evaluation.inference import Predictions, mean_loss_of
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals, count_intervals, ratio_intervals
 from hfpipe.parts.data.columns import column, is_list
-from hfpipe.parts.metrics.metrics import Metric, compute_all, greater_is_better
+from hfpipe.parts.metrics.scores import Metric, compute_all, greater_is_better
 from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot

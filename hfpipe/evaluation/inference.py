@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from hfpipe.errors import NumericError
 from hfpipe.parts.inputs.batches import Collate, evaluation_loader
 from hfpipe.parts.inputs.buckets import cut_by_tokens
-from hfpipe.parts.metrics.metrics import compute_all
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.tasks import Task, outputs_of

@@ -18,7 +18,7 @@ from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
 from hfpipe.parts.inputs.rows import Say, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
-from hfpipe.parts.metrics.metrics import Metric
+from hfpipe.parts.metrics.scores import Metric
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.precision import Precision, choose
 from hfpipe.parts.optim.objective import Objective

@@ -1,6 +1,6 @@
 """`hfpipe doctor`: does this recipe compute what it says on this machine, and is the machine fit for it?
 
-Here is the command's function, and what it says of the machine; what it measures with a recipe is in probes.py.
+Here is the command's function, and what it says of the machine; what it measures with a recipe is in doctor_probes.py.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def exit_code(checks: Sequence[Check]) -> int:
 
 def _of_recipe(recipe: Recipe) -> Iterator[Check]:
     yield _packages()
-    said: list[str] = []
+    notices: list[str] = []
     if any(_is_on_hub(path) for path in (recipe.dataset.path, recipe.model.checkpoint)):
-        hub.detect_offline(said.append)
-    for text in said:
+        hub.detect_offline(notices.append)
+    for text in notices:
         yield Check("hub", True, text)
     with (
         tempfile.TemporaryDirectory(prefix="hfpipe-doctor-") as folder,
@@ -104,7 +104,7 @@ def _is_on_hub(path: str) -> bool:
 
 
 def _environment() -> Iterator[Check]:
-    """What can be said of the machine without a recipe."""
+    """What is known of the machine without a recipe."""
     yield Check("python", True, f"{platform.python_version()} on {platform.platform()}")
     packages = _packages()
     yield packages
@@ -112,13 +112,17 @@ def _environment() -> Iterator[Check]:
         yield from _devices()
     except ImportError as error:
         yield Check("torch", False, f"can't be imported: {error}", _MACHINE)
-    said: list[str] = []
+    notices: list[str] = []
     before = hub.is_offline()
-    offline = hub.detect_offline(said.append)
-    told = (
-        said[0] if said else "HF_HUB_OFFLINE is set: the local cache only" if before and offline else "the Hub answers"
+    offline = hub.detect_offline(notices.append)
+    text = (
+        notices[0]
+        if notices
+        else "HF_HUB_OFFLINE is set: the local cache only"
+        if before and offline
+        else "the Hub answers"
     )
-    yield Check("hub", True, told)
+    yield Check("hub", True, text)
     yield _cache()
     yield from _disk()
 
@@ -190,12 +194,11 @@ def _cache() -> Check:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HOME)
-    places = f"{folder}"
     if not folder.is_dir():
-        return Check("cache", True, f"{places} is not there yet")
+        return Check("cache", True, f"{folder} is not there yet")
     if not os.access(folder, os.W_OK):
-        return Check("cache", False, f"{places} can't be written: set HF_HOME to a folder that can", _MACHINE)
-    return Check("cache", True, f"{places} holds {_amount(_size(folder))}")
+        return Check("cache", False, f"{folder} can't be written: set HF_HOME to a folder that can", _MACHINE)
+    return Check("cache", True, f"{folder} holds {_amount(_size(folder))}")
 
 
 def _size(folder: Path) -> int:

@@ -22,7 +22,7 @@ from hfpipe.parts.data.streams import RawStream, open_stream
 from hfpipe.parts.inputs.batches import Collate, Examples, train_loader
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.losses import class_weights
-from hfpipe.parts.optim.schedules import ON_METRIC
+from hfpipe.parts.optim.schedules import PLATEAU
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.catalog import ENGINES
 from hfpipe.system.text import one_line
@@ -86,7 +86,7 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
         "evaluate.every=never",
         "evaluate.best=null",
     ]
-    if recipe.schedule.name in ON_METRIC:  # nothing is evaluated here
+    if recipe.schedule.name == PLATEAU:  # nothing is evaluated here
         changes.append("schedule={name: constant}")
     if recipe.dataset.streaming:
         changes += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
@@ -140,11 +140,11 @@ def _scale(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -
             _first_gradient(train, job, rows, size, count) for size, count in ((len(rows), 1), (batch_size, accumulate))
         )
         ratios[engine] = cut / whole if whole else math.nan if cut else 1.0
-    told = ", ".join(f"{ratio:.6f} ({engine})" for engine, ratio in ratios.items())
+    each = ", ".join(f"{ratio:.6f} ({engine})" for engine, ratio in ratios.items())
     shapes = f"{len(rows)} examples as {batch_size}x{accumulate} and as {len(rows)}x1"
     if all(abs(ratio - 1) <= measured.allowed for ratio in ratios.values()):
-        return name, True, f"independent of accumulation: the gradients of {shapes} have the ratio {told}", 0
-    return name, False, f"depends on accumulation: the gradients of {shapes} have the ratio {told}, not 1", _NUMBERS
+        return name, True, f"independent of accumulation: the gradients of {shapes} have the ratio {each}", 0
+    return name, False, f"depends on accumulation: the gradients of {shapes} have the ratio {each}, not 1", _NUMBERS
 
 
 def _stock(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -> Found:
@@ -159,7 +159,7 @@ def _stock(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -
     ratio = cut["grad_norm"] / whole["grad_norm"] if whole["grad_norm"] else math.nan
     at = f"at accumulation {accumulate}"
     if abs(ratio - 1) <= TOLERANCE:
-        return name, True, f"is right here too: gradient ratio {ratio:.3f} {at}", 0
+        return name, True, f"is correct here too: gradient ratio {ratio:.3f} {at}", 0
     losses = f"loss {whole['loss']:.3f} as {len(rows)}x1, {cut['loss']:.3f} as {batch_size}x{accumulate}"
     if _is_of_spans(job):
         return (
@@ -279,13 +279,13 @@ def _agreement(recipe: Recipe, data: Mapping[str, datasets.Dataset], first: _Out
     steps = f"trainer and loop, {len(first.losses)} steps with dropout"
     if losses == weights == 0:
         return name, True, f"{steps}: losses and weights are the same, bit for bit{mine}", 0
-    apart = f"{steps}: losses differ by up to {losses:.1e}, weights by {weights:.1e}"
+    gap = f"{steps}: losses differ by up to {losses:.1e}, weights by {weights:.1e}"
     # A device whose kernels add in a changing order does not repeat itself: ask how far it comes from itself.
     again_losses, again_weights = second.difference(_three_steps(_BOTH["loop"], prepare(recipe, dataset=data)))
     itself = f"the loop engine repeated differs from itself by {again_losses:.1e} and {again_weights:.1e}"
     if losses <= 10 * again_losses and weights <= 10 * again_weights:
-        return name, True, f"{apart}; that is this device: {itself}{mine}", 0
-    return name, False, f"{apart}; {itself}{mine}", _NUMBERS
+        return name, True, f"{gap}; that is this device: {itself}{mine}", 0
+    return name, False, f"{gap}; {itself}{mine}", _NUMBERS
 
 
 def _three_steps(train: Callable[..., None], job: Job) -> _Outcome:

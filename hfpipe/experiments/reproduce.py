@@ -1,4 +1,4 @@
-"""Train a run again from what it recorded, and say whether the same weights and figures came out."""
+"""Train a run again from what it recorded, and say whether the same weights and metrics came out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hfpipe.training.finetune import finetune
 _SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
 _INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
 _ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
-_FIGURES = ("loss", "grad_norm", "lr", "num_items")
+_RECORDED = ("loss", "grad_norm", "lr", "num_items")
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Reproduction:
         again: the folder of the new run.
         weights_equal: whether the saved weights are the same, bit for bit.
         max_abs_weight_difference: over all weights; None when the first ones are gone or have another shape.
-        metrics_equal: whether every figure on the evaluation split is the same number.
+        metrics_equal: whether every metric on the evaluation split is the same number.
         metrics: name to [first, again], where they differ.
-        first_differing_step: the first step of which a recorded figure differs or that only one run has; when none does and
+        first_differing_step: the first step of which a recorded value differs or that only one run has; when none does and
             the weights are not equal, the last step; None when nothing differs.
-        parted: at that step, name to [first, again] of what differs.
+        differing: at that step, name to [first, again] of what differs.
         inputs: data, checkpoint or tokenizer that are not the same ones, each with its digests [first, again].
         environment: dotted path to [first, again] of versions, machine and commit that differ.
     """
@@ -49,40 +49,44 @@ class Reproduction:
     metrics_equal: bool
     metrics: dict[str, list[float | None]]
     first_differing_step: int | None
-    parted: dict[str, list[Any]]
+    differing: dict[str, list[Any]]
     inputs: dict[str, list[str]]
     environment: dict[str, list[Any]]
 
     @property
     def equal(self) -> bool:
-        """Whether weights and figures are the same."""
+        """Whether weights and metrics are the same."""
         return self.weights_equal and self.metrics_equal
 
     def as_dict(self) -> dict[str, Any]:
         """As `--json` has it."""
-        return {**asdict(self), "equal": self.equal}
+        return {
+            **asdict(self),
+            "parted": self.differing,
+            "equal": self.equal,
+        }  # `parted`: its key before, for one release
 
     def lines(self) -> list[str]:
         """The same in words."""
-        told = [self.again]
+        lines = [self.again]
         if self.weights_equal:
-            told.append("weights: equal, bit for bit")
+            lines.append("weights: equal, bit for bit")
         else:
             gap = self.max_abs_weight_difference
             by = "" if gap is None else f" by at most {gap:.3g}"
-            told.append(f"weights: not equal{by}")
-        told.append("metrics: equal" if self.metrics_equal else "metrics: not equal")
-        told += [f"  {name}: {_pair(values)}" for name, values in self.metrics.items()]
+            lines.append(f"weights: not equal{by}")
+        lines.append("metrics: equal" if self.metrics_equal else "metrics: not equal")
+        lines += [f"  {name}: {_pair(values)}" for name, values in self.metrics.items()]
         if self.first_differing_step is not None:
-            told.append(f"the records part at step {self.first_differing_step}")
-            told += [f"  {name}: {_pair(values)}" for name, values in self.parted.items()]
-        told += [f"not the same {what}: digest {_pair(values)}" for what, values in self.inputs.items()]
+            lines.append(f"the records differ at step {self.first_differing_step}")
+            lines += [f"  {name}: {_pair(values)}" for name, values in self.differing.items()]
+        lines += [f"not the same {what}: digest {_pair(values)}" for what, values in self.inputs.items()]
         if self.environment:
-            told.append("different here:")
-            told += [f"  {path}: {_pair(values)}" for path, values in self.environment.items()]
+            lines.append("different here:")
+            lines += [f"  {path}: {_pair(values)}" for path, values in self.environment.items()]
         elif not self.equal:
-            told.append("versions, machine and commit are the same")
-        return told
+            lines.append("versions, machine and commit are the same")
+        return lines
 
 
 def reproduce(
@@ -145,9 +149,8 @@ def compare_runs(run: Run, again: Run, inputs: dict[str, list[str]]) -> Reproduc
     weights = {name for name in (*first, *second) if name.endswith(".safetensors")}
     same_files = bool(weights) and all(first.get(name) == second.get(name) for name in weights)
     traces = [read_trace(one.id, one, one.recipe, divides=False, is_linear=False) for one in (run, again)]
-    apart = compare_traces(*traces)
-    gap = 0.0 if same_files else apart.max_weight
-    step, parted = _first_parting(*(trace.steps for trace in traces))
+    gap = 0.0 if same_files else compare_traces(*traces).max_weight
+    step, differing = _first_difference(*(trace.steps for trace in traces))
     if step is None and gap != 0.0:
         step = traces[1].weights_step
     names = dict.fromkeys((*run.metrics, *again.metrics))
@@ -164,7 +167,7 @@ def compare_runs(run: Run, again: Run, inputs: dict[str, list[str]]) -> Reproduc
         metrics_equal=not unequal,
         metrics=unequal,
         first_differing_step=step,
-        parted=parted,
+        differing=differing,
         inputs=inputs,
         environment={
             path: [before, after]
@@ -213,21 +216,21 @@ def _other_inputs(run: Run, recipe: Recipe, display: Display) -> dict[str, list[
     return {what: [str(then.get(what)), digest] for what, digest in now.items() if then.get(what) != digest}
 
 
-def _first_parting(
+def _first_difference(
     first: list[dict[str, Any]], second: list[dict[str, Any]]
 ) -> tuple[int | None, dict[str, list[Any]]]:
-    """The first step whose figures differ, or that only one has, and those figures."""
+    """The first step whose recorded values differ, or that only one has, and those values."""
     ours, theirs = ({record["step"]: record for record in steps} for steps in (first, second))
     for step in sorted(ours.keys() | theirs.keys()):
         if step not in ours or step not in theirs:
             return step, {"recorded": [step in ours, step in theirs]}
-        apart = {
+        unequal = {
             name: [ours[step].get(name), theirs[step].get(name)]
-            for name in _FIGURES
+            for name in _RECORDED
             if ours[step].get(name) != theirs[step].get(name)
         }
-        if apart:
-            return step, apart
+        if unequal:
+            return step, unequal
     return None, {}
 
 

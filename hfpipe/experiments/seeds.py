@@ -37,10 +37,10 @@ def finetune_seeds(
     display: Display | None = None,
     **parts: Any,
 ) -> Group:
-    """Fine-tune a checkpoint from several seeds, one run each, and sum up their figures.
+    """Fine-tune a checkpoint from several seeds, one run each, and sum up their metrics.
 
-    A group that is there already, by its name or by `resume`, goes on: finished seeds are kept, the others trained. It
-    may grow by further seeds; its recipe may not change.
+    A group that is there already, by its name or by `resume`, goes on: its finished seeds stay, the others are trained.
+    It may grow by further seeds; its recipe may not change.
 
     Args:
         recipe: a recipe, or what `load_recipe` takes; by default that of the group to resume.
@@ -82,12 +82,11 @@ def finetune_seeds(
     if state.is_main_process:
         group = known or Group.create(resolved, folder, name)
         _begin(group, resolved, wanted, given)
-        path, due = str(group.path), [seed for seed in wanted if not _is_kept(group, seed)]
+        path, due = str(group.path), [seed for seed in wanted if not _is_done(group, seed)]
     path, due = from_main(path, due)
     group = Group(Path(path))
     if len(due) < len(wanted):
-        kept = [seed for seed in wanted if seed not in due]
-        display.say(f"kept as they are: seed {', '.join(map(str, kept))}")
+        display.say(f"finished already: seed {_listed([seed for seed in wanted if seed not in due])}")
     for seed in due:
         display.say(f"seed {seed}, {wanted.index(seed) + 1} of {len(wanted)}")
         with _remembered(group, seed, main=state.is_main_process):
@@ -160,9 +159,9 @@ def _require_same(group: Group, recipe: Recipe, seeds: list[int], given: dict[st
     changed = list(differences("", {**there, "seed": None}, {**asked, "seed": None}))
     changed += list(differences("given", about.get("given", {}), given))
     if changed:
-        told = "; ".join(f"{path} was {before!r} and is {after!r}" for path, before, after in changed)
+        changes = "; ".join(f"{path} was {before!r} and is {after!r}" for path, before, after in changed)
         raise RecipeError(
-            f"the group {group.id!r} is of another recipe: {told}",
+            f"the group {group.id!r} is of another recipe: {changes}",
             where=str(group.path / "recipe.yaml"),
             fix=f"Choose another --name for the new recipe, or go on with the old one: --resume {group.path}.",
         )
@@ -197,7 +196,7 @@ def _begin(group: Group, recipe: Recipe, seeds: list[int], given: dict[str, str]
     )
 
 
-def _is_kept(group: Group, seed: int) -> bool:
+def _is_done(group: Group, seed: int) -> bool:
     """Whether a seed is done; what is left of one that is not, and can't go on, is removed."""
     run = group.run(seed)
     if run.status == "finished":
@@ -218,9 +217,9 @@ def _train(group: Group, recipe: Recipe, engine: Any, display: Display, parts: M
 
     own = {**parts, "model": copy.deepcopy(parts["model"])} if parts.get("model") is not None else dict(parts)
     engine = None if isinstance(engine, str) else engine
-    begun = group.run(recipe.seed)
-    if _goes_on(begun):
-        return finetune(resume=begun, engine=engine, display=display, **own)
+    run = group.run(recipe.seed)
+    if _goes_on(run):
+        return finetune(resume=run, engine=engine, display=display, **own)
     return finetune(recipe, engine=engine, runs_dir=group.path, name=f"seed-{recipe.seed}", display=display, **own)
 
 
@@ -234,8 +233,8 @@ def _remembered(group: Group, seed: int, *, main: bool) -> Iterator[None]:
         status = "stopped" if stopped else "interrupted" if isinstance(error, InterruptedRun) else "failed"
         is_trained = any(group.path.glob("seed-*/run.json"))
         if main and is_trained:
-            told = str(error) or type(error).__name__
-            group.update_metadata(status=status, error=told, failed_seed=seed, ended=now())
+            message = str(error) or type(error).__name__
+            group.update_metadata(status=status, error=message, failed_seed=seed, ended=now())
         elif main:
             shutil.rmtree(group.path)  # nothing was trained, and the message says all there is
         if isinstance(error, HfpipeError):
@@ -260,7 +259,8 @@ def summarised(group: Group) -> dict[str, Any]:
 
     Returns:
         `split`, `metrics` (name to what `seed_spread.spread` says), the same by split under `also`,
-        `runs` (`seed`, `run`, `metrics`, `steps` and `examples_per_second` each), and `remarks`.
+        `runs` (`seed`, `run`, `metrics`, `steps` and `examples_per_second` each), and `notices` (for one release also as
+        `remarks`).
     """
     from hfpipe.evaluation.statistics.seed_spread import spread
 
@@ -268,27 +268,28 @@ def summarised(group: Group) -> dict[str, Any]:
     first = next(iter(written.values()))
     split = first["split"]
 
-    def sums(split: str | None, figures: Mapping[int, Mapping[str, float | None]]) -> dict[str, Any]:
-        bases = {seed: _baseline(group.run(seed), split) for seed in figures}
-        names = dict.fromkeys(name for one in figures.values() for name in one if not name.endswith("_support"))
+    def spreads(split: str | None, metrics: Mapping[int, Mapping[str, float | None]]) -> dict[str, Any]:
+        bases = {seed: _baseline(group.run(seed), split) for seed in metrics}
+        names = dict.fromkeys(name for one in metrics.values() for name in one if not name.endswith("_support"))
         return {
             name: spread(
                 name,
-                {seed: one.get(name) for seed, one in figures.items()},
+                {seed: one.get(name) for seed, one in metrics.items()},
                 {seed: base.get(name) for seed, base in bases.items()},
             )
             for name in names
         }
 
     also = {
-        one: sums(one, {seed: rest["also"][one] for seed, rest in written.items()}) for one in first.get("also", {})
+        one: spreads(one, {seed: rest["also"][one] for seed, rest in written.items()}) for one in first.get("also", {})
     }
     rows = [
         {"seed": seed, "run": f"seed-{seed}", **{key: one[key] for key in ("metrics", "steps", "examples_per_second")}}
         for seed, one in written.items()
     ]
-    summary = {"split": split, "metrics": sums(split, {seed: one["metrics"] for seed, one in written.items()})}
-    return {**summary, **({"also": also} if also else {}), "runs": rows, "remarks": _remarks(group)}
+    summary = {"split": split, "metrics": spreads(split, {seed: one["metrics"] for seed, one in written.items()})}
+    notices = _notices(group)
+    return {**summary, **({"also": also} if also else {}), "runs": rows, "notices": notices, "remarks": notices}
 
 
 def _baseline(run: Run, split: str | None) -> dict[str, float | None]:
@@ -297,18 +298,18 @@ def _baseline(run: Run, split: str | None) -> dict[str, float | None]:
     return dict(((document or {}).get("baseline") or {}).get("metrics") or {})
 
 
-def _remarks(group: Group) -> list[str]:
+def _notices(group: Group) -> list[str]:
     runs = group.runs
-    remarks = []
+    notices = []
     if len(runs) < 2:
-        remarks.append("one seed alone: there is no deviation, and no interval")
+        notices.append("one seed alone: there is no deviation, and no interval")
     holds_out = group.recipe.dataset.splits.hold_out is not None
     if holds_out and len(runs) > 1:
-        remarks.append("each seed holds out rows of its own, so that the deviation is that of the rows, too")
+        notices.append("each seed holds out rows of its own, so that the deviation is that of the rows, too")
     found = more_than_the_seed(runs)
     own = ("identity.dataset.digest", "identity.dataset.configured") if holds_out else ()
-    return remarks + [
-        f"the runs differ in more than their seed: {path}: {told}" for path, told in found if path not in own
+    return notices + [
+        f"the runs differ in more than their seed: {path}: {values}" for path, values in found if path not in own
     ]
 
 

@@ -15,11 +15,12 @@ from transformers import TrainingArguments
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
-from hfpipe.parts.metrics.metrics import compute_all, greater_is_better, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all, greater_is_better
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.optimizers import build_optimizer
-from hfpipe.parts.optim.schedules import ON_METRIC, build_schedule
+from hfpipe.parts.optim.schedules import PLATEAU, build_schedule
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
 from hfpipe.recipe.schema import Recipe
@@ -169,7 +170,7 @@ def make_schedule(
         _bind("schedule", part.name, own, (None, None), part.arguments, recipe)
         return own(optimizer, num_steps, **part.arguments)
     arguments = part.arguments
-    if part.name in ON_METRIC:
+    if part.name == PLATEAU:
         if recipe.evaluate.every == "never" or recipe.dataset.splits.evaluation is None:
             raise RecipeError(
                 f"{part.name!r} follows the evaluation, and there is none",
@@ -244,7 +245,7 @@ def require_allowed(recipe: Recipe, name: str, arguments: Mapping[str, Any]) -> 
 
 
 def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task) -> list[str]:
-    """The figures that the metrics give, from two made-up predictions.
+    """The names of the scores that the metrics give, found with two dummy predictions.
 
     Raises:
         RecipeError: a metric of another kind of task, with its name.

@@ -78,7 +78,6 @@ OPTIMIZERS: dict[str, Entry] = {
     "updater_adamw": Entry("hfpipe.parts.optim.updaters:updater_adamw", ("betas", "eps")),
 }
 
-_ON_METRIC = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
 _SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "linear": (),
     "cosine": ("num_cycles",),
@@ -92,42 +91,44 @@ _SCHEDULE_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "warmup_stable_decay": (
         "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles",
     ),
-    "reduce_lr_on_plateau": _ON_METRIC,
-    "greedy": (*_ON_METRIC, "max_lr", "smooth", "window_size", "reset_start"),
+    "reduce_lr_on_plateau": (
+        "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps",
+    ),
 }  # fmt: skip
 SCHEDULES: dict[str, Entry] = {
     name: Entry("transformers:get_scheduler", arguments) for name, arguments in _SCHEDULE_ARGUMENTS.items()
 }
 
-_METRICS = "hfpipe.parts.metrics.metrics"
+_CLASSES, _NUMBERS = "hfpipe.parts.metrics.classification", "hfpipe.parts.metrics.regression"
 _AVERAGED = ("average", "pos_label")
+_ACCURACY, _MATTHEWS = Entry(f"{_CLASSES}:accuracy"), Entry(f"{_CLASSES}:matthews_correlation")
 METRICS: dict[str, Entry] = {
-    "accuracy": Entry(f"{_METRICS}:Accuracy"),
-    "f1": Entry(f"{_METRICS}:F1", _AVERAGED),
-    "precision": Entry(f"{_METRICS}:Precision", _AVERAGED),
-    "recall": Entry(f"{_METRICS}:Recall", _AVERAGED),
-    "matthews_correlation": Entry(f"{_METRICS}:MatthewsCorrelation"),
-    "quadratic_kappa": Entry(f"{_METRICS}:QuadraticKappa"),
-    "pearson": Entry(f"{_METRICS}:Pearson"),
-    "spearmanr": Entry(f"{_METRICS}:Spearman"),
+    "accuracy": _ACCURACY,
+    "f1": Entry(f"{_CLASSES}:f1", _AVERAGED),
+    "precision": Entry(f"{_CLASSES}:precision", _AVERAGED),
+    "recall": Entry(f"{_CLASSES}:recall", _AVERAGED),
+    "matthews_correlation": _MATTHEWS,
+    "quadratic_kappa": Entry(f"{_CLASSES}:quadratic_kappa"),
+    "pearson": Entry(f"{_NUMBERS}:pearson"),
+    "spearmanr": Entry(f"{_NUMBERS}:spearman"),
     "multi_label": Entry("hfpipe.parts.metrics.multi_label:MultiLabel"),
     "seqeval": Entry("hfpipe.parts.metrics.entities:Seqeval", ("scheme",)),
     "squad": Entry("hfpipe.parts.metrics.squad:Squad"),
-    "mse": Entry(f"{_METRICS}:MSE"),
-    "mae": Entry(f"{_METRICS}:MAE"),
-    "glue/cola": Entry(f"{_METRICS}:MatthewsCorrelation"),
-    "glue/sst2": Entry(f"{_METRICS}:Accuracy"),
-    "glue/mrpc": Entry(f"{_METRICS}:AccuracyAndF1"),
-    "glue/stsb": Entry(f"{_METRICS}:PearsonAndSpearman"),
-    "glue/qqp": Entry(f"{_METRICS}:AccuracyAndF1"),
-    "glue/mnli": Entry(f"{_METRICS}:Accuracy"),
-    "glue/mnli_matched": Entry(f"{_METRICS}:Accuracy"),
-    "glue/mnli_mismatched": Entry(f"{_METRICS}:Accuracy"),
-    "glue/qnli": Entry(f"{_METRICS}:Accuracy"),
-    "glue/rte": Entry(f"{_METRICS}:Accuracy"),
-    "glue/wnli": Entry(f"{_METRICS}:Accuracy"),
-    "glue/hans": Entry(f"{_METRICS}:Accuracy"),
-    "glue/ax": Entry(f"{_METRICS}:MatthewsCorrelation"),
+    "mse": Entry(f"{_NUMBERS}:mse"),
+    "mae": Entry(f"{_NUMBERS}:mae"),
+    "glue/cola": _MATTHEWS,
+    "glue/sst2": _ACCURACY,
+    "glue/mrpc": Entry(f"{_CLASSES}:accuracy_and_f1"),
+    "glue/stsb": Entry(f"{_NUMBERS}:pearson_and_spearman"),
+    "glue/qqp": Entry(f"{_CLASSES}:accuracy_and_f1"),
+    "glue/mnli": _ACCURACY,
+    "glue/mnli_matched": _ACCURACY,
+    "glue/mnli_mismatched": _ACCURACY,
+    "glue/qnli": _ACCURACY,
+    "glue/rte": _ACCURACY,
+    "glue/wnli": _ACCURACY,
+    "glue/hans": _ACCURACY,
+    "glue/ax": _MATTHEWS,
 }
 
 

@@ -15,11 +15,11 @@ from hfpipe.system.redaction import relative, strip_path
 
 Document = dict[str, Any]
 
-_IDLE = {"--runs-dir": 1, "--name": 1, "--json": 0, "--debug": 0}  # say where and how it is told, not what is trained
+_IDLE = {"--runs-dir": 1, "--name": 1, "--json": 0, "--debug": 0}  # say where and how the result is shown
 
 
 def number(value: Any) -> str:
-    """A figure with four digits; a great one with separators, a tiny one as a power of ten."""
+    """A number with four digits; a great one with separators, a tiny one as a power of ten."""
     if value is None:
         return "undefined"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -47,7 +47,7 @@ def is_interval(interval: Any) -> TypeGuard[Sequence[float]]:
 def own_evaluation(run: Run) -> Document:
     """What was measured on the evaluation split when the run ended.
 
-    The figures of `metrics.json` win: they are of the weights that the run ended with. Where there is no document of
+    The metrics of `metrics.json` win: they are of the weights that the run ended with. Where there is no document of
     that split, they are all there is.
     """
     summary = run.read_json("metrics.json") or {}
@@ -75,55 +75,62 @@ def other_evaluations(run: Run) -> tuple[dict[str, Document], list[str]]:
     return found, damaged
 
 
-def main_figure(best: str | None, metrics: Mapping[str, Any]) -> str | None:
-    """The figure that a run is known by: the one its recipe calls best, else the first that is no loss, else the loss."""
+def main_metric(best: str | None, metrics: Mapping[str, Any]) -> str | None:
+    """The metric that a run is known by: the one its recipe calls best, else the first that is no loss, else the loss."""
     if best in metrics:
         return best
     return next((name for name in metrics if name != "loss"), next(iter(metrics), None))
 
 
 def result(document: Document, best: str | None) -> dict[str, Any] | None:
-    """The main figure of an evaluation in words, or None where nothing was measured.
+    """The main metric of an evaluation in words, or None where nothing was measured.
 
     Returns:
         `name`, `value` and `sentences`: the number of examples with the interval, then the baseline.
     """
     metrics = document.get("metrics") or {}
-    name = main_figure(best, metrics)
+    name = main_metric(best, metrics)
     if name is None:
         return None
     interval = (document.get("intervals") or {}).get(name)
     examples = document.get("examples")
     on = f"on {examples:,} example{'' if examples == 1 else 's'} of {document.get('split')}" if examples else ""
     level = f"{100 * (document.get('level') or 0.95):g} %"
-    said = f"{level} interval {between(interval)}, {on}" if is_interval(interval) else f"measured {on}" if on else ""
-    sentences = [f"{said.rstrip(', ')}."] if said else []
+    measured = (
+        f"{level} interval {between(interval)}, {on}" if is_interval(interval) else f"measured {on}" if on else ""
+    )
+    sentences = [f"{measured.rstrip(', ')}."] if measured else []
     baseline = document.get("baseline") or {}
     other = (baseline.get("metrics") or {}).get(name)
     if other is not None:
         what = str(baseline.get("what") or "a model that has learned nothing")
-        place = ""
+        position = ""
         if is_interval(interval):
             is_inside = interval[0] <= other <= interval[1]
-            place = (
+            position = (
                 ", inside the interval: this result may be no better than that"
                 if is_inside
                 else f", {'below' if other < interval[0] else 'above'} the whole interval"
             )
-        sentences.append(f"{what[:1].upper()}{what[1:]}, would have {number(other)}{place}.")
+        sentences.append(f"{what[:1].upper()}{what[1:]}, would have {number(other)}{position}.")
     return {"name": name, "value": metrics[name], "sentences": sentences}
 
 
 def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:
-    """Whether the weights were chosen among several by the very figure that is told, which flatters it a little."""
+    """Whether the weights were chosen among several by the very metric that is shown, which flatters it a little."""
     seen = [record for record in run.records if record.get("type") == "evaluation"]
     return bool(best) and keeps_best and len(seen) > 1
 
 
 def notices(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a run was told on its way, each once."""
+    """The notices of a run on its way, each once."""
     found = [str(one.get("text")) for one in records if one.get("type") in ("notice", "check") and one.get("text")]
     return [strip_path(text) for text in dict.fromkeys(found)]
+
+
+def notices_of(document: Mapping[str, Any]) -> list[str]:
+    """What a reader of an evaluation, or of a group's summary, should know; versions before called it `remarks`."""
+    return [str(one) for one in document.get("notices", document.get("remarks")) or []]
 
 
 def command(about: Mapping[str, Any]) -> str | None:
@@ -148,15 +155,15 @@ def command(about: Mapping[str, Any]) -> str | None:
 
 def changes(about: Mapping[str, Any]) -> list[str]:
     """What was changed in the recipe when the run went on, a sentence a resumption; nothing where it was left as it was."""
-    told = []
+    sentences = []
     for one in about.get("resumed") or []:
         fields = [
             f"{path} from {_written(before)} to {_written(now)}"
             for path, (before, now) in (one.get("changes") or {}).items()
         ]
         if fields:
-            told.append(f"after step {one.get('step') or 0:,}: {', '.join(fields)}")
-    return [strip_path(text) for text in told]
+            sentences.append(f"after step {one.get('step') or 0:,}: {', '.join(fields)}")
+    return [strip_path(text) for text in sentences]
 
 
 def _written(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hfpipe.runs.store import Run
@@ -62,3 +62,13 @@ def read_examples(run: Run, name: str) -> list[dict[str, Any]] | None:
 def evaluation_names(run: Run) -> list[str]:
     """The names of all documents of a run, in order."""
     return sorted(path.stem for path in (run.path / _FOLDER).glob("*.json"))
+
+
+def prediction_of(example: Mapping[str, Any]) -> Any:
+    """What was predicted of an example of an evaluation; versions before called it `said`."""
+    return example["prediction"] if "prediction" in example else example["said"]
+
+
+def reference_of(example: Mapping[str, Any]) -> Any:
+    """What should have been predicted; versions before called it `right`."""
+    return example["reference"] if "reference" in example else example["right"]

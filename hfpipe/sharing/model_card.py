@@ -144,7 +144,7 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
 
 def _limits(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> list[str]:
     """The notices of the run itself; nothing is guessed."""
-    found = [f"{text[:1].upper()}{text[1:]}." for text in own.get("remarks") or []]
+    found = [f"{text[:1].upper()}{text[1:]}." for text in wording.notices_of(own)]
     if wording.is_chosen(run, recipe.evaluate.best, recipe.checkpoints.keep_best):
         found.append(
             f"The weights are those with the best {recipe.evaluate.best} of several evaluations of the split that is reported, "

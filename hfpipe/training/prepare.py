@@ -29,7 +29,7 @@ from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
 from hfpipe.parts.inputs.rows import Rows, Say, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
-from hfpipe.parts.metrics.metrics import greater_is_better
+from hfpipe.parts.metrics.scores import greater_is_better
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.compiling import compile_in_place
 from hfpipe.parts.model.precision import choose

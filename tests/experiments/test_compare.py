@@ -24,7 +24,16 @@ from hfpipe.errors import RecipeError
 from hfpipe.experiments.compare import figure, table, verdicts
 from hfpipe.experiments.compare.compare import Comparison, Once, compare
 from hfpipe.experiments.compare.grid import grid, parse_vary, split_values
-from hfpipe.experiments.compare.traces import EPS, GROWTH, LINEAR, Difference, Trace, differ, rounding, weight_gap
+from hfpipe.experiments.compare.traces import (
+    EPS,
+    GROWTH,
+    LINEAR,
+    Difference,
+    Trace,
+    compare_traces,
+    rounding,
+    weight_gap,
+)
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.system.display import Silent
 from hfpipe.training.prepare import prepare
@@ -69,13 +78,13 @@ def test_values_are_cut_at_top_level_commas(text: str, pieces: list[str]) -> Non
     assert split_values(text) == pieces
 
 
-def test_every_malformed_option_is_told_at_once() -> None:
+def test_every_malformed_option_is_reported_at_once() -> None:
     """An option without a value, an empty value, an open bracket and a key given twice come in one error."""
     with pytest.raises(RecipeError) as caught:
         parse_vary(["engine", "seed=1,,2", "a=[1", "engine=loop", "engine=trainer"])
     text = str(caught.value)
-    for told in ("'engine': not of the form", "an empty value", "'[' is never closed", "engine is varied twice"):
-        assert told in text
+    for shown in ("'engine': not of the form", "an empty value", "'[' is never closed", "engine is varied twice"):
+        assert shown in text
     assert parse_vary(["train.epochs=1,2.5", "loss.reduction=mean"]) == {
         "train.epochs": [1, 2.5],
         "loss.reduction": ["mean"],
@@ -100,7 +109,7 @@ def test_names_are_run_ids_even_where_values_are_not() -> None:
     assert [cell.name for cell in cells] == ["01-a-b", "02-a-b", f"03-{'x' * 60}"]
 
 
-def test_mistakes_of_all_variants_are_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_mistakes_of_all_variants_are_reported_before_anything_is_made(tmp_path: Path) -> None:
     """A wrong value in one key and another in the next are both told, once each, and no folder appears."""
     runs = tmp_path / "runs"
     with pytest.raises(RecipeError) as caught:
@@ -112,7 +121,7 @@ def test_mistakes_of_all_variants_are_told_before_anything_is_made(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "shown"),
     [
         ({"loss.reductoin": ["mean", "sum"]}, "takes no 'reductoin'; did you mean 'reduction'"),
         ({"optimiser": ["sgd", "adamw"]}, "unknown field; did you mean 'optimizer'"),
@@ -125,9 +134,9 @@ def test_mistakes_of_all_variants_are_told_before_anything_is_made(tmp_path: Pat
         ({}, "two variants"),
     ],
 )
-def test_misuse_of_vary_is_refused(vary: dict[str, Any], told: str) -> None:
+def test_misuse_of_vary_is_refused(vary: dict[str, Any], shown: str) -> None:
     """What is no field, does nothing, or leaves nothing to compare is a recipe error with its reason."""
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=shown):
         grid(recipe(), vary)
 
 
@@ -319,7 +328,7 @@ def test_adamw_hides_a_constant_factor_until_a_ragged_batch() -> None:
 
 def test_the_baseline_says_when_it_is_not_divided_once() -> None:
     """A baseline that sums without division, divides twice or diverged says so; a sound one just stands there."""
-    said = {
+    verdict_of = {
         words: verdicts.of_baseline(dummy_predictions("b", [0.7], *overrides, **fields))
         for words, overrides, fields in (
             ("the baseline", [], {}),
@@ -328,7 +337,7 @@ def test_the_baseline_says_when_it_is_not_divided_once() -> None:
             ("the baseline; diverged after step 1: nan", [], {"failure": "nan"}),
         )
     }
-    assert list(said) == list(said.values())
+    assert list(verdict_of) == list(verdict_of.values())
 
 
 @pytest.mark.parametrize(
@@ -364,7 +373,7 @@ def test_differences_are_exact_and_rounding_grows_with_the_steps(tmp_path: Path)
 
     def against(name: str, losses: list[float], **tensors: torch.Tensor) -> Difference:
         trace = dummy_predictions(name, losses)
-        return differ(Trace(**{**vars(trace), "path": saved(tmp_path / name, **tensors)}), base)
+        return compare_traces(Trace(**{**vars(trace), "path": saved(tmp_path / name, **tensors)}), base)
 
     assert rounding(2, 0.5) == 2 * GROWTH * EPS
     same = against("same", [0.5, 0.5, 0.5], w=weights)
@@ -401,8 +410,8 @@ def test_the_figure_is_the_same_text_for_the_same_numbers() -> None:
     text = figure.losses_svg("mine", [BASE, summed, twin], {"twin": "base"})
     assert text == figure.losses_svg("mine", [BASE, summed, twin], {"twin": "base"})
     words = "".join(ElementTree.fromstring(text).itertext())
-    for told in ("mine", "training loss", "step (update", "base and 1 the same", "sum, diverged"):
-        assert told in words
+    for shown in ("mine", "training loss", "step (update", "base and 1 the same", "sum, diverged"):
+        assert shown in words
     assert "twin" not in words  # it lies under the line of the baseline
     assert ElementTree.fromstring(figure.losses_svg("mine", [BASE, twin], {"twin": "base"})) is not None
 
@@ -455,15 +464,15 @@ def trained(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Compar
 
 def test_the_d2l_identities_show_up(trained: Comparison) -> None:
     """mean + SGD is sum + the dividing updater, ragged batches included; the rest are 8 times and 1/8 of its rate."""
-    said = {row.name: row.verdict for row in trained.variants}
+    verdict_of = {row.name: row.verdict for row in trained.variants}
     assert trained.baseline == "mean-sgd"
-    assert said["mean-sgd"] == "the baseline"
-    assert said["sum-updater_sgd"].startswith("the same within rounding: the gradient is 8 times the baseline's")
-    assert said["mean-updater_sgd"].startswith(
+    assert verdict_of["mean-sgd"] == "the baseline"
+    assert verdict_of["sum-updater_sgd"].startswith("the same within rounding: the gradient is 8 times the baseline's")
+    assert verdict_of["mean-updater_sgd"].startswith(
         "1/8 of the learning rate: divided twice (1/3 in step 3, a ragged batch)"
     )
-    assert said["sum-sgd"].startswith("8 times the learning rate: sum without division (3 times in step 3")
-    assert said["none-sgd"].endswith("; the same as sum-sgd, bit for bit")
+    assert verdict_of["sum-sgd"].startswith("8 times the learning rate: sum without division (3 times in step 3")
+    assert verdict_of["none-sgd"].endswith("; the same as sum-sgd, bit for bit")
     rows_by_name = {row.name: row for row in trained.variants}
     assert rows_by_name["sum-updater_sgd"].max_abs_weight_difference < 1e-6
     assert rows_by_name["sum-sgd"].max_abs_weight_difference > 1e-2
@@ -552,23 +561,23 @@ def test_compare_stays_a_function() -> None:
     assert callable(hfpipe.compare)
 
 
-def test_stages_and_notices_are_told_once() -> None:
+def test_stages_and_notices_are_reported_once() -> None:
     """Twelve variants load the same data; the second time a stage or notice is silent, while steps always show."""
-    told: list[Any] = []
+    shown: list[Any] = []
 
     class Listener(Silent):
         def say(self, text: str) -> None:
-            told.append(text)
+            shown.append(text)
 
         def record(self, record: Any) -> None:
-            told.append(record["type"])
+            shown.append(record["type"])
 
     once = Once(Listener())
     for _ in range(2):
         once.say("reading")
         once.record({"type": "notice", "text": "divided twice"})
         once.record({"type": "step"})
-    assert told == ["reading", "notice", "step", "step"]
+    assert shown == ["reading", "notice", "step", "step"]
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -60,11 +60,11 @@ def test_a_sound_recipe(recipe_file: Path, hfpipe_command: Callable[..., Any]) -
     assert "freshly initialised: classifier.bias, classifier.weight" in detail["checkpoint"]
     assert detail["device"] == "cpu, fp32: asked for"
     assert detail["tokenizer"].startswith("130 entries for 130 embeddings, special tokens within, 0.0% of ")
-    told = re.search(
+    shown = re.search(
         r"8 examples as 2x4 and as 8x1 have the ratio (\S+) \(trainer\), (\S+) \(loop\)", detail["loss scale"]
     )
-    assert told
-    assert [float(ratio) for ratio in told.groups()] == pytest.approx(
+    assert shown
+    assert [float(ratio) for ratio in shown.groups()] == pytest.approx(
         [1, 1], abs=1e-5
     )  # rounding: one CPU says 1.000001
     assert "inflated 4.000 times at accumulation 4" in detail["stock Trainer"]
@@ -204,7 +204,7 @@ def test_a_device_that_does_not_repeat_itself_is_no_fault(
     assert "that is this device" in found.detail
 
 
-def test_an_engine_of_the_users_own_is_told_of(
+def test_an_engine_of_the_users_own_is_reported_of(
     recipe_fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """hfpipe's two engines are compared; the user's own is not, and the check says so."""
@@ -216,7 +216,7 @@ def test_an_engine_of_the_users_own_is_told_of(
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "shown"),
     [
         ({"vocab_size": 300}, "130 entries for 300 embeddings, so it belongs to another checkpoint"),
         ({"vocab_size": 130, "pad_token_id": 7}, "it pads with 0, and the checkpoint with 7"),
@@ -224,12 +224,12 @@ def test_an_engine_of_the_users_own_is_told_of(
     ],
 )
 def test_a_tokenizer_of_another_checkpoint(
-    recipe_fields: dict[str, Any], tmp_path: Path, tiny_checkpoint: Path, config: dict[str, Any], told: str
+    recipe_fields: dict[str, Any], tmp_path: Path, tiny_checkpoint: Path, config: dict[str, Any], shown: str
 ) -> None:
     """Too few or too many entries, or another padding: exit code 4."""
     folder = copied_checkpoint(tmp_path / "other", tiny_checkpoint, **config)
     checks = examine(recipe_fields, overrides=[f"model.checkpoint={folder}"])
-    assert any(told in check.detail and not check.ok for check in checks), checks
+    assert any(shown in check.detail and not check.ok for check in checks), checks
     assert exit_code(checks) == 4
 
 
@@ -248,7 +248,7 @@ def test_a_tokenizer_that_does_not_know_the_words(
 
 
 @pytest.mark.parametrize(
-    ("override", "name", "code", "told"),
+    ("override", "name", "code", "shown"),
     [
         ("model.checkpoint=./nowhere", "checkpoint", 4, "no such folder"),
         ("dataset.splits.train=training", "data", 3, "has no split 'training'"),
@@ -256,13 +256,13 @@ def test_a_tokenizer_that_does_not_know_the_words(
     ],
 )
 def test_what_cannot_be_built_ends_the_checks(
-    recipe_fields: dict[str, Any], override: str, name: str, code: int, told: str
+    recipe_fields: dict[str, Any], override: str, name: str, code: int, shown: str
 ) -> None:
     """A missing checkpoint, split or part is the last check, with the error's own words and exit code."""
     checks = examine(recipe_fields, overrides=[override])
     assert not checks[-1].ok
     assert (checks[-1].name, exit_code(checks)) == (name, code)
-    assert told in checks[-1].detail
+    assert shown in checks[-1].detail
 
 
 def test_the_machine_without_a_recipe(hfpipe_command: Callable[..., Any], tmp_path: Path) -> None:
@@ -278,15 +278,15 @@ def test_the_machine_without_a_recipe(hfpipe_command: Callable[..., Any], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("requirement", "told"),
+    ("requirement", "shown"),
     [("torch>=99", "is needed: install"), ("no-such-package>=1", "no-such-package is missing, >=1 is needed")],
 )
-def test_versions_below_the_floor(monkeypatch: pytest.MonkeyPatch, requirement: str, told: str) -> None:
+def test_versions_below_the_floor(monkeypatch: pytest.MonkeyPatch, requirement: str, shown: str) -> None:
     """A package that is too old or missing is named with what is needed: exit code 5."""
     monkeypatch.setattr(doctor, "_requirements", lambda: ["transformers>=5", requirement, "nothing>=3; extra == 'dev'"])
     checks = examine()
     assert not by_name(checks)["versions"].ok
-    assert told in by_name(checks)["versions"].detail
+    assert shown in by_name(checks)["versions"].detail
     assert "nothing" not in by_name(checks)["versions"].detail
     assert exit_code(checks) == 5
 

@@ -61,7 +61,7 @@ def test_a_run_of_two_recipes_is_not_trained_again(train: Callable[..., hfpipe.R
     assert [path.name for path in run.path.parent.iterdir()] == ["one"]
 
 
-def test_a_run_that_does_not_come_out_is_told(
+def test_a_run_that_does_not_come_out_is_reported(
     train: Callable[..., hfpipe.Run], hfpipe_command: Callable[..., Any]
 ) -> None:
     """As when the records say another path: the first step that parts, the figures, what differs here, exit code 6."""

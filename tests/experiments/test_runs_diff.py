@@ -1,4 +1,4 @@
-"""`hfpipe runs diff`: figures of two runs, two groups, or one of each, and whether chance could make the difference."""
+"""`hfpipe runs diff`: metrics of two runs, two groups, or one of each, and whether chance could make the difference."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from scipy import stats
 from hfpipe.errors import RecipeError
 from hfpipe.evaluation.statistics.significance import power
 from hfpipe.experiments.diff import sentences
-from hfpipe.experiments.diff.metrics import compare_figures
+from hfpipe.experiments.diff.evaluations import compare_evaluations
 from hfpipe.experiments.diff.same_examples import column
-from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from hfpipe.runs import Run
 from hfpipe.runs.evaluations import write_evaluation
 from hfpipe.runs.groups import Group
 
 ROWS = 400
-RIGHT = np.random.default_rng(1).integers(0, 2, ROWS)
+REFERENCES = np.random.default_rng(1).integers(0, 2, ROWS)
 NAMES = ("A", "B")
 
 
@@ -34,47 +35,54 @@ def recipe() -> Recipe:
 
 
 def says(share: float, seed: int) -> np.ndarray:
-    """The answers of a model that is right on so many of the examples."""
-    return np.where(np.random.default_rng(seed).random(ROWS) < share, RIGHT, 1 - RIGHT)
+    """The predictions of a model that is correct on so many of the examples."""
+    return np.where(np.random.default_rng(seed).random(ROWS) < share, REFERENCES, 1 - REFERENCES)
 
 
 def measured(
-    recipe: Recipe, folder: Path, name: str, said: Any, right: Any = RIGHT, *, split: str = "validation", **changes: Any
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    predictions: Any,
+    references: Any = REFERENCES,
+    *,
+    split: str = "validation",
+    **changes: Any,
 ) -> Run:
-    """A run that kept these answers to the examples of a split."""
+    """A run with these predictions of the examples of a split."""
     run = Run(folder / name) if (folder / name).is_dir() else Run.create(recipe, folder, name)
     run.update_metadata(id=name, status="finished", identity={"dataset": {"digest": "d"}})
-    losses = [0.1 if one == other else 2.0 for one, other in zip(said, right, strict=True)]
+    losses = [0.1 if one == other else 2.0 for one, other in zip(predictions, references, strict=True)]
     pairs = [(one if isinstance(one, str) else one["name"]) for one in recipe.evaluate.metrics]
-    figures: dict[str, Any] = {"loss": float(np.mean(losses))}
-    figures |= compute_all([(one, load_metric(one)) for one in pairs], said, right)
-    document = {"format": 1, "split": split, "dataset": "rows", "examples": len(right), "metrics": figures}
+    values: dict[str, Any] = {"loss": float(np.mean(losses))}
+    values |= compute_all([(one, load_metric(one)) for one in pairs], predictions, references)
+    document = {"format": 1, "split": split, "dataset": "rows", "examples": len(references), "metrics": values}
     document |= {"names": ["no", "yes"], "scheme": None, "kind": "text-classification", **changes}
-    columns = [[one.item() if hasattr(one, "item") else one for one in side] for side in (said, right)]
+    columns = [[one.item() if hasattr(one, "item") else one for one in side] for side in (predictions, references)]
     rows = [
-        {"id": row, "said": one, "right": other, "loss": loss, "weight": 1.0}
+        {"id": row, "prediction": one, "reference": other, "loss": loss, "weight": 1.0}
         for row, (one, other, loss) in enumerate(zip(*columns, losses, strict=True))
     ]
     write_evaluation(run, split, document, rows)
-    run.write_json("metrics.json", {"split": "validation", "metrics": figures})
+    run.write_json("metrics.json", {"split": "validation", "metrics": values})
     return run
 
 
 def rows_of(found: Mapping[str, Any], split: int = 0) -> dict[str, dict[str, Any]]:
-    """The figures of a comparison by name."""
-    return {row["name"]: row for row in found["comparisons"][split]["figures"]}
+    """The metrics of a comparison by name."""
+    return {row["name"]: row for row in found["comparisons"][split]["metrics"]}
 
 
 def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Path) -> None:
     """Accuracy has McNemar's p and the disagreements, F1 and the loss the paired bootstrap, and the words say chance."""
-    first, second = RIGHT.copy(), RIGHT.copy()
+    first, second = REFERENCES.copy(), REFERENCES.copy()
     first[:40], second[25:60] = 1 - first[:40], 1 - second[25:60]  # 15 shared mistakes, 25 against 20 of their own
     runs = measured(recipe, tmp_path, "a", first), measured(recipe, tmp_path, "b", second)
-    found = compare_figures(*runs, NAMES)
+    found = compare_evaluations(*runs, NAMES)
     rows = rows_of(found)
     accuracy = rows["accuracy"]
     assert accuracy["difference"] == pytest.approx(5 / 400)
-    assert (accuracy["only_first_right"], accuracy["only_second_right"]) == (20, 25)
+    assert (accuracy["only_first_correct"], accuracy["only_second_correct"]) == (20, 25)
     assert accuracy["p"] == pytest.approx(0.5515, abs=1e-4)
     low, high = accuracy["interval"]
     assert accuracy["text"] == (
@@ -86,14 +94,14 @@ def test_a_small_difference_is_not_distinguishable(recipe: Recipe, tmp_path: Pat
     assert rows["f1"]["resamples"] == 9_999
     assert rows["loss"]["text"].startswith("B is better by 0.0237 loss (less is better): ")
     assert found["tests"] == 3
-    assert "what another seed would change" in found["remarks"][0]
-    assert "3 tests were made, uncorrected" in found["remarks"][1]
+    assert "what another seed would change" in found["notices"][0]
+    assert "3 tests were made, uncorrected" in found["notices"][1]
 
 
 def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Recipe, tmp_path: Path) -> None:
     """Seen from the other side the difference has the other sign, the words and the p are the same."""
     runs = measured(recipe, tmp_path, "a", says(0.7, 3)), measured(recipe, tmp_path, "b", says(0.9, 4))
-    there, back = compare_figures(*runs, NAMES), compare_figures(*runs[::-1], NAMES[::-1])
+    there, back = compare_evaluations(*runs, NAMES), compare_evaluations(*runs[::-1], NAMES[::-1])
     for name, row in rows_of(there).items():
         other = rows_of(back)[name]
         assert row["distinguishable"]
@@ -110,14 +118,14 @@ def test_a_large_difference_is_distinguishable_whichever_comes_first(recipe: Rec
 def test_equal_answers_are_equal(recipe: Recipe, tmp_path: Path) -> None:
     """Two runs that say the same have no disagreement, p 1, and are called equal."""
     runs = measured(recipe, tmp_path, "a", says(0.8, 3)), measured(recipe, tmp_path, "b", says(0.8, 3))
-    row = rows_of(compare_figures(*runs, NAMES))["accuracy"]
+    row = rows_of(compare_evaluations(*runs, NAMES))["accuracy"]
     assert row["p"] == 1
     assert row["text"].startswith("accuracy: A and B are equal at 0.")
     assert "on 0 disagreements" in row["text"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "text"),
     [
         ({"dataset": "others"}, "the rows that they were measured on are not the same"),
         ({"split": "test"}, "they were measured on other splits"),
@@ -125,51 +133,51 @@ def test_equal_answers_are_equal(recipe: Recipe, tmp_path: Path) -> None:
         ({"kind": "multiple-choice"}, "they are of other kinds of task"),
     ],
 )
-def test_what_cannot_be_compared_is_said_with_the_figures(
-    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], told: str
+def test_what_cannot_be_compared_is_shown_with_the_metrics(
+    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], text: str
 ) -> None:
-    """Other rows, splits or classes: no test is made, the figures stand side by side, and the reason is given."""
+    """Other rows, splits or classes: no test is made, the metrics stand side by side, and the reason is given."""
     first = measured(recipe, tmp_path, "a", says(0.7, 3))
     second = measured(recipe, tmp_path, "b", says(0.9, 4))
     document = second.read_json("evaluations/validation.json")
     second.write_json("evaluations/validation.json", {**document, **changes})
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     (split,) = found["comparisons"]
     assert not split["comparable"]
-    assert split["why"] == told
-    assert told in split["text"]
+    assert split["why"] == text
+    assert text in split["text"]
     assert found["tests"] == 0
     assert rows_of(found)["accuracy"]["text"].startswith("accuracy: A 0.")
 
 
 def test_examples_that_do_not_match_are_not_joined(recipe: Recipe, tmp_path: Path) -> None:
-    """A missing row, another label, a damaged or missing file: each is told, none is papered over."""
+    """A missing row, another label, a damaged or missing file: each is an own reason, none is papered over."""
     first = measured(recipe, tmp_path, "a", says(0.7, 3))
     second = measured(recipe, tmp_path, "b", says(0.9, 4))
     file = second.path / "evaluations" / "validation.examples.jsonl"
     whole = file.read_text()
 
     def why() -> str:
-        return str(compare_figures(first, second, NAMES)["comparisons"][0]["why"])
+        return str(compare_evaluations(first, second, NAMES)["comparisons"][0]["why"])
 
     file.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     assert why() == "1 example was scored by one of them only"
-    other = f'"right": {1 - RIGHT[0]}'
-    file.write_text(whole.replace(f'"right": {RIGHT[0]}', other, 1))
+    other = f'"reference": {1 - REFERENCES[0]}'
+    file.write_text(whole.replace(f'"reference": {REFERENCES[0]}', other, 1))
     assert why() == "example 0 has another label in each"
     file.write_text(whole[:-20])
-    assert why() == "the answers that B kept of validation are damaged"
+    assert why() == "the predictions of B on validation are damaged"
     file.unlink()
-    assert why() == "B kept no answers to the examples of validation"
+    assert why() == "B has no predictions of the examples of validation"
 
 
 def test_the_order_of_the_lines_does_not_matter(recipe: Recipe, tmp_path: Path) -> None:
     """Examples are joined by id: shuffled lines give the same p."""
     runs = measured(recipe, tmp_path, "a", says(0.7, 3)), measured(recipe, tmp_path, "b", says(0.75, 4))
-    before = rows_of(compare_figures(*runs, NAMES))
+    before = rows_of(compare_evaluations(*runs, NAMES))
     file = runs[1].path / "evaluations" / "validation.examples.jsonl"
     file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
-    assert rows_of(compare_figures(*runs, NAMES)) == before
+    assert rows_of(compare_evaluations(*runs, NAMES)) == before
 
 
 def test_all_common_splits_are_compared(recipe: Recipe, tmp_path: Path) -> None:
@@ -178,7 +186,7 @@ def test_all_common_splits_are_compared(recipe: Recipe, tmp_path: Path) -> None:
     for run, seed in ((first, 3), (second, 4)):
         measured(recipe, tmp_path, run.id, says(0.8, seed), split="test")
     measured(recipe, tmp_path, "a", says(0.8, 5), split="challenge")
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     assert [(one["split"], one["comparable"]) for one in found["comparisons"]] == [
         ("test", True),
         ("validation", True),
@@ -189,10 +197,10 @@ def test_all_common_splits_are_compared(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_other_metrics_and_other_losses_are_not_tested(recipe: Recipe, tmp_path: Path) -> None:
-    """F1 of another class is another figure, and so is another loss; the accuracy is tested all the same."""
+    """F1 of another class is another metric, and so is another loss; the accuracy is tested all the same."""
     other = with_overrides(recipe, ["loss.name=focal", "evaluate.metrics=[accuracy, {name: f1, pos_label: 0}]"])
     runs = measured(recipe, tmp_path, "a", says(0.8, 1)), measured(other, tmp_path, "b", says(0.9, 2))
-    rows = rows_of(compare_figures(*runs, NAMES))
+    rows = rows_of(compare_evaluations(*runs, NAMES))
     assert rows["accuracy"]["p"] is not None
     assert rows["f1"]["p"] is rows["loss"]["p"] is None
     assert rows["loss"]["why"] == "the recipes have other losses"
@@ -205,13 +213,13 @@ def test_a_metric_that_would_run_code_is_not_run(recipe: Recipe, tmp_path: Path)
     foreign = load_recipe("quickstart", ["evaluate.metrics=[accuracy, ./boom.py]", "evaluate.best=null"])
     for run in runs:
         run.write_text("recipe.yaml", to_yaml(foreign))
-    rows = rows_of(compare_figures(runs[0], runs[1], NAMES))
+    rows = rows_of(compare_evaluations(runs[0], runs[1], NAMES))
     assert rows["accuracy"]["p"] is not None
-    assert rows["f1"]["why"] == "hfpipe can't compute it again from the kept answers"
+    assert rows["f1"]["why"] == "hfpipe can't compute it again from the saved predictions"
 
 
 @pytest.mark.parametrize(
-    ("metric", "kind", "right", "said", "more", "tests"),
+    ("metric", "kind", "references", "predictions", "more", "tests"),
     [
         (
             "seqeval",
@@ -248,34 +256,38 @@ def test_a_metric_that_would_run_code_is_not_run(recipe: Recipe, tmp_path: Path)
     ],
 )
 def test_every_kind_of_answer_is_compared(
-    recipe: Recipe, tmp_path: Path, metric: str, kind: str, right: Any, said: Any, more: Any, tests: Any
+    recipe: Recipe, tmp_path: Path, metric: str, kind: str, references: Any, predictions: Any, more: Any, tests: Any
 ) -> None:
     """Labels of words, texts, several labels and numbers come back from their files in the form that metrics take."""
     own = with_overrides(recipe, [f"evaluate.metrics=[{metric}]", "evaluate.best=null"])
-    sides = [column(one) for one in (said, right)]
-    figures = {"loss": 0.5, **compute_all([(metric, load_metric(metric))], *sides)}
+    sides = [column(one) for one in (predictions, references)]
+    values = {"loss": 0.5, **compute_all([(metric, load_metric(metric))], *sides)}
     runs = []
-    for name, answers in (("a", said), ("b", right if metric != "squad" else [{"prediction_text": "red"}] * 60)):
+    for name, answers in (
+        ("a", predictions),
+        ("b", references if metric != "squad" else [{"prediction_text": "red"}] * 60),
+    ):
         run = Run.create(own, tmp_path, name)
-        document = {"split": "validation", "dataset": "rows", "kind": kind, "scheme": None, "metrics": figures, **more}
-        rows = zip(answers, right, strict=True)
+        document = {"split": "validation", "dataset": "rows", "kind": kind, "scheme": None, "metrics": values, **more}
+        rows = zip(answers, references, strict=True)
         lines = [
-            {"id": row, "said": one, "right": two, "loss": 1.0, "weight": 1.0} for row, (one, two) in enumerate(rows)
+            {"id": row, "prediction": one, "reference": two, "loss": 1.0, "weight": 1.0}
+            for row, (one, two) in enumerate(rows)
         ]
         write_evaluation(run, "validation", document, lines)
         runs.append(run)
-    found = rows_of(compare_figures(runs[0], runs[1], NAMES))
+    found = rows_of(compare_evaluations(runs[0], runs[1], NAMES))
     assert {name: found[name]["test"] for name in tests} == tests
     for name in tests:
-        assert found[name]["interval"][0] > 0  # the second one is right everywhere
+        assert found[name]["interval"][0] > 0  # the second one is correct everywhere
         assert found[name]["p"] < 0.05
 
 
-def group_of(recipe: Recipe, folder: Path, name: str, figures: Mapping[int, float], data: str = "d") -> Group:
+def group_of(recipe: Recipe, folder: Path, name: str, values: Mapping[int, float], data: str = "d") -> Group:
     """A group whose runs have these accuracies."""
     group = Group.create(recipe, folder, name)
-    group.update_metadata(format=1, id=name, seeds=list(figures), status="finished")
-    for seed, value in figures.items():
+    group.update_metadata(format=1, id=name, seeds=list(values), status="finished")
+    for seed, value in values.items():
         run = Run.create(with_overrides(recipe, [f"seed={seed}"]), group.path, f"seed-{seed}")
         run.update_metadata(status="finished", identity={"dataset": {"digest": data}, "recipe": {"digest": str(seed)}})
         run.write_json("metrics.json", {"split": "validation", "metrics": {"accuracy": value}})
@@ -288,7 +300,7 @@ def test_two_groups_are_tested_over_their_seeds(recipe: Recipe, tmp_path: Path) 
     first, second = (
         group_of(recipe, tmp_path, name, dict(enumerate(side, 1))) for name, side in zip("ab", sides, strict=True)
     )
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     row = rows_of(found)["accuracy"]
     pooled = (sum(np.var(side, ddof=1) for side in sides) / 2) ** 0.5
     needed = row["seeds_needed"]
@@ -307,55 +319,55 @@ def test_groups_of_other_data_are_not_tested(recipe: Recipe, tmp_path: Path) -> 
     """Their means stand side by side, with the reason."""
     first = group_of(recipe, tmp_path, "a", {1: 0.80, 2: 0.84})
     second = group_of(recipe, tmp_path, "b", {1: 0.82, 2: 0.85}, data="e")
-    found = compare_figures(first, second, NAMES)
+    found = compare_evaluations(first, second, NAMES)
     assert found["comparisons"][0]["why"] == "they were measured on other data"
     assert rows_of(found)["accuracy"]["p"] is None
     assert found["tests"] == 0
 
 
 @pytest.mark.parametrize(
-    ("figures", "told"),
+    ("values", "text"),
     [
         ({1: 0.9}, "one seed has no deviation"),
         ({1: 0.9, 2: 0.9}, "no deviation was seen"),
     ],
 )
-def test_groups_without_deviation_say_so(recipe: Recipe, tmp_path: Path, figures: dict[int, float], told: str) -> None:
-    """One seed, or equal figures on both sides, allow no test."""
+def test_groups_without_deviation_say_so(recipe: Recipe, tmp_path: Path, values: dict[int, float], text: str) -> None:
+    """One seed, or equal values on both sides, allow no test."""
     first = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.8})
-    row = rows_of(compare_figures(first, group_of(recipe, tmp_path, "b", figures), NAMES))["accuracy"]
+    row = rows_of(compare_evaluations(first, group_of(recipe, tmp_path, "b", values), NAMES))["accuracy"]
     assert row["p"] is None
-    assert told in row["text"]
+    assert text in row["text"]
 
 
-@pytest.mark.parametrize(("value", "inside", "told"), [(0.82, True, "could be one"), (0.95, False, "is not like one")])
+@pytest.mark.parametrize(("value", "inside", "text"), [(0.82, True, "could be one"), (0.95, False, "is not like one")])
 def test_a_run_lies_somewhere_among_the_seeds(
-    recipe: Recipe, tmp_path: Path, value: float, inside: bool, told: str
+    recipe: Recipe, tmp_path: Path, value: float, inside: bool, text: str
 ) -> None:
     """How many seeds are below and above it, and whether one more seed would be expected there; from either side."""
     group = group_of(recipe, tmp_path, "a", {1: 0.80, 2: 0.84, 3: 0.79, 4: 0.81})
     run = group_of(recipe, tmp_path, "b", {9: value}).run(9)
-    row = rows_of(compare_figures(group, run, NAMES))["accuracy"]
-    back = rows_of(compare_figures(run, group, NAMES[::-1]))["accuracy"]
+    row = rows_of(compare_evaluations(group, run, NAMES))["accuracy"]
+    back = rows_of(compare_evaluations(run, group, NAMES[::-1]))["accuracy"]
     assert (row["below"], row["equal"], row["above"]) == ((3, 0, 1) if inside else (4, 0, 0))
     assert row["inside"] is inside
     assert row["text"] == back["text"]
     assert row["text"].startswith(f"accuracy: B has {value:.4f}; of the 4 seeds of A")
-    assert told in row["text"]
+    assert text in row["text"]
     assert row["difference"] == pytest.approx(value - 0.81)
     assert back["difference"] == pytest.approx(0.81 - value)
 
 
 def test_a_group_without_a_finished_seed_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    """There is nothing to compare, and what to do is said; of a group half trained, it is said that it is half."""
+    """There is nothing to compare, and the message says what to do; a group half trained gets a notice that it is half."""
     whole = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9, 3: 0.85})
     whole.run(3).update_metadata(status="failed")
-    remarks = compare_figures(whole, whole, NAMES)["remarks"]
-    assert remarks[0] == "2 of 3 seeds of A are finished; the others are left out"
+    notices = compare_evaluations(whole, whole, NAMES)["notices"]
+    assert notices[0] == "2 of 3 seeds of A are finished; the others are left out"
     empty = group_of(recipe, tmp_path, "b", {1: 0.8})
     empty.run(1).update_metadata(status="failed")
     with pytest.raises(RecipeError, match="no seed of the group 'B' is finished"):
-        compare_figures(whole, empty, NAMES)
+        compare_evaluations(whole, empty, NAMES)
 
 
 def test_the_command_tells_differences_and_verdicts(
@@ -371,7 +383,7 @@ def test_the_command_tells_differences_and_verdicts(
     found = hfpipe_command("runs", "diff", "a", "b", "--runs-dir", tmp_path, "--json").json
     assert (found["first"], found["second"]) == ("a", "b")
     assert {"path": "recipe.optimizer.lr", "first": 0.0003, "second": 0.5} in found["differences"]
-    assert found["comparisons"][0]["figures"][1]["distinguishable"]
+    assert found["comparisons"][0]["metrics"][1]["distinguishable"]
     group_of(recipe, tmp_path, "g", {1: 0.8, 2: 0.9})
     found = hfpipe_command("runs", "diff", "a", "g", "--runs-dir", tmp_path, "--json").json
     assert found["comparisons"][0]["kind"] == "run and group"
@@ -379,7 +391,7 @@ def test_the_command_tells_differences_and_verdicts(
 
 
 def test_an_old_run_without_answers_says_so(recipe: Recipe, tmp_path: Path, hfpipe_command: Callable[..., Any]) -> None:
-    """Runs of before evaluations were kept are shown by their figures."""
+    """Runs of before evaluations were saved are shown by their metrics."""
     group = group_of(recipe, tmp_path, "g", {1: 0.8, 2: 0.9})
     done = hfpipe_command("runs", "diff", group.run(1).path, group.run(2).path, "--runs-dir", tmp_path)
     assert done.code == 0
@@ -388,17 +400,41 @@ def test_an_old_run_without_answers_says_so(recipe: Recipe, tmp_path: Path, hfpi
 
 
 @pytest.mark.parametrize(
-    ("p", "told"), [(0.5515, "p = 0.55"), (0.00012, "p = 0.00012"), (1e-7, "p < 0.0001"), (1, "p = 1")]
+    ("p", "text"), [(0.5515, "p = 0.55"), (0.00012, "p = 0.00012"), (1e-7, "p < 0.0001"), (1, "p = 1")]
 )
-def test_a_p_as_it_is_printed(p: float, told: str) -> None:
+def test_a_p_as_it_is_printed(p: float, text: str) -> None:
     """Two digits, and never 0."""
-    assert sentences.p_text(p) == told
+    assert sentences.p_text(p) == text
 
 
 def test_a_tiny_difference_is_not_called_nothing(recipe: Recipe, tmp_path: Path) -> None:
     """What is below the digits that are shown has its own."""
     first = group_of(recipe, tmp_path, "a", {1: 0.8, 2: 0.9})
     second = group_of(recipe, tmp_path, "b", {1: 0.8, 2: 0.90004})
-    assert rows_of(compare_figures(first, second, NAMES))["accuracy"]["text"].startswith(
+    assert rows_of(compare_evaluations(first, second, NAMES))["accuracy"]["text"].startswith(
         "B is better by 2e-05 accuracy"
     )
+
+
+def test_runs_of_the_version_before_are_compared_under_their_own_keys(recipe: Recipe, tmp_path: Path) -> None:
+    """Examples with `said` and `right` give the same comparison as with `prediction` and `reference`."""
+    runs = [measured(recipe, tmp_path, name, says(share, seed)) for name, share, seed in (("a", 0.8, 2), ("b", 0.9, 3))]
+    found = rows_of(compare_evaluations(*runs, NAMES))
+    file = tmp_path / "a" / "evaluations" / "validation.examples.jsonl"
+    renamed = file.read_text().replace('"prediction"', '"said"').replace('"reference"', '"right"')
+    file.write_text(renamed)
+    assert '"said"' in renamed
+    assert rows_of(compare_evaluations(*runs, NAMES)) == found
+    assert found["accuracy"]["p"] is not None
+
+
+def test_the_keys_of_before_are_there_for_one_release(recipe: Recipe, tmp_path: Path) -> None:
+    """`figures`, `only_first_right` and `remarks` hold what `metrics`, `only_first_correct` and `notices` do."""
+    runs = [measured(recipe, tmp_path, name, says(share, seed)) for name, share, seed in (("a", 0.8, 2), ("b", 0.9, 3))]
+    found = compare_evaluations(*runs, NAMES)
+    (comparison,) = found["comparisons"]
+    assert found["remarks"] == found["notices"] != []
+    assert comparison["figures"] == comparison["metrics"] != []
+    (accuracy,) = (row for row in comparison["metrics"] if row["name"] == "accuracy")
+    assert accuracy["only_first_right"] == accuracy["only_first_correct"] > 0
+    assert accuracy["only_second_right"] == accuracy["only_second_correct"] > 0

@@ -56,7 +56,7 @@ def test_a_seed_of_a_group_is_the_run_alone(engine: str, recipe_fields: dict[str
 
 
 def test_the_summary_is_that_of_the_runs(short: hfpipe.Recipe, tmp_path: Path) -> None:
-    """Mean, deviation, best and worst are those of the runs' own figures, and group.json has all of it."""
+    """Mean, deviation, best and worst are those of the runs' own metrics, and group.json has all of it."""
     group = hfpipe.finetune_seeds(short, seeds=3, runs_dir=tmp_path)
     assert group.status == "finished"
     assert group.seeds == [42, 43, 44]
@@ -70,7 +70,7 @@ def test_the_summary_is_that_of_the_runs(short: hfpipe.Recipe, tmp_path: Path) -
     about = json.loads((group.path / "group.json").read_text())
     assert {"format", "id", "name", "recipe_digest", "seeds", "status", "versions", "summary"} <= about.keys()
     assert group.recipe == short
-    assert group.summary["remarks"] == []
+    assert group.summary["notices"] == []
 
 
 def test_the_baseline_is_that_of_the_evaluations(short: hfpipe.Recipe, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_baseline_is_that_of_the_evaluations(short: hfpipe.Recipe, tmp_path:
 def test_one_seed_says_that_there_is_no_deviation(
     short: hfpipe.Recipe, tmp_path: Path, hfpipe_command: Callable[..., Any]
 ) -> None:
-    """A group of one is trained, with a dash for the deviation and a note."""
+    """A group of one is trained, with a dash for the deviation and a notice."""
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(short.model_dump(mode="json")))
     done = hfpipe_command("finetune", file, "--seeds", "1", "--runs-dir", tmp_path)
@@ -188,10 +188,10 @@ def untrained(short: hfpipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_finished_group_is_left_alone(short: hfpipe.Recipe, untrained: Group) -> None:
-    """Asked for again, nothing is trained; equal figures are called that."""
+    """Asked for again, nothing is trained; equal values are called that."""
     group = hfpipe.finetune_seeds(short, seeds=2, runs_dir=untrained.path.parent, name="g")
     assert group.status == "finished"
-    assert "all 2 seeds give the same figure" in group.summary["metrics"]["accuracy"]["text"]
+    assert "all 2 seeds give the same value" in group.summary["metrics"]["accuracy"]["text"]
 
 
 def test_a_changed_recipe_is_refused_with_what_differs(short: hfpipe.Recipe, untrained: Group) -> None:
@@ -199,11 +199,11 @@ def test_a_changed_recipe_is_refused_with_what_differs(short: hfpipe.Recipe, unt
     changes = ["optimizer.lr=0.5", "train.epochs=2"]
     with pytest.raises(RecipeError) as refused:
         hfpipe.finetune_seeds(short, seeds=2, overrides=changes, runs_dir=untrained.path.parent, name="g")
-    told = str(refused.value)
-    assert "optimizer.lr was 0.001 and is 0.5" in told
-    assert "train.epochs was 1 and is 2" in told.replace("1.0", "1").replace("2.0", "2")
-    assert "--name" in told
-    assert f"--resume {untrained.path}" in told
+    text_shown = str(refused.value)
+    assert "optimizer.lr was 0.001 and is 0.5" in text_shown
+    assert "train.epochs was 1 and is 2" in text_shown.replace("1.0", "1").replace("2.0", "2")
+    assert "--name" in text_shown
+    assert f"--resume {untrained.path}" in text_shown
     with pytest.raises(RecipeError, match=r"given\.loss was '\(not there\)' and is 'tests"):
         hfpipe.finetune_seeds(short, seeds=2, runs_dir=untrained.path.parent, name="g", loss=given_loss)
 
@@ -232,19 +232,19 @@ def test_a_group_that_another_process_trains_is_refused(untrained: Group) -> Non
 
 
 def test_runs_that_differ_in_more_than_their_seed_are_named(short: hfpipe.Recipe, untrained: Group) -> None:
-    """A group that went on with another torch says so in its remarks."""
+    """A group that went on with another torch says so in its notices."""
     untrained.run(42).update_metadata(versions={"torch": "2.13.0"})
     untrained.run(43).update_metadata(versions={"torch": "2.14.0"})
-    (remark,) = hfpipe.finetune_seeds(resume=untrained).summary["remarks"]
-    assert remark == "the runs differ in more than their seed: versions.torch: 2.13.0 for seed 42, 2.14.0 for seed 43"
+    (notice,) = hfpipe.finetune_seeds(resume=untrained).summary["notices"]
+    assert notice == "the runs differ in more than their seed: versions.torch: 2.13.0 for seed 42, 2.14.0 for seed 43"
 
 
-def test_rows_held_out_by_each_seed_are_told(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
-    """Where the seed also decides which rows are measured, the deviation is said to be that of both."""
+def test_rows_held_out_by_each_seed_are_reported(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
+    """Where the seed also decides which rows are measured, a notice says that the deviation is that of both."""
     splits = {"train": "train", "evaluation": "held_out", "hold_out": 10}
     fields = {**recipe_fields, "train": SHORT, "dataset": {**recipe_fields["dataset"], "splits": splits}}
     group = hfpipe.finetune_seeds(fields, seeds=2, runs_dir=tmp_path)
-    assert sum("holds out rows of its own" in remark for remark in group.summary["remarks"]) == 1
+    assert sum("holds out rows of its own" in notice for notice in group.summary["notices"]) == 1
 
 
 def test_a_given_model_is_the_same_start_for_every_seed(short: hfpipe.Recipe, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_given_model_is_the_same_start_for_every_seed(short: hfpipe.Recipe, tm
 def test_the_command_prints_a_table_and_one_json_object(
     untrained: Group, tmp_path: Path, hfpipe_command: Callable[..., Any]
 ) -> None:
-    """A figure's line has mean, deviation, best and worst; --json has the fields of a run and the summary."""
+    """A metric's line has mean, deviation, best and worst; --json has the fields of a run and the summary."""
     done = hfpipe_command("finetune", "--resume", "g", "--runs-dir", tmp_path)
     assert done.code == 0, done.err
     assert "standard" in done.out
@@ -285,7 +285,7 @@ def test_the_command_prints_a_table_and_one_json_object(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text_shown"),
     [
         (["--seeds", "many"], "'many'; allowed: how many, as 5, or which, as 1,2,3"),
         (["--seeds", "0"], "no seed"),
@@ -295,12 +295,12 @@ def test_the_command_prints_a_table_and_one_json_object(
     ],
 )
 def test_mistakes_of_the_command(
-    arguments: list[str], told: str, tmp_path: Path, hfpipe_command: Callable[..., Any]
+    arguments: list[str], text_shown: str, tmp_path: Path, hfpipe_command: Callable[..., Any]
 ) -> None:
     """Each is exit 2 and a sentence."""
     done = hfpipe_command("finetune", "quickstart", "--runs-dir", tmp_path, *arguments)
     assert done.code == 2
-    assert told in done.err
+    assert text_shown in done.err
 
 
 def test_a_command_without_a_recipe_says_what_it_needs(tmp_path: Path, hfpipe_command: Callable[..., Any]) -> None:

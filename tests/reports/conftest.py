@@ -1,4 +1,4 @@
-"""Runs made up on disk, with every kind of figure that a report shows, and without training anything."""
+"""Runs made up on disk, with every kind of value that a report shows, and without training anything."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hfpipe.runs.evaluations import write_evaluation
 def classification_of(names: Sequence[str], examples: int = 408, seed: int = 0) -> dict[str, Any]:
     """A document about `examples` examples of so many classes, with all that classification has."""
     random = np.random.default_rng(seed)
-    right = random.integers(0, len(names), examples)
-    said = np.where(random.random(examples) < 0.82, right, random.integers(0, len(names), examples))
+    references = random.integers(0, len(names), examples)
+    predicted = np.where(random.random(examples) < 0.82, references, random.integers(0, len(names), examples))
     counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (right, said), 1)
+    np.add.at(counts, (references, predicted), 1)
     hits, of_right, of_said = counts.diagonal(), counts.sum(1), counts.sum(0)
     accuracy = float(hits.sum() / examples)
     classes = [
@@ -54,7 +54,7 @@ def classification_of(names: Sequence[str], examples: int = 408, seed: int = 0) 
             "what": f"always {names[0]!r}, the most frequent class of the split",
             "metrics": {"loss": None, "accuracy": 0.684, "f1": 0.812},
         },
-        "remarks": [f"the model never says {names[-1]!r}"],
+        "notices": [f"the model never predicts {names[-1]!r}"],
         "classes": classes,
         "confusion": {"names": list(names), "counts": counts.tolist()},
         "ranking": {"roc_auc": 0.8912, "average_precision": 0.9, "what": "of the second class"},
@@ -70,10 +70,10 @@ def classification_of(names: Sequence[str], examples: int = 408, seed: int = 0) 
 def regression_of(examples: int = 1500) -> dict[str, Any]:
     """A document about a regression."""
     random = np.random.default_rng(1)
-    right = random.uniform(0, 5, examples)
-    said = np.clip(right + random.normal(0, 0.6, examples), -0.2, 5.4)
-    counts, edges = np.histogram(said - right, bins=24)
-    worst = np.argsort(-np.abs(said - right))[:10]
+    references = random.uniform(0, 5, examples)
+    predicted = np.clip(references + random.normal(0, 0.6, examples), -0.2, 5.4)
+    counts, edges = np.histogram(predicted - references, bins=24)
+    worst = np.argsort(-np.abs(predicted - references))[:10]
     return {
         "format": 1, "split": "validation", "examples": examples, "level": 0.95, "kind": "text-regression",
         "metrics": {"loss": 0.36, "pearson": 0.8731, "spearmanr": 0.8702},
@@ -81,9 +81,11 @@ def regression_of(examples: int = 1500) -> dict[str, Any]:
         "baseline": {"what": "always the mean of the split", "metrics": {"loss": 2.1, "pearson": None, "spearmanr": None}},
         "errors": {
             "mean": 0.0123, "median_absolute": 0.4021, "rmse": 0.6, "r2": 0.82,
-            "worst": [{"id": int(row), "right": float(right[row]), "said": float(said[row])} for row in worst],
+            "worst": [
+                {"id": int(row), "reference": float(references[row]), "prediction": float(predicted[row])} for row in worst
+            ],
             "residuals": {"edges": edges.tolist(), "counts": counts.tolist()},
-            "points": [[float(a), float(b)] for a, b in zip(right, said, strict=True)],
+            "points": [[float(a), float(b)] for a, b in zip(references, predicted, strict=True)],
         },
     }  # fmt: skip
 

@@ -91,13 +91,13 @@ def test_a_report_shows_what_was_found(
     other = {**classification(names, seed=5), "split": "test", "overrides": ["dataset.path=/home/someone/other"]}
     text = page(dummy_predictions(document=classification(names), audited=audit(names), others=[other]))
     require_well_formed(text)
-    told = seen(text)
-    assert "on 408 examples of validation." in told
+    shown = seen(text)
+    assert "on 408 examples of validation." in shown
     assert (
-        "Always &#39;different&#39;, the most frequent class of the split, would have 0.6840, below the whole" in told
+        "Always &#39;different&#39;, the most frequent class of the split, would have 0.6840, below the whole" in shown
     )
-    assert "The model never says &#39;same&#39;." in told
-    assert "freshly initialised from seed 42" in told
+    assert "The model never predicts &#39;same&#39;." in shown
+    assert "freshly initialised from seed 42" in shown
     for heading in (
         "Loss",
         "Metrics",
@@ -109,12 +109,12 @@ def test_a_report_shows_what_was_found(
         "By genre",
     ):
         assert f"<h3>{heading}</h3>" in text
-    assert "With dataset.path=.../other" in told
-    assert "also in training" in told
+    assert "With dataset.path=.../other" in shown
+    assert "also in training" in shown
     assert "<pre>hfpipe finetune recipes/quickstart.yaml</pre>" in text
     assert "<pre>hfpipe runs reproduce one</pre>" in text
     assert "checkpoint: embedded:tiny-bert" in text
-    assert "torch 2.13.0+cpu" in told
+    assert "torch 2.13.0+cpu" in shown
     assert "/home/" not in text
 
 
@@ -128,7 +128,7 @@ def test_names_from_data_never_become_markup(
     document = classification([evil, "same"])
     document["metrics"][evil] = 0.5
     document["slices"][0] |= {"by": evil, "value": evil}
-    document["remarks"].append(evil)
+    document["notices"].append(evil)
     run = dummy_predictions(document=document, audited=audit([evil, "same"]), notices=[evil])
     lines = (run.path / "records.jsonl").read_text(encoding="utf-8").replace('"accuracy"', json.dumps(evil))
     (run.path / "records.jsonl").write_text(lines, encoding="utf-8")
@@ -205,14 +205,14 @@ def test_many_classes_and_many_steps_stay_small(
     assert len(text.encode()) < MOST_BYTES / 2
 
 
-def test_objects_from_python_are_told(dummy_predictions: Callable[..., Run]) -> None:
+def test_objects_from_python_are_reported(dummy_predictions: Callable[..., Run]) -> None:
     """A run with parts that stand in no recipe does not pretend that a command reproduces it."""
     text = page(dummy_predictions(given={"loss": "my.losses:focal"}))
     assert "loss (my.losses:focal)" in text
     assert "runs reproduce" not in text
 
 
-def test_what_was_changed_on_the_way_is_told(dummy_predictions: Callable[..., Run]) -> None:
+def test_what_was_changed_on_the_way_is_reported(dummy_predictions: Callable[..., Run]) -> None:
     """A run that went on with another recipe shows from which step what was changed, and does not call its command whole."""
     changes = {
         "optimizer.lr": [2e-5, 1e-5],
@@ -226,15 +226,15 @@ def test_what_was_changed_on_the_way_is_told(dummy_predictions: Callable[..., Ru
     ]
     text = page(dummy_predictions(resumed=resumed))
     require_well_formed(text)
-    told = seen(text)
-    assert "hfpipe finetune recipes/quickstart.yaml" in told
+    shown = seen(text)
+    assert "hfpipe finetune recipes/quickstart.yaml" in shown
     assert (
         "it went on with another recipe: after step 1,234: optimizer.lr from 2e-05 to 1e-05, dataset.path from .../old to "
         "csv, evaluate.best from null to f1; after step 2,000: seed from 1 to 2."
-    ) in told
-    assert "runs reproduce" in told
-    assert "--anyway" in told
-    assert "The recipe as it was then" not in told
+    ) in shown
+    assert "runs reproduce" in shown
+    assert "--anyway" in shown
+    assert "The recipe as it was then" not in shown
     assert "/home/someone" not in text
     untouched = seen(page(dummy_predictions("two", resumed=resumed[:1])))
     assert "another recipe" not in untouched
@@ -259,10 +259,10 @@ def test_a_group_shows_its_seeds(
     write_group_report(folder, "three <b>", runs, {"split": "validation", "metrics": {"accuracy": accuracy, "f1": {}}})
     text = (folder / "report.html").read_text(encoding="utf-8")
     require_well_formed(text)
-    told = seen(text)
-    assert "0.9012 mean accuracy of 3 seeds, standard deviation 0.0110" in told
-    assert "95 % interval of the mean 0.8800 to 0.9200; the baseline has 0.6840." in told
-    assert "0.9300 (seed 3)" in told
+    shown = seen(text)
+    assert "0.9012 mean accuracy of 3 seeds, standard deviation 0.0110" in shown
+    assert "95 % interval of the mean 0.8800 to 0.9200; the baseline has 0.6840." in shown
+    assert "0.9300 (seed 3)" in shown
     assert re.findall(r'href="([^#"]+)"', text) == ["seed-1/report.html", "seed-2/report.html"]
     assert text.count("Training loss of 3 seeds.") == 1
 
@@ -271,3 +271,20 @@ def test_a_group_without_anything(tmp_path: Path) -> None:
     """No run and no summary is a page that says so."""
     write_group_report(tmp_path, "empty", [], {})
     assert "Nothing was evaluated." in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_the_version_before_wrote_is_shown(dummy_predictions: Callable[..., Run]) -> None:
+    """The worst examples under `said` and `right`, and `remarks`, are on the page as they are under the keys of today."""
+    worst = [{"id": 3, "right": 1.25, "said": 4.75}]
+    document = {
+        "metrics": {"mse": 0.5},
+        "examples": 9,
+        "remarks": ["an old remark"],
+        "errors": {"mean": 0.1, "worst": worst},
+    }
+    run = dummy_predictions(document=document)
+    write_report(run)
+    text = seen((run.path / "report.html").read_text(encoding="utf-8"))
+    assert "An old remark." in text
+    assert "4.7500" in text
+    assert "1.2500" in text

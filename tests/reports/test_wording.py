@@ -13,21 +13,21 @@ from hfpipe.runs import Run
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "shown"),
     [(0.98, "0.9800"), (None, "undefined"), (2367.33, "2,367"), (225, "225"), (100000, "100,000"), (2e-5, "2.00e-05"),
      (0.0, "0.0000"), (12.345, "12.35"), (-0.5, "-0.5000"), ("3/4", "3/4")],
 )  # fmt: skip
-def test_numbers_have_four_digits(value: Any, told: str) -> None:
+def test_numbers_have_four_digits(value: Any, shown: str) -> None:
     """Figures, counts, rates and what is undefined are written as a reader expects them."""
-    assert wording.number(value) == told
+    assert wording.number(value) == shown
 
 
-def test_the_command_is_told_without_where_it_ran() -> None:
+def test_the_command_is_reported_without_where_it_ran() -> None:
     """Options that say where a run lands and what it is called are left out; an absolute path becomes relative."""
     here = os.path.join(os.getcwd(), "recipes", "mrpc.yaml")
     words = ["/opt/venv/bin/hfpipe", "finetune", here, "train.epochs=1", "--runs-dir", "/home/me/runs", "--name=x"]
-    told = wording.command({"command": [*words, "--json", "dataset.path=/home/me/my data", "--engine", "loop"]})
-    assert told == "hfpipe finetune recipes/mrpc.yaml train.epochs=1 'dataset.path=.../my data' --engine loop"
+    shown = wording.command({"command": [*words, "--json", "dataset.path=/home/me/my data", "--engine", "loop"]})
+    assert shown == "hfpipe finetune recipes/mrpc.yaml train.epochs=1 'dataset.path=.../my data' --engine loop"
     assert (
         wording.command({"command": ["/x/hfpipe/cli/app.py", "finetune", "quickstart"]}) == "hfpipe finetune quickstart"
     )
@@ -36,10 +36,10 @@ def test_the_command_is_told_without_where_it_ran() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "told"),
+    ("baseline", "shown"),
     [(0.684, "below the whole interval"), (0.95, "above the whole interval"), (0.80, "may be no better than that")],
 )
-def test_a_result_is_set_against_the_baseline(baseline: float, told: str) -> None:
+def test_a_result_is_set_against_the_baseline(baseline: float, shown: str) -> None:
     """The sentence says where the baseline lies, and warns when it lies inside the interval."""
     document = {
         "metrics": {"loss": 0.4, "accuracy": 0.82}, "intervals": {"accuracy": [0.78, 0.86]}, "examples": 408,
@@ -50,7 +50,7 @@ def test_a_result_is_set_against_the_baseline(baseline: float, told: str) -> Non
     assert found["name"] == "accuracy"
     assert found["sentences"][0] == "95 % interval 0.7800 to 0.8600, on 408 examples of validation."
     assert found["sentences"][1].startswith("Always 'same', would have 0.")
-    assert told in found["sentences"][1]
+    assert shown in found["sentences"][1]
 
 
 def test_a_result_without_anything_beside_it() -> None:

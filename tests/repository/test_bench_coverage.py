@@ -9,7 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_coverage.py"
 

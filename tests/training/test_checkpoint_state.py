@@ -25,7 +25,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cosine_warmup_with_min_lr": {"min_lr": 1e-4},
     "warmup_stable_decay": {"num_decay_steps": 3},
     "reduce_lr_on_plateau": {"mode": "min", "patience": 0},
-    "greedy": {"mode": "min", "patience": 0, "min_lr": 1e-5, "smooth": True, "window_size": 2},
 }
 
 

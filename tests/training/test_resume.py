@@ -14,7 +14,6 @@ import hfpipe
 from hfpipe.system.display import Silent
 
 ENGINES = ("trainer", "loop")
-GREEDY = "schedule={name: greedy, patience: 0, min_lr: 1e-5}"
 PLATEAU = "schedule={name: reduce_lr_on_plateau, patience: 0, threshold: 0.5}"
 WAITING = ("evaluate.patience=2", "train.epochs=6")
 
@@ -22,7 +21,7 @@ WAITING = ("evaluate.patience=2", "train.epochs=6")
 # with accumulation 2 an epoch has 3 steps and with 4 it has 2, the last window a partial one.
 SETTINGS: dict[str, tuple[list[str], int]] = {
     "mid-epoch": (["checkpoints.every_steps=4", "checkpoints.every=never"], 5),
-    "epoch": (["evaluate.best=null"], 8),
+    "epoch": (["evaluate.best=null", "optimizer.name=rmsprop"], 8),
     "partial-window": (["train.accumulate=4", "checkpoints.every_steps=1", "optimizer.name=updater_sgd"], 3),
     "window": (["train.accumulate=2", "checkpoints.every_steps=1", "optimizer.name=nadam"], 2),
     "evaluate-steps": (["evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=radam"], 8),
@@ -30,7 +29,6 @@ SETTINGS: dict[str, tuple[list[str], int]] = {
     "best": (["optimizer.lr=0.03", "evaluate.every=2", "checkpoints.keep_last=1", "checkpoints.every_steps=5"], 9),
     "workers": (["train.workers=2", "train.epochs=1", "checkpoints.every_steps=2", "optimizer.name=asgd"], 4),
     "plateau": ([PLATEAU, "evaluate.every=2", "checkpoints.every_steps=4", "optimizer={name: sgd, momentum: 0.9}"], 7),
-    "greedy": ([GREEDY, "evaluate.every=2", "checkpoints.every_steps=3", "optimizer.name=rmsprop"], 7),
     "cosine": (["schedule={name: cosine, warmup: 3}", "checkpoints.every_steps=2", "optimizer.name=adafactor"], 3),
     "kernels": (["train.kernels=fast", "evaluate.every=2", "checkpoints.every_steps=2"], 5),
     "buckets": (["train.batching.bucket=true", "train.accumulate=2", "checkpoints.every_steps=1"], 4),

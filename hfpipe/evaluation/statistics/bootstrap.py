@@ -1,4 +1,4 @@
-"""How far a figure could be off: 95 % bootstrap intervals over the examples."""
+"""How far a metric could be off: 95 % bootstrap intervals over the examples."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from hfpipe.errors import HfpipeError
-from hfpipe.parts.metrics.metrics import Metric, compute_all
+from hfpipe.parts.metrics.array_metrics import StatisticMetric
+from hfpipe.parts.metrics.scores import Metric, compute_all
+from hfpipe.parts.metrics.sums import Sums, ratio
 
 Array = np.ndarray[Any, Any]
 
 _RESAMPLES = 9_999
-_SLOW_RESAMPLES = 999  # for a metric that can only be computed one resample at a time
+_SLOW_RESAMPLES = 999  # for a metric that is computed one resample at a time, or that averages over classes
 _LEVEL = 0.95
 _MOST_NUMBERS = 2_000_000  # held at once while resampling; ten times as many take longer, for the memory is fresh
 
@@ -38,7 +40,7 @@ def bootstrap_intervals(
         losses: loss of each example, `[examples]`.
         weights: weight of each example in the mean, `[examples]`.
         seed: of the resampling.
-        resamples: how many; of a metric that can only be computed one resample at a time at most 999.
+        resamples: how many; as for `resampled`.
 
     Returns:
         An interval by name; None with fewer than two examples, or where more than half of the resamples leave the
@@ -51,7 +53,7 @@ def bootstrap_intervals(
 
 def resampled_loss(losses: Array, weights: Array, *, seed: int, resamples: int = _RESAMPLES) -> Array:
     """The mean loss of each resample of the examples, `[resamples]`; empty with fewer than two examples."""
-    return _bootstrapped((losses, weights), _ratio, seed, resamples)
+    return _resampled_sums({"loss": Sums(np.stack([losses, weights]))}, seed, resamples)["loss"]
 
 
 def resampled(
@@ -72,21 +74,26 @@ def resampled(
         predictions: decisions, `[examples]`.
         references: labels, `[examples]`.
         seed: of the resampling.
-        resamples: how many; of a metric that can only be computed one resample at a time at most 999.
+        resamples: how many; at most 999 of a metric that is computed one resample at a time, or that has averages over
+            classes.
 
     Returns:
-        `[resamples]` by the name of the figure; empty with fewer than two examples.
+        `[resamples]` by the name of the score; empty with fewer than two examples.
     """
     found: dict[str, Array] = {}
+    fewer = min(resamples, _SLOW_RESAMPLES)
     for name, metric in metrics:
-        vectorised, ratios = _STATISTICS.get(name), getattr(metric, "ratios", None)
-        if ratios is not None:
-            found |= _resampled_ratios(ratios(predictions, references), seed, resamples)
-        elif vectorised is not None and _scores_class_1(metric):
-            for key, statistic in vectorised.items():
-                found[key] = _bootstrapped((predictions, references), statistic, seed, resamples)
+        sums_of = getattr(metric, "sums", None)
+        if sums_of is not None:
+            sums = sums_of(predictions, references)
+            are_ratios = all(one.score is ratio for one in sums.values())
+            found |= _resampled_sums(sums, seed, resamples if are_ratios else fewer)
+        elif isinstance(metric, StatisticMetric) and metric.is_vectorised:
+            for key, statistic in metric.statistics.items():
+                assert statistic.resampled is not None
+                found[key] = _bootstrapped((predictions, references), statistic.resampled, seed, resamples)
         else:
-            found |= _resampled_slowly(name, metric, predictions, references, seed, min(resamples, _SLOW_RESAMPLES))
+            found |= _resampled_slowly(name, metric, predictions, references, seed, fewer)
     return found
 
 
@@ -99,63 +106,66 @@ def percentiles(values: Array) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def _scores_class_1(metric: Metric) -> bool:
-    """Whether a metric was built without an average or a positive class of its own, as the statistics below are."""
-    return getattr(metric, "average", "binary") == "binary" and getattr(metric, "pos_label", 1) == 1
-
-
 def ratio_intervals(ratios: Mapping[str, tuple[Array, Array]], *, seed: int) -> dict[str, list[float] | None]:
-    """Percentile intervals of figures that are one sum over the examples divided by another, both `[examples]`."""
-    return {name: percentiles(values) for name, values in _resampled_ratios(ratios, seed, _RESAMPLES).items()}
+    """Percentile intervals of scores that are one sum over the examples divided by another, both `[examples]`."""
+    sums = {name: Sums(np.stack(sides)) for name, sides in ratios.items()}
+    return {name: percentiles(values) for name, values in _resampled_sums(sums, seed, _RESAMPLES).items()}
 
 
 def count_intervals(
-    figures: Mapping[str, Callable[[Array], Array]], examples: int, *, seed: int
+    scores: Mapping[str, Callable[[Array], Array]], examples: int, *, seed: int
 ) -> dict[str, list[float] | None]:
-    """Percentile intervals of figures that are functions of how often each example occurs.
+    """Percentile intervals of scores that are functions of how often each example occurs.
 
     Args:
-        figures: functions `[resamples, examples] -> [resamples]`; all see the same resamples.
+        scores: functions `[resamples, examples] -> [resamples]`; all see the same resamples.
         examples: how many there are.
         seed: of the resampling.
     """
-
-    def together(counts: Array) -> Array:
-        return np.stack([figure(counts) for figure in figures.values()])
-
-    found = _resampled_by_count(list(figures), together, examples, seed, _RESAMPLES)
+    found = _resampled_by_count(
+        list(scores), lambda counts: [score(counts) for score in scores.values()], examples, seed, _RESAMPLES
+    )
     return {name: percentiles(values) for name, values in found.items()}
 
 
-def _resampled_ratios(ratios: Mapping[str, tuple[Array, Array]], seed: int, resamples: int) -> dict[str, Array]:
-    """Figures that are a sum over the examples divided by another.
+def _resampled_sums(scores: Mapping[str, Sums], seed: int, resamples: int) -> dict[str, Array]:
+    """Scores of sums on the same resamples.
 
-    All figures share the resamples. A resample is how often it has each example, `[examples]`, so that one product of
-    matrices gives the sums of all figures.
+    Two sums are taken over the drawn examples. For more, a resample is how often it has each example, so that one
+    product of matrices gives all of them.
     """
-    if not ratios:
+    if not scores:
         return {}
-    table = np.array([side for pair in ratios.values() for side in pair], dtype=float).T  # [examples, 2 figures]
+    table = np.concatenate([one.terms for one in scores.values()])  # [sums, examples]
+    if len(table) == 2:
+        ((name, one),) = scores.items()
 
-    def figures(counts: Array) -> Array:
-        sums = counts @ table  # [resamples, 2 figures]
-        return np.asarray((sums[:, ::2] / sums[:, 1::2]).T)
+        def statistic(*drawn: Array, axis: int) -> Array:
+            return one.score(np.stack([terms.sum(axis=axis) for terms in drawn], axis=-1))
 
-    return _resampled_by_count(list(ratios), figures, len(table), seed, resamples)
+        return {name: _bootstrapped(tuple(table), statistic, seed, resamples)}
+    ends = np.cumsum([len(one.terms) for one in scores.values()])[:-1]
+    table = table.astype(float).T
+
+    def scores_of(counts: Array) -> list[Array]:
+        parts = np.split(counts @ table, ends, axis=1)  # [resamples, sums] each
+        return [one.score(part) for one, part in zip(scores.values(), parts, strict=True)]
+
+    return _resampled_by_count(list(scores), scores_of, len(table), seed, resamples)
 
 
 def _resampled_by_count(
-    names: Sequence[str], figures: Callable[[Array], Array], examples: int, seed: int, resamples: int
+    names: Sequence[str], scores_of: Callable[[Array], list[Array]], examples: int, seed: int, resamples: int
 ) -> dict[str, Array]:
-    """The resampled `figures`, which makes `[names, resamples]` of the counts `[resamples, examples]`."""
+    """The resampled scores, one `[resamples]` a name, which `scores_of` makes of the counts `[resamples, examples]`."""
     if examples < 2 or not names:
         return {name: np.empty(0) for name in names}
 
     def statistic(drawn: Array, axis: int) -> Array:
         rows = drawn.reshape(-1, examples)
-        places = rows + examples * np.arange(len(rows))[:, None]
-        times = np.bincount(places.ravel(), minlength=rows.size).reshape(rows.shape)
-        return figures(times.astype(float)).reshape(len(names), *drawn.shape[:-1])
+        numbered = rows + examples * np.arange(len(rows))[:, None]
+        counts = np.bincount(numbered.ravel(), minlength=rows.size).reshape(rows.shape)
+        return np.stack(scores_of(counts.astype(float))).reshape(len(names), *drawn.shape[:-1])
 
     return dict(zip(names, _bootstrapped((np.arange(examples),), statistic, seed, resamples), strict=True))
 
@@ -197,87 +207,3 @@ def _resampled_slowly(
     names = dict.fromkeys(key for one in drawn for key in one)
     numbers = {key: [one.get(key) for one in drawn] for key in names}
     return {key: np.array([np.nan if one is None else one for one in column], float) for key, column in numbers.items()}
-
-
-def _ratio(losses: Array, weights: Array, axis: int) -> Array:
-    return np.asarray(losses.sum(axis=axis) / weights.sum(axis=axis))
-
-
-def _accuracy(predictions: Array, references: Array, axis: int) -> Array:
-    return np.asarray((predictions == references).mean(axis=axis))
-
-
-def _counts(predictions: Array, references: Array, axis: int) -> tuple[Array, Array, Array]:
-    """True positives, predicted positives and positives of class 1."""
-    said, is_positive = predictions == 1, references == 1
-    return (said & is_positive).sum(axis=axis), said.sum(axis=axis), is_positive.sum(axis=axis)
-
-
-def _f1(predictions: Array, references: Array, axis: int) -> Array:
-    hits, said, is_positive = _counts(predictions, references, axis)
-    return np.asarray(2 * hits / (said + is_positive))
-
-
-def _precision(predictions: Array, references: Array, axis: int) -> Array:
-    hits, said, _ = _counts(predictions, references, axis)
-    return np.asarray(hits / said)
-
-
-def _recall(predictions: Array, references: Array, axis: int) -> Array:
-    hits, _, is_positive = _counts(predictions, references, axis)
-    return np.asarray(hits / is_positive)
-
-
-def _matthews(predictions: Array, references: Array, axis: int) -> Array:
-    """The correlation of the confusion matrix in any number of classes, as `MatthewsCorrelation` writes it."""
-    examples = references.shape[axis]
-    hits = (predictions == references).sum(axis=axis)
-    both, said_twice, is_twice = 0, 0, 0
-    for label in range(int(max(predictions.max(), references.max())) + 1):  # to sort them all takes five times as long
-        said, is_positive = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
-        both, said_twice, is_twice = both + said * is_positive, said_twice + said**2, is_twice + is_positive**2
-    margins = (examples**2 - np.asarray(said_twice, float)) * (examples**2 - np.asarray(is_twice, float))
-    return np.asarray((hits * examples - both) / np.sqrt(margins))
-
-
-def _pearson(predictions: Array, references: Array, axis: int) -> Array:
-    x = predictions - predictions.mean(axis=axis, keepdims=True)
-    y = references - references.mean(axis=axis, keepdims=True)
-    return np.asarray((x * y).sum(axis=axis) / np.sqrt((x * x).sum(axis=axis) * (y * y).sum(axis=axis)))
-
-
-def _spearman(predictions: Array, references: Array, axis: int) -> Array:
-    from scipy.stats import rankdata
-
-    return _pearson(rankdata(predictions, axis=axis), rankdata(references, axis=axis), axis)
-
-
-def _mse(predictions: Array, references: Array, axis: int) -> Array:
-    return np.asarray(((predictions - references) ** 2).mean(axis=axis))
-
-
-def _mae(predictions: Array, references: Array, axis: int) -> Array:
-    return np.asarray(np.abs(predictions - references).mean(axis=axis))
-
-
-_ONE_ACCURACY = {"accuracy": _accuracy}
-_STATISTICS: dict[str, dict[str, Callable[..., Array]]] = {
-    "accuracy": _ONE_ACCURACY,
-    "f1": {"f1": _f1},
-    "precision": {"precision": _precision},
-    "recall": {"recall": _recall},
-    "matthews_correlation": {"matthews_correlation": _matthews},
-    "glue/cola": {"matthews_correlation": _matthews},
-    "glue/ax": {"matthews_correlation": _matthews},
-    "pearson": {"pearson": _pearson},
-    "spearmanr": {"spearmanr": _spearman},
-    "mse": {"mse": _mse},
-    "mae": {"mae": _mae},
-    "glue/mrpc": {"accuracy": _accuracy, "f1": _f1},
-    "glue/qqp": {"accuracy": _accuracy, "f1": _f1},
-    "glue/stsb": {"pearson": _pearson, "spearmanr": _spearman},
-    **{
-        f"glue/{name}": _ONE_ACCURACY
-        for name in ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
-    },
-}

@@ -1,4 +1,4 @@
-"""A figure over several seeds: its mean, how far the seeds scatter, and what so many of them can tell from noise."""
+"""A metric over several seeds: its mean, how far the seeds scatter, and what so many of them can tell from noise."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from hfpipe.evaluation.statistics.significance import (
     smallest_difference,
     t_interval,
 )
-from hfpipe.parts.metrics.metrics import greater_is_better
+from hfpipe.parts.metrics.scores import greater_is_better
 
 
 def spread(
-    figure: str, values: Mapping[int, float | None], baselines: Mapping[int, float | None] | None = None
+    metric: str, values: Mapping[int, float | None], baselines: Mapping[int, float | None] | None = None
 ) -> dict[str, Any]:
-    """Sum up a figure.
+    """Sum up a metric.
 
     Args:
-        figure: its name, which says whether greater is better.
+        metric: its name, which says whether greater is better.
         values: by seed; None where it is undefined.
         baselines: what a model that has learned nothing reaches, by seed, since rows that a seed holds out are its own.
 
     Returns:
-        `seeds` (how many have the figure), `mean`, `standard_deviation` (n - 1), `interval` (95 % t interval of the
+        `seeds` (how many have it), `mean`, `standard_deviation` (n - 1), `interval` (95 % t interval of the
         mean), `best` and `worst` (`value` and `seed`; the greatest and the least where `greater_is_better` is None),
         `baseline`, `difference` (mean minus baseline), `seeds_needed` (to tell it from noise), `smallest_difference` and
         `smallest_difference_of_groups` (that so many seeds tell from a known number, and from as many other seeds; see
-        `hfpipe.evaluation.statistics.significance`), `undefined` (seeds), and `text`. What can't be said is None.
+        `hfpipe.evaluation.statistics.significance`), `undefined` (seeds), and `text`. What is not known is None.
     """
     known = {seed: value for seed, value in values.items() if value is not None}
     undefined = [seed for seed in values if seed not in known]
-    rising = greater_is_better(figure)
+    rising = greater_is_better(metric)
     if not known:
-        return {"seeds": 0, "undefined": undefined, "text": f"{figure}: undefined for every seed"}
+        return {"seeds": 0, "undefined": undefined, "text": f"{metric}: undefined for every seed"}
     numbers = list(known.values())
     order = sorted(known, key=lambda seed: known[seed], reverse=rising is not False)
     scatter = deviation(numbers)
@@ -62,27 +62,27 @@ def spread(
         "smallest_difference_of_groups": smallest_difference(scatter, [len(numbers)] * 2) if scatter else None,
         "undefined": undefined,
     }
-    return {**found, "text": _text(figure, found)}
+    return {**found, "text": _text(metric, found)}
 
 
 def _mean(values: list[float]) -> float:
     return values[0] if min(values) == max(values) else float(np.mean(values))
 
 
-def _text(figure: str, found: Mapping[str, Any]) -> str:
-    """The figure in a few sentences."""
-    said = [f"{figure}: mean {found['mean']:.4f} over {found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"]
+def _text(metric: str, found: Mapping[str, Any]) -> str:
+    """The metric in a few sentences."""
+    sentences = [f"{metric}: mean {found['mean']:.4f} over {found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"]
     if found["standard_deviation"] is None:
-        said.append("one seed has no deviation, so nothing can be said about noise: train more seeds")
-        return "; ".join(said)
+        sentences.append("one seed has no deviation, so nothing can be said about noise: train more seeds")
+        return "; ".join(sentences)
     difference, needed = found["difference"], found["seeds_needed"]
     if difference is None:
-        said.append("no baseline is known for it")
+        sentences.append("no baseline is known for it")
     elif not difference:
-        said.append(f"it equals the baseline {found['baseline']:.4f}")
+        sentences.append(f"it equals the baseline {found['baseline']:.4f}")
     else:
         is_worse = found["greater_is_better"] is not None and (difference > 0) is not found["greater_is_better"]
-        said.append(
+        sentences.append(
             f"{abs(difference):.4f} {'above' if difference > 0 else 'below'} the baseline {found['baseline']:.4f}"
             + (", which is worse" if is_worse else "")
             + (f", and {needed:,} seeds would tell that from noise" if needed else "")
@@ -93,12 +93,12 @@ def _text(figure: str, found: Mapping[str, Any]) -> str:
             )
         )
     if found["standard_deviation"]:
-        said.append(
+        sentences.append(
             f"{found['seeds']} seeds find a true difference of {found['smallest_difference']:.2g} from a known number, or of "
             f"{found['smallest_difference_of_groups']:.2g} from {found['seeds']} other seeds, four times in five"
         )
     else:
-        said.append(f"all {found['seeds']} seeds give the same figure, so no deviation was seen")
+        sentences.append(f"all {found['seeds']} seeds give the same value, so no deviation was seen")
     if found["undefined"]:
-        said.append(f"undefined for seed {', '.join(map(str, found['undefined']))}")
-    return "; ".join(said)
+        sentences.append(f"undefined for seed {', '.join(map(str, found['undefined']))}")
+    return "; ".join(sentences)

@@ -22,7 +22,7 @@ class Pairs:
     """McNemar's test of two models on the same examples.
 
     Attributes:
-        only_first: examples that the first has right and the second has not.
+        only_first: examples that the first predicts correctly and the second does not.
         only_second: the other way round.
         p: two-sided.
     """
@@ -33,10 +33,10 @@ class Pairs:
 
 
 def mcnemar(first: Array, second: Array) -> Pairs:
-    """The exact test of whether both models are right equally often: binomial over the examples on which one is right.
+    """The exact test of whether both models are correct equally often: binomial over the examples that one alone has correct.
 
     Args:
-        first: whether the first model is right, `[examples]`.
+        first: whether the first model is correct, `[examples]`.
         second: whether the second is, `[examples]`.
 
     Returns:
@@ -44,8 +44,10 @@ def mcnemar(first: Array, second: Array) -> Pairs:
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    apart = only_first + only_second
-    return Pairs(only_first, only_second, float(stats.binomtest(only_second, apart).pvalue) if apart else 1.0)
+    disagreements = only_first + only_second
+    return Pairs(
+        only_first, only_second, float(stats.binomtest(only_second, disagreements).pvalue) if disagreements else 1.0
+    )
 
 
 def p_of_resamples(differences: Array) -> float | None:

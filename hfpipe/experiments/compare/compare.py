@@ -1,4 +1,4 @@
-"""Train the variants of a recipe from one seed, and say where and how far they part."""
+"""Train the variants of a recipe from one seed, and say where and by how much they differ."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def build_comparison(folder: Path, traces: Sequence[Trace]) -> Comparison:
         if twin is None:
             alone.append(trace)
         other = None if twin and twin[0] == base.name else twin
-        said = verdicts.of_baseline(base) if trace is base else verdicts.verdict(trace, base, difference, other)
+        text = verdicts.of_baseline(base) if trace is base else verdicts.verdict(trace, base, difference, other)
         rows.append(
             Compared(
                 name=trace.name,
@@ -156,7 +156,7 @@ def build_comparison(folder: Path, traces: Sequence[Trace]) -> Comparison:
                 predicted_gradient_ratio=verdicts.predicted_gradient_ratio(trace, base),
                 effective_learning_rate=verdicts.effective_learning_rate(trace),
                 same_as=twin[0] if twin else None,
-                verdict=said,
+                verdict=text,
             )
         )
     return Comparison(folder, base.name, rows)
@@ -165,9 +165,9 @@ def build_comparison(folder: Path, traces: Sequence[Trace]) -> Comparison:
 def _twin(trace: Trace, base: Trace, difference: Difference, alone: Sequence[Trace]) -> tuple[str, str] | None:
     """The first earlier variant that this one equals in losses and weights, and how."""
     for other in alone:
-        apart = difference if other is base else compare_traces(trace, other)
-        if apart.size is not None and apart.weights_within:
-            return other.name, apart.size
+        found = difference if other is base else compare_traces(trace, other)
+        if found.size is not None and found.weights_within:
+            return other.name, found.size
     return None
 
 

@@ -30,12 +30,12 @@ def show(comparison: Comparison) -> None:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """The figures of all variants, and the verdicts; both fit 100 columns."""
+    """The differences of all variants, and the verdicts; both fit 100 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    figures = Table(box=SIMPLE_HEAD, title=f"against {comparison.baseline}", title_justify="left", pad_edge=False)
-    figures.add_column("variant", overflow="fold")
+    numbers = Table(box=SIMPLE_HEAD, title=f"against {comparison.baseline}", title_justify="left", pad_edge=False)
+    numbers.add_column("variant", overflow="fold")
     heads = (
         "loss\ndiffers by",
         "weights\ndiffer by",
@@ -45,12 +45,12 @@ def tables(comparison: Comparison) -> list[Table]:
         "effective\nlr",
     )
     for head in heads:
-        figures.add_column(head, justify="right")
-    said = Table(box=SIMPLE_HEAD, pad_edge=False)
-    said.add_column("variant", overflow="fold")
-    said.add_column("verdict")
+        numbers.add_column(head, justify="right")
+    words = Table(box=SIMPLE_HEAD, pad_edge=False)
+    words.add_column("variant", overflow="fold")
+    words.add_column("verdict")
     for row in comparison.variants:
-        figures.add_row(
+        numbers.add_row(
             row.name,
             number(row.max_abs_loss_difference, ".2g"),
             number(row.max_abs_weight_difference, ".2g"),
@@ -59,8 +59,8 @@ def tables(comparison: Comparison) -> list[Table]:
             number(row.predicted_gradient_ratio, ".6g"),
             number(row.effective_learning_rate, ".4g"),
         )
-        said.add_row(row.name, row.verdict)
-    return [figures, said]
+        words.add_row(row.name, row.verdict)
+    return [numbers, words]
 
 
 def number(value: float | None, form: str) -> str:

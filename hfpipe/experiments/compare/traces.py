@@ -1,4 +1,4 @@
-"""What the runs of a comparison recorded, and how far two of them part: measured numbers, no opinion."""
+"""What the runs of a comparison recorded, and by how much two of them differ: measured numbers, no opinion."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def weight_gap(first: Path, second: Path) -> tuple[float | None, float]:
             if a.shape != b.shape:
                 return None, 0.0
             if a.numel():
-                apart = float((a.double() - b.double()).abs().max())
-                gap = apart if math.isnan(apart) or apart > gap else gap
+                largest_here = float((a.double() - b.double()).abs().max())
+                gap = largest_here if math.isnan(largest_here) or largest_here > gap else gap
                 largest = max(largest, float(b.double().abs().max()))
     return gap, largest
 

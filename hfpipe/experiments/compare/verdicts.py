@@ -29,7 +29,7 @@ _UNDERSTOOD = (
 
 
 def gradient_ratio(trace: Trace, base: Trace) -> float | None:
-    """The L2 norm of the gradient of step 1, before clipping, over the baseline's. SplitEvaluation."""
+    """The L2 norm of the gradient of step 1, before clipping, over the baseline's, as measured."""
     ratio = trace.first_norm / base.first_norm if base.first_norm else math.nan
     return ratio if math.isfinite(ratio) else None
 
@@ -61,10 +61,10 @@ def effective_learning_rate(trace: Trace) -> float | None:
 
 def of_baseline(base: Trace) -> str:
     """What there is to say about the baseline itself: that it is not divided exactly once, and that it diverged."""
-    said = "the baseline"
+    text = "the baseline"
     if base.is_linear and (base.recipe.loss.reduction == "mean") == base.divides:
-        said += f": {_division(base)}"
-    return said + (f"; diverged after step {_last_step(base)}: {base.failure}" if base.failure is not None else "")
+        text += f": {_division(base)}"
+    return text + (f"; diverged after step {_last_step(base)}: {base.failure}" if base.failure is not None else "")
 
 
 def verdict(trace: Trace, base: Trace, difference: Difference, twin: tuple[str, str] | None = None) -> str:
@@ -76,23 +76,23 @@ def verdict(trace: Trace, base: Trace, difference: Difference, twin: tuple[str, 
         difference: of the two.
         twin: another variant that it equals, and how (`bit for bit`), when it does not equal the baseline.
     """
-    said = [_main(trace, base, difference)]
+    sentences = [_main(trace, base, difference)]
     measured, predicted = gradient_ratio(trace, base), predicted_gradient_ratio(trace, base)
     tolerance = max(_NORM_TOLERANCE.get(part.precision, 1e-2) for part in (trace, base))
     if measured is not None and predicted is not None and not math.isclose(measured, predicted, rel_tol=tolerance):
-        said.append(
+        sentences.append(
             f"the first gradient is {measured:.6g} times the baseline's, and the arithmetic predicts {predicted:.6g}"
         )
     if trace.failure is None and base.failure is None and trace.weights_step != base.weights_step:
-        said.append(
+        sentences.append(
             f"model/ holds the weights of step {trace.weights_step}, the baseline's those of step {base.weights_step}"
         )
     loaded = [what for what, digest in trace.digests.items() if digest != base.digests.get(what)]
     if loaded:
-        said.append(f"not the baseline's {' and '.join(loaded)}")
+        sentences.append(f"not the baseline's {' and '.join(loaded)}")
     if twin is not None:
-        said.append(f"the same as {twin[0]}, {twin[1]}")
-    return "; ".join(said)
+        sentences.append(f"the same as {twin[0]}, {twin[1]}")
+    return "; ".join(sentences)
 
 
 def _main(trace: Trace, base: Trace, difference: Difference) -> str:

@@ -1,4 +1,4 @@
-"""The figures of two groups of seeds, or of a run beside a group, measured by the noise between seeds."""
+"""The metrics of two groups of seeds, or of a run beside a group, measured by the noise between seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALPHA = 0.05
 
 
 def compare_seeds(first: Run | Group, second: Run | Group, names: tuple[str, str]) -> list[dict[str, Any]]:
-    """Compare two groups by Welch's t test, or say where a run lies among the figures of a group.
+    """Compare two groups by Welch's t test, or say where a run lies among the seeds of a group.
 
     Args:
         first: a run or a group.
@@ -21,7 +21,7 @@ def compare_seeds(first: Run | Group, second: Run | Group, names: tuple[str, str
         names: what they are called in the sentences.
 
     Returns:
-        For each split that all runs were measured on `kind`, `split`, `comparable`, `why` (not), `figures` and `text`,
+        For each split that all runs were measured on `kind`, `split`, `comparable`, `why` (not), `metrics` and `text`,
         see docs/seeds.md.
     """
     sides = [_measured(first), _measured(second)]
@@ -30,22 +30,22 @@ def compare_seeds(first: Run | Group, second: Run | Group, names: tuple[str, str
     for split in (one for one in sides[0] if one in sides[1]):
         why = _why_not(sides[0][split], sides[1][split])
         rows = []
-        for figure in dict.fromkeys(name for side in sides for one in side[split] for name in one["metrics"]):
-            if figure.endswith("_support"):
+        for metric in dict.fromkeys(name for side in sides for one in side[split] for name in one["metrics"]):
+            if metric.endswith("_support"):
                 continue
-            values = [[one["metrics"].get(figure) for one in side[split]] for side in sides]
+            values = [[one["metrics"].get(metric) for one in side[split]] for side in sides]
             known = [[value for value in side if value is not None] for side in values]
             if not all(known):
                 continue
             if kind == "groups":
-                rows.append(_groups(figure, known[0], known[1], names, testable=why is None))
+                rows.append(_groups(metric, known[0], known[1], names, testable=why is None))
             else:
                 is_first = isinstance(first, Run)
-                rows.append(_run_in_group(figure, known[0], known[1], names, is_first=is_first, testable=why is None))
-        told = None if why is None else f"{split}: no test: {why}"
+                rows.append(_run_in_group(metric, known[0], known[1], names, is_first=is_first, testable=why is None))
+        text = None if why is None else f"{split}: no test: {why}"
         found.append(
-            {"kind": kind, "split": split, "examples": None, "comparable": why is None, "why": why, "figures": rows}
-            | {"text": told}
+            {"kind": kind, "split": split, "examples": None, "comparable": why is None, "why": why, "metrics": rows}
+            | {"text": text}
         )
     return found
 
@@ -57,11 +57,11 @@ def _measured(one: Run | Group) -> dict[str, list[dict[str, Any]]]:
     for run in runs:
         summary = run.read_json("metrics.json") or {}
         source = ((run.metadata.get("identity") or {}).get("dataset") or {}).get("digest")
-        figures = dict(summary.get("also", {}))
+        by_split = dict(summary.get("also", {}))
         if summary.get("split"):
-            figures[summary["split"]] = summary.get("metrics") or {}
-        found = {split: {"metrics": metrics, "source": source, "rows": None} for split, metrics in figures.items()}
-        splits = {file_name(split): split for split in figures}
+            by_split[summary["split"]] = summary.get("metrics") or {}
+        found = {split: {"metrics": metrics, "source": source, "rows": None} for split, metrics in by_split.items()}
+        splits = {file_name(split): split for split in by_split}
         for name in evaluation_names(run):
             document = read_evaluation(run, name) or {}
             one_split = found.setdefault(
@@ -81,7 +81,7 @@ def _why_not(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> str |
 
 
 def _groups(
-    figure: str, first: list[float], second: list[float], names: tuple[str, str], *, testable: bool
+    metric: str, first: list[float], second: list[float], names: tuple[str, str], *, testable: bool
 ) -> dict[str, Any]:
     from hfpipe.evaluation.statistics.significance import deviation, seeds_needed, smallest_difference, welch
 
@@ -91,7 +91,7 @@ def _groups(
     pooled = (sum(one**2 for one in known) / len(known)) ** 0.5 if len(known) == 2 else None
     p = tested.p if testable else None
     row: dict[str, Any] = {
-        "name": figure,
+        "name": metric,
         "first": float(sum(first) / len(first)),
         "second": float(sum(second) / len(second)),
         "seeds": [len(first), len(second)],
@@ -109,7 +109,7 @@ def _groups(
 
 
 def _run_in_group(
-    figure: str, first: list[float], second: list[float], names: tuple[str, str], *, is_first: bool, testable: bool
+    metric: str, first: list[float], second: list[float], names: tuple[str, str], *, is_first: bool, testable: bool
 ) -> dict[str, Any]:
     from hfpipe.evaluation.statistics.significance import deviation, prediction_interval
 
@@ -118,7 +118,7 @@ def _run_in_group(
     expected = prediction_interval(others) if testable and scatter else None
     mean = float(sum(others) / len(others))
     row: dict[str, Any] = {
-        "name": figure,
+        "name": metric,
         "first": value if is_first else mean,
         "second": mean if is_first else value,
         "seeds": [1, len(others)] if is_first else [len(others), 1],

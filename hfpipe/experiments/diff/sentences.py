@@ -1,4 +1,4 @@
-"""Differences of figures in plain words."""
+"""Differences of metrics in plain words."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 def of_pairs(row: Mapping[str, Any], names: tuple[str, str], examples: int) -> str:
     """Two runs on the same examples: by how much which is better, and whether chance could do it."""
     if row["p"] is None:
-        return of_figures(row, names)
+        return of_values(row, names)
     if row["test"] == "McNemar":
-        apart = row["only_first_right"] + row["only_second_right"]
-        told = f"McNemar {p_text(row['p'])} on {apart} disagreement{'' if apart == 1 else 's'}"
+        disagreements = row["only_first_correct"] + row["only_second_correct"]
+        test = f"McNemar {p_text(row['p'])} on {disagreements} disagreement{'' if disagreements == 1 else 's'}"
     else:
-        told = f"paired bootstrap {p_text(row['p'])}"
+        test = f"paired bootstrap {p_text(row['p'])}"
     verdict = "distinguishable" if row["distinguishable"] else "not distinguishable"
-    return f"{_lead(row, names)}; {told}: {verdict} from chance on these {examples:,} examples"
+    return f"{_lead(row, names)}; {test}: {verdict} from chance on these {examples:,} examples"
 
 
-def of_figures(row: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Two figures without a test."""
+def of_values(row: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """Two values without a test."""
     first, second = (_number(row[side]) for side in ("first", "second"))
     why = f" (not tested: {row['why']})" if row.get("why") else ""
     return f"{row['name']}: {names[0]} {first}, {names[1]} {second}{why}"
 
 
 def of_groups(row: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Two groups: the same by the noise between seeds, and how many seeds would tell."""
+    """Two groups: the same by the noise between seeds, and how many seeds would show it."""
     from hfpipe.evaluation.statistics.significance import MOST_SEEDS
 
     counts = f"{row['seeds'][0]} and {row['seeds'][1]} seeds"
@@ -36,30 +36,30 @@ def of_groups(row: Mapping[str, Any], names: tuple[str, str]) -> str:
         if min(row["seeds"]) < 2:
             return f"{means}; one seed has no deviation, so nothing can be said about noise"
         if not any(row["standard_deviations"]):
-            return f"{means}; the seeds of each give one and the same figure, so no deviation was seen"
+            return f"{means}; the seeds of each give one and the same value, so no deviation was seen"
         return means
     verdict = "distinguishable" if row["distinguishable"] else "not distinguishable"
-    told = f"{_lead(row, names)}; Welch's t {p_text(row['p'])} with {counts}: {verdict} from the noise between seeds"
+    text = f"{_lead(row, names)}; Welch's t {p_text(row['p'])} with {counts}: {verdict} from the noise between seeds"
     if row["seeds_needed"] is not None:
-        told += f"; a difference of this size takes {row['seeds_needed']:,} seeds each"
+        text += f"; a difference of this size takes {row['seeds_needed']:,} seeds each"
     elif row["difference"]:
-        told += f"; a difference of this size takes more than {MOST_SEEDS:,} seeds each"
-    return f"{told}; these find one of {row['smallest_difference']:.2g} four times in five"
+        text += f"; a difference of this size takes more than {MOST_SEEDS:,} seeds each"
+    return f"{text}; these find one of {row['smallest_difference']:.2g} four times in five"
 
 
 def of_run_in_group(row: Mapping[str, Any], names: tuple[str, str]) -> str:
     """Where a run lies among the seeds of a group; `names` has the run first."""
     run, group = names
     total = row["below"] + row["equal"] + row["above"]
-    places = [f"{row[side]} {side}" for side in ("below", "equal", "above") if row[side]]
-    told = f"{row['name']}: {run} has {row['run']:.4f}; of the {total} seeds of {group} {', '.join(places)}"
+    positions = [f"{row[side]} {side}" for side in ("below", "equal", "above") if row[side]]
+    text = f"{row['name']}: {run} has {row['run']:.4f}; of the {total} seeds of {group} {', '.join(positions)}"
     if row["standard_deviation"] is None:
-        return f"{told}; one seed has no deviation, so nothing can be said about noise"
+        return f"{text}; one seed has no deviation, so nothing can be said about noise"
     if row["expected"] is None:
-        return told if row["standard_deviation"] else f"{told}; they are all equal, so no deviation was seen"
+        return text if row["standard_deviation"] else f"{text}; they are all equal, so no deviation was seen"
     low, high = row["expected"]
     verdict = "it could be one of them" if row["inside"] else "it is not like one of them"
-    return f"{told}; one more seed would be between {low:.4f} and {high:.4f} in 95 % of all cases: {verdict}"
+    return f"{text}; one more seed would be between {low:.4f} and {high:.4f} in 95 % of all cases: {verdict}"
 
 
 def of_tests(tests: int) -> str | None:
@@ -76,7 +76,7 @@ def p_text(p: float) -> str:
 
 def _lead(row: Mapping[str, Any], names: tuple[str, str]) -> str:
     """Which one is ahead by how much, with the interval seen from its side."""
-    from hfpipe.parts.metrics.metrics import greater_is_better
+    from hfpipe.parts.metrics.scores import greater_is_better
 
     difference, rising = row["difference"], greater_is_better(row["name"])
     if not difference:
@@ -87,10 +87,10 @@ def _lead(row: Mapping[str, Any], names: tuple[str, str]) -> str:
     ahead = names[1] if second_leads else names[0]
     sign = 1 if second_leads else -1
     sign = -sign if rising is False else sign
-    figure = f"{row['name']}{' (less is better)' if rising is False else ''}"
+    metric = f"{row['name']}{' (less is better)' if rising is False else ''}"
     values = [_number(row["second"]), _number(row["first"])]
     against = " against ".join(values if second_leads else values[::-1])
-    return f"{ahead} is {what} by {_size(difference)} {figure}: {against}{_interval(row['interval'], sign)}"
+    return f"{ahead} is {what} by {_size(difference)} {metric}: {against}{_interval(row['interval'], sign)}"
 
 
 def _interval(interval: list[float] | None, sign: int) -> str:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.parts.metrics.sums import Sums, values_of
 from hfpipe.recipe.catalog import near
 
 Array = np.ndarray[Any, Any]
 Label = str | None
-"""The label of a word; None where nothing was predicted for it, which is outside of every entity and never right."""
+"""The label of a word; None where nothing was predicted for it, which is outside of every entity and never correct."""
 
 OUTSIDE = "O"
 SCHEMES: Mapping[str, str] = {"IOB1": "BI", "IOB2": "BI", "BILOU": "BILUES", "none": ""}
@@ -51,14 +52,14 @@ def entities(labels: Sequence[Label], scheme: str) -> list[Entity]:
     """
     found: list[Entity] = []
     start, letter, kind = None, OUTSIDE, ""
-    for place, label in enumerate([*labels, None]):
+    for position, label in enumerate([*labels, None]):
         earlier, earlier_kind = letter, kind
         letter, kind = _read(label, scheme)
         if letter in "ILE" and earlier in "BI" and kind == earlier_kind:
             continue
         if start is not None:
-            found.append(Entity(earlier_kind, start, place))
-        start = None if letter == OUTSIDE else place
+            found.append(Entity(earlier_kind, start, position))
+        start = None if letter == OUTSIDE else position
     return found
 
 
@@ -106,17 +107,17 @@ class Counts:
 
     Attributes:
         types: of entities.
-        hits: entities that are predicted and right, with type and both ends, `[sentences, types]`.
+        hits: entities that are predicted and actual, with type and both ends, `[sentences, types]`.
         predicted: entities that are predicted, `[sentences, types]`.
-        right: entities that there are, `[sentences, types]`.
-        words_hit: words with the right label, `[sentences]`.
+        actual: entities of the references, `[sentences, types]`.
+        words_hit: words with the correct label, `[sentences]`.
         words: `[sentences]`.
     """
 
     types: tuple[str, ...]
     hits: Array
     predicted: Array
-    right: Array
+    actual: Array
     words_hit: Array
     words: Array
 
@@ -131,7 +132,7 @@ def count(
 
     Args:
         predictions: labels of the words of each sentence.
-        references: the right ones.
+        references: the labels that they should have.
         scheme: a key of SCHEMES.
         types: to count even where there are none of them.
 
@@ -139,35 +140,35 @@ def count(
         DataError: a sentence with other than one prediction a word, or a label that does not fit the scheme.
     """
     pairs = []
-    for row, (said, is_positive) in enumerate(zip(predictions, references, strict=True)):
-        if len(said) != len(is_positive):
-            raise DataError(f"{len(said)} labels are predicted for {len(is_positive)} words", where=f"row {row}")
-        pairs.append((set(entities(said, scheme)), set(entities(is_positive, scheme))))
+    for row, (predicted_labels, labels) in enumerate(zip(predictions, references, strict=True)):
+        if len(predicted_labels) != len(labels):
+            raise DataError(f"{len(predicted_labels)} labels are predicted for {len(labels)} words", where=f"row {row}")
+        pairs.append((set(entities(predicted_labels, scheme)), set(entities(labels, scheme))))
     known = sorted({*types, *(one.type for pair in pairs for side in pair for one in side)})
     column = {name: number for number, name in enumerate(known)}
-    hits, predicted, right = np.zeros((3, len(pairs), len(known)), np.int64)
+    hits, predicted, actual = np.zeros((3, len(pairs), len(known)), np.int64)
     for row, (found, real) in enumerate(pairs):
-        for table, some in ((hits, found & real), (predicted, found), (right, real)):
+        for table, some in ((hits, found & real), (predicted, found), (actual, real)):
             for one in some:
                 table[row, column[one.type]] += 1
-    words = np.array([len(is_positive) for is_positive in references], np.int64)
+    words = np.array([len(labels) for labels in references], np.int64)
     words_hit = [
         sum(one == other for one, other in zip(*pair, strict=True))
         for pair in zip(predictions, references, strict=True)
     ]
-    return Counts(tuple(known), hits, predicted, right, np.array(words_hit, np.int64), words)
+    return Counts(tuple(known), hits, predicted, actual, np.array(words_hit, np.int64), words)
 
 
 class Seqeval:
     """Precision, recall and F1 of entities as CoNLL counts them, micro over all and for each type; accuracy of words.
 
-    An entity is right when its type and both of its ends are. Precision is undefined (None) where nothing is predicted,
+    An entity is correct when its type and both of its ends are. Precision is undefined (None) where nothing is predicted,
     recall where there is nothing to find, F1 where both hold. For tags that mark no entities, as parts of speech, there
     are the accuracy and the F1 of each tag.
 
     Args:
         scheme: IOB1, IOB2, BILOU or none; by default the task's, and without a task that of the labels.
-        names: all labels, so that every type has its figures even where there are none of it; by default the task's, and
+        names: all labels, so that every type has its scores even where there are none of it; by default the task's, and
             without a task those that occur.
     """
 
@@ -187,18 +188,16 @@ class Seqeval:
             DataError: values that are no lists of labels, or labels that do not fit the scheme.
         """
         scheme, counts = self._counted(predictions, references)
-        scores: dict[str, float | None] = {}
-        for name, (above, below) in _ratios(counts, scheme):
-            scores[name] = float(above.sum() / below.sum()) if below.sum() else None
+        scores = values_of(dict(_scores(counts, scheme)))
         if scheme != "none":
             for number, kind in enumerate(counts.types):
-                scores[f"{kind}_support"] = float(counts.right[:, number].sum())
+                scores[f"{kind}_support"] = float(counts.actual[:, number].sum())
         return scores
 
-    def ratios(self, predictions: Any, references: Any) -> dict[str, tuple[Array, Array]]:
-        """What to sum over the sentences above and below the line of each score, both `[sentences]`."""
+    def sums(self, predictions: Any, references: Any) -> dict[str, Sums]:
+        """What to sum over the sentences for each score but the support, which is no estimate."""
         scheme, counts = self._counted(predictions, references)
-        return dict(_ratios(counts, scheme))
+        return dict(_scores(counts, scheme))
 
     def _counted(self, predictions: Any, references: Any) -> tuple[str, Counts]:
         for side, values in (("predictions", predictions), ("references", references)):
@@ -215,19 +214,21 @@ class Seqeval:
         return scheme, count(predictions, references, scheme, types_of(names, scheme))
 
 
-def _ratios(counts: Counts, scheme: str) -> Iterator[tuple[str, tuple[Array, Array]]]:
-    """The scores that are ratios of sums over sentences: what is above and what below the line in each, `[sentences]`."""
-    hits, predicted, right = (table.sum(axis=1) for table in (counts.hits, counts.predicted, counts.right))
-    if scheme != "none":
-        yield "precision", (hits, predicted)
-        yield "recall", (hits, right)
-        yield "f1", (2 * hits, predicted + right)
-    yield "accuracy", (counts.words_hit, counts.words)
-    for kind, hit, said, real in zip(counts.types, counts.hits.T, counts.predicted.T, counts.right.T, strict=True):
+def _scores(counts: Counts, scheme: str) -> Iterator[tuple[str, Sums]]:
+    """The scores, each a ratio of sums over sentences."""
+
+    def three(prefix: str, hits: Array, predicted: Array, actual: Array) -> Iterator[tuple[str, Sums]]:
         if scheme != "none":
-            yield f"{kind}_precision", (hit, said)
-            yield f"{kind}_recall", (hit, real)
-        yield f"{kind}_f1", (2 * hit, said + real)
+            yield f"{prefix}precision", Sums(np.stack([hits, predicted]))
+            yield f"{prefix}recall", Sums(np.stack([hits, actual]))
+        yield f"{prefix}f1", Sums(np.stack([2 * hits, predicted + actual]))
+
+    tables = (counts.hits, counts.predicted, counts.actual)
+    if scheme != "none":
+        yield from three("", *(table.sum(axis=1) for table in tables))
+    yield "accuracy", Sums(np.stack([counts.words_hit, counts.words]))
+    for kind, *columns in zip(counts.types, *(table.T for table in tables), strict=True):
+        yield from three(f"{kind}_", *columns)
 
 
 @functools.lru_cache(maxsize=65_536)

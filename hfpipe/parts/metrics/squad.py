@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hfpipe.errors import DataError
+from hfpipe.parts.metrics.sums import Sums, values_of
 
 Array = np.ndarray[Any, Any]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -22,9 +23,9 @@ class Squad:
 
     Texts are compared in lower case, without punctuation, without the articles a, an and the, and with single spaces.
     `exact_match` of a row is 1 where the prediction is one of its answers; `f1` is the greatest F1 of the words it
-    shares with one of them, 2 * shared / (words predicted + words of the answer). A row without answers is right, for
+    shares with one of them, 2 * shared / (words predicted + words of the answer). A row without answers is a match, for
     both, where the prediction is empty, and an answer of which nothing is left is none where there are others. Both
-    figures are means over the rows. Undefined (None) without rows.
+    scores are means over the rows. Undefined (None) without rows.
 
     Where some rows have no answer, the means over those rows and over the others are there as well: `no_answer_f1`,
     `has_answer_f1` and the same of exact_match; they are None where there are no such rows.
@@ -39,30 +40,25 @@ class Squad:
         Raises:
             DataError: other shapes than these.
         """
-        scores = {}
-        for name, (values, counted) in self.ratios(predictions, references).items():
-            scores[name] = float(values.sum() / counted.sum()) if counted.any() else None
-        return scores
+        return values_of(self.sums(predictions, references))
 
-    def ratios(self, predictions: Any, references: Any) -> dict[str, tuple[Array, Array]]:
-        """For each figure its score of every row, and whether the row counts in it (else the score is 0), both `[rows]`.
-
-        A figure is the sum of the first over the sum of the second: what the intervals are resampled from.
-        """
-        said = [_text(one, row) for row, one in enumerate(_listed(predictions, "predictions"))]
-        right = [_texts(one, row) for row, one in enumerate(_listed(references, "references"))]
-        if len(said) != len(right):
-            raise DataError(f"{len(said)} predictions for {len(right)} references", where="metric squad")
-        pairs = [_scores(text, answers) for text, answers in zip(said, right, strict=True)]
-        exact, f1 = np.array(pairs, dtype=float).reshape(-1, 2).T
-        has = np.array([bool(answers) for answers in right], dtype=float)
-        every = np.ones(len(right))
-        found = {"exact_match": (exact, every), "f1": (f1, every)}
-        if not has.all():
-            found |= {"has_answer_exact_match": (exact * has, has), "has_answer_f1": (f1 * has, has)}
-            none = 1 - has
-            found |= {"no_answer_exact_match": (exact * none, none), "no_answer_f1": (f1 * none, none)}
-        return found
+    def sums(self, predictions: Any, references: Any) -> dict[str, Sums]:
+        """For each score its value of every row, 0 where the row does not count in it, over whether the row counts."""
+        predicted = [_text(one, row) for row, one in enumerate(_listed(predictions, "predictions"))]
+        answers = [_texts(one, row) for row, one in enumerate(_listed(references, "references"))]
+        if len(predicted) != len(answers):
+            raise DataError(f"{len(predicted)} predictions for {len(answers)} references", where="metric squad")
+        pairs = [_scores(text, texts) for text, texts in zip(predicted, answers, strict=True)]
+        of_rows = np.array(pairs, dtype=float).reshape(-1, 2).T  # exact match and F1, [2, rows]
+        has_answer = np.array([bool(texts) for texts in answers], dtype=float)
+        groups = {"": np.ones(len(answers))}
+        if not has_answer.all():
+            groups |= {"has_answer_": has_answer, "no_answer_": 1 - has_answer}
+        return {
+            f"{group}{name}": Sums(np.stack([values * counts, counts]))
+            for group, counts in groups.items()
+            for name, values in zip(("exact_match", "f1"), of_rows, strict=True)
+        }
 
 
 def normalized(text: str) -> str:
@@ -72,15 +68,15 @@ def normalized(text: str) -> str:
 
 def _scores(text: str, answers: Sequence[str]) -> tuple[float, float]:
     """Exact match and F1 of one row."""
-    said = normalized(text)
-    right = [one for one in map(normalized, answers) if one] or [""]
-    return float(said in right), max(_f1(said.split(), one.split()) for one in right)
+    predicted = normalized(text)
+    allowed = [one for one in map(normalized, answers) if one] or [""]
+    return float(predicted in allowed), max(_f1(predicted.split(), one.split()) for one in allowed)
 
 
-def _f1(said: list[str], right: list[str]) -> float:
-    if not said or not right:
-        return float(said == right)
-    return 2 * (Counter(said) & Counter(right)).total() / (len(said) + len(right))
+def _f1(predicted: list[str], reference: list[str]) -> float:
+    if not predicted or not reference:
+        return float(predicted == reference)
+    return 2 * (Counter(predicted) & Counter(reference)).total() / (len(predicted) + len(reference))
 
 
 def _listed(values: Any, side: str) -> list[Any]:

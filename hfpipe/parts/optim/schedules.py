@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -13,26 +13,22 @@ from transformers import SchedulerType, get_scheduler
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from hfpipe.errors import RecipeError
-from hfpipe.recipe.catalog import near
+from hfpipe.recipe.catalog import SCHEDULES, near
 
-if TYPE_CHECKING:
-    from transformers.optimization import GreedyLR  # not in every transformers 5
-
-# Given by `build_schedule` itself, or by `state_dict` on a resume; `verbose` would print into the standard output, and
-# the greedy schedule's `warmup` counts evaluations, under the name of a recipe's field that counts steps.
-_GIVEN_ELSEWHERE = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose", "warmup")
-ON_METRIC = ("reduce_lr_on_plateau", "greedy")  # stepped with a metric of the evaluation
-_WITHOUT_WARMUP = ("constant", *ON_METRIC)
+# Given by `build_schedule` itself, or by `state_dict` on a resume; `verbose` would print into the standard output.
+_GIVEN_ELSEWHERE = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose")
+PLATEAU = "reduce_lr_on_plateau"  # stepped with a metric of the evaluation
+_WITHOUT_WARMUP = ("constant", PLATEAU)
 
 
 def build_schedule(
     optimizer: Optimizer, name: str, *, num_steps: int, warmup: float = 0.0, **arguments: Any
-) -> LRScheduler | GreedyLR:
+) -> LRScheduler:
     """Build a schedule that is stepped after every update, or with a metric where `steps_on_metric` says so.
 
     Args:
         optimizer: its learning rates are changed in place, and are those of step 1 when this returns.
-        name: one of transformers' `SchedulerType`.
+        name: one of `SCHEDULES`, transformers' own names.
         num_steps: the updates of the whole run.
         warmup: below 1 a share of the steps, rounded up; from 1 on a number of steps.
         arguments: what transformers' function of this name takes besides.
@@ -51,7 +47,7 @@ def build_schedule(
     # transformers warns when a stable stage is given together with the steps of the run, which it then leaves unread.
     steps_given = None if arguments.get("num_stable_steps") is not None else num_steps
     try:
-        schedule: LRScheduler | GreedyLR = get_scheduler(
+        schedule: LRScheduler = get_scheduler(
             name,
             optimizer,
             num_warmup_steps=num_warmup_steps,
@@ -97,28 +93,23 @@ def schedule_arguments(name: str) -> tuple[list[str], list[str]]:
     Raises:
         RecipeError: unknown name.
     """
-    names = [kind.value for kind in SchedulerType]
-    if name not in names:
-        what = f"unknown schedule {name!r}{near(name, names)}"
-        raise RecipeError(what, where="schedule.name", allowed=", ".join(names))
+    if name not in SCHEDULES:
+        what = f"unknown schedule {name!r}{near(name, SCHEDULES)}"
+        raise RecipeError(what, where="schedule.name", allowed=", ".join(SCHEDULES))
     parameters = inspect.signature(_builder(name)).parameters
     allowed = [key for key in parameters if key not in _GIVEN_ELSEWHERE]
     return [key for key in allowed if parameters[key].default is inspect.Parameter.empty], allowed
 
 
-def steps_on_metric(schedule: LRScheduler | GreedyLR) -> bool:
+def steps_on_metric(schedule: LRScheduler) -> bool:
     """Whether the schedule is stepped with a metric after each evaluation, and not after each update."""
     return "metrics" in inspect.signature(schedule.step).parameters
 
 
 def _builder(name: str) -> Callable[..., Any]:
     """Find what names a schedule's arguments: transformers' function, or the class behind one taking any keyword."""
-    if name == "reduce_lr_on_plateau":
+    if name == PLATEAU:
         return ReduceLROnPlateau
-    if name == "greedy":
-        from transformers.optimization import GreedyLR
-
-        return cast("Callable[..., Any]", GreedyLR)
     return cast("Callable[..., Any]", TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)])
 
 
@@ -177,15 +168,12 @@ def _check_stages(num_warmup_steps: int, num_steps: int, arguments: dict[str, An
 
 def _check_floor(name: str, optimizer: Optimizer, arguments: dict[str, Any]) -> None:
     """Refuse a floor above the rate: it would switch the lowering off, or turn it round, without a word."""
-    # The greedy schedule has a floor of its own, 0.001, above the rates of fine-tuning.
-    default = inspect.signature(_builder(name)).parameters["min_lr"].default if name == "greedy" else None
-    floor = arguments.get("min_lr", default)
+    floor = arguments.get("min_lr")
     rate = min(group["lr"] for group in optimizer.param_groups)
     floors = floor if isinstance(floor, list | tuple) else [floor]
     if any(isinstance(one, int | float) and one > rate for one in floors):
-        given = "min_lr" if "min_lr" in arguments else "default min_lr"
         raise RecipeError(
-            f"schedule {name} can't lower the learning rate {rate}: its {given} {floor} is above it",
+            f"schedule {name} can't lower the learning rate {rate}: its min_lr {floor} is above it",
             where="schedule.min_lr",
             fix=f"Set schedule.min_lr below {rate}.",
         )

@@ -15,19 +15,25 @@ from markupsafe import Markup
 INK, GRID, PAPER = "#010101", "#010102", "#010103"
 SERIES = ("#010201", "#010202", "#010203", "#010204", "#010205", "#010206")
 _VARIABLES = {INK: "var(--soft)", GRID: "var(--line)", PAPER: "var(--paper)"} | {
-    colour: f"var(--series-{place})" for place, colour in enumerate(SERIES, start=1)
+    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
 }
 WIDTH, HEIGHT = 4.4, 2.5  # inches of 72 units; a phone shows the text of it at its own size
 
 
 def draw(
-    name: str, told: str, paint: Callable[[Any], None], *, width: float = WIDTH, height: float = HEIGHT, rows: int = 1
+    name: str,
+    description: str,
+    paint: Callable[[Any], None],
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    rows: int = 1,
 ) -> Markup:
     """Paint axes and return them as one SVG element.
 
     Args:
         name: unlike that of any other drawing of the page, since ids of a page are shared.
-        told: what is to be seen, for those who can't see it.
+        description: what is to be seen, for those who can't see it.
         paint: is given the axes; of several rows, the list of them.
         width: inches.
         height: inches.
@@ -58,7 +64,7 @@ def draw(
                 panel.legend(frameon=False, labelcolor=INK, fontsize=9, handlelength=1.4)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return Markup(_inline(text.getvalue(), name, told))  # matplotlib escapes its texts, `escape` the rest
+    return Markup(_inline(text.getvalue(), name, description))  # matplotlib escapes its texts, `escape` the rest
 
 
 def _plain(panel: Any) -> None:
@@ -76,7 +82,7 @@ def _plain(panel: Any) -> None:
         spine.set_linewidth(0.6)
 
 
-def _inline(svg: str, name: str, told: str) -> str:
+def _inline(svg: str, name: str, description: str) -> str:
     """The element alone: without what belongs to a file, ids that nobody asks for, and digits that nobody sees."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
@@ -93,5 +99,5 @@ def _inline(svg: str, name: str, told: str) -> str:
         svg = svg.replace(colour, variable)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
-    head = f'<svg viewBox="0 0 {size[1]} {size[2]}" role="img" aria-label="{escape(told)}">'
+    head = f'<svg viewBox="0 0 {size[1]} {size[2]}" role="img" aria-label="{escape(description)}">'
     return head + svg[svg.index(">") + 1 :]

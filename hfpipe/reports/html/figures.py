@@ -14,31 +14,31 @@ from hfpipe.reports.html.thinning import Series, thin
 from hfpipe.reports.wording import number
 
 Record = Mapping[str, Any]
-_MOST_FIGURES = len(SERIES)
+_MOST_METRICS = len(SERIES)
 _MOST_POINTS = 600  # of a scatter
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with its heading and what is to be said of it."""
+    """A drawing with its heading and caption."""
 
     title: str
     caption: str
     svg: Markup
 
 
-def curves(records: Sequence[Record], kept: int | None, first: str | None) -> list[Figure]:
-    """Loss, figures, learning rate and gradient norm over the steps, as far as there are records of them.
+def curves(records: Sequence[Record], chosen: int | None, first: str | None) -> list[Figure]:
+    """Loss, metrics, learning rate and gradient norm over the steps, as far as there are records of them.
 
     Args:
         records: of the run.
-        kept: the step whose weights were kept, marked where it is not the last.
+        chosen: the step whose weights the run ended with, marked where it is not the last.
         first: the figure that comes first.
     """
     steps = [one for one in records if one.get("type") == "step"]
     evaluations = [one for one in records if one.get("type") == "evaluation" and one.get("metrics")]
     last = steps[-1].get("step") if steps else None
-    mark = kept if kept != last else None
+    mark = chosen if chosen != last else None
     made = [
         _curve("loss", "Loss", "Mean loss of an item.", steps, evaluations, mark),
         _evaluated(evaluations, first, mark, last),
@@ -48,18 +48,18 @@ def curves(records: Sequence[Record], kept: int | None, first: str | None) -> li
     return [one for one in made if one is not None]
 
 
-def said_of_curves(records: Sequence[Record], kept: int | None) -> str:
-    """What holds for all curves: how many steps a point stands for, and the step whose weights were kept."""
+def caption_of_curves(records: Sequence[Record], chosen: int | None) -> str:
+    """What holds for all curves: how many steps a point stands for, and the step whose weights the run ended with."""
     steps = [one["step"] for one in records if one.get("type") == "step"]
     width = thin(steps, [None] * len(steps)).width if steps else 1
-    said = []
+    caption = []
     if width > 1:
-        said.append(
+        caption.append(
             f"Each point is the mean of {width:,} steps, and the band reaches from their least to their greatest."
         )
-    if steps and kept is not None and kept != steps[-1]:
-        said.append(f"The dotted line is step {kept:,}, whose weights were kept.")
-    return " ".join(said)
+    if steps and chosen is not None and chosen != steps[-1]:
+        caption.append(f"The dotted line is step {chosen:,}, whose weights the run ended with.")
+    return " ".join(caption)
 
 
 def _column(records: Iterable[Record], key: str) -> list[float | None]:
@@ -67,7 +67,7 @@ def _column(records: Iterable[Record], key: str) -> list[float | None]:
 
 
 def _curve(
-    key: str, title: str, said: str, steps: Sequence[Record], evaluations: Sequence[Record], mark: int | None
+    key: str, title: str, caption: str, steps: Sequence[Record], evaluations: Sequence[Record], mark: int | None
 ) -> Figure | None:
     values = _column(steps, key)
     known = [value for value in values if value is not None and np.isfinite(value)]
@@ -95,10 +95,10 @@ def _curve(
 
     if top is not None:
         above = sum(value > top for value in known)
-        said += f" Cut off above {number(top)}, where {above:,} step{'s are' if above > 1 else ' is'}, at most "
-        said += f"{number(max(known))}."
-    told = f"{title} over {len(steps):,} steps, from {number(float(known[0]))} to {number(float(known[-1]))}."
-    return Figure(title, said, draw(f"curve-{key.replace('_', '-')}", told, paint))
+        caption += f" Cut off above {number(top)}, where {above:,} step{'s are' if above > 1 else ' is'}, at most "
+        caption += f"{number(max(known))}."
+    description = f"{title} over {len(steps):,} steps, from {number(float(known[0]))} to {number(float(known[-1]))}."
+    return Figure(title, caption, draw(f"curve-{key.replace('_', '-')}", description, paint))
 
 
 def _top(values: Sequence[float]) -> float | None:
@@ -136,7 +136,7 @@ def _axis(panel: Any, mark: int | None, last: int | None) -> None:
 
 
 def _names(evaluations: Sequence[Record], first: str | None) -> list[str]:
-    """The figures that have numbers, the first one in front."""
+    """The metrics that have numbers, the first one in front."""
     seen = dict.fromkeys(
         name for one in evaluations for name, value in one["metrics"].items() if name != "loss" and value is not None
     )
@@ -147,7 +147,7 @@ def _evaluated(evaluations: Sequence[Record], first: str | None, mark: int | Non
     names = _names(evaluations, first)
     if not names:
         return None
-    shown = names[:_MOST_FIGURES]
+    shown = names[:_MOST_METRICS]
 
     def paint(panel: Any) -> None:
         for colour, name in zip(SERIES, shown, strict=False):
@@ -156,19 +156,19 @@ def _evaluated(evaluations: Sequence[Record], first: str | None, mark: int | Non
             panel.plot(series.steps, series.mean, color=colour, linewidth=1.4, label=name, **few)
         _axis(panel, mark, last or evaluations[-1]["step"])
 
-    said = "On the evaluation split."
+    caption = "On the evaluation split."
     if len(names) > len(shown):
-        said += f" The first {len(shown)} of {len(names):,} are drawn."
-    told = "; ".join(
+        caption += f" The first {len(shown)} of {len(names):,} are drawn."
+    description = "; ".join(
         f"{name} ends at {number(float(ends))}"
         for name in shown
         if (ends := evaluations[-1]["metrics"].get(name)) is not None
     )
-    return Figure("Metrics", said, draw("curve-metrics", f"Metrics over the evaluations: {told}.", paint))
+    return Figure("Metrics", caption, draw("curve-metrics", f"Metrics over the evaluations: {description}.", paint))
 
 
 def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
-    """How often the model is right, by how sure it says it is."""
+    """How often the model is correct, by its confidence."""
     bins = [one for one in (calibration or {}).get("bins") or [] if one.get("count")]
     bins = [one for one in bins if one.get("confidence") is not None and one.get("accuracy") is not None]
     if not bins:
@@ -177,10 +177,10 @@ def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
 
     def paint(panel: Any) -> None:
         panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-        sure, right = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
-        panel.plot(sure, right, color=SERIES[0], linewidth=1.2)
+        confidence, accuracy = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
+        panel.plot(confidence, accuracy, color=SERIES[0], linewidth=1.2)
         sizes = [12 + 60 * one["count"] / most for one in bins]
-        panel.scatter(sure, right, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3)
+        panel.scatter(confidence, accuracy, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3)
         panel.set_xlim(-0.02, 1.03)
         panel.set_ylim(-0.03, 1.05)
         panel.set_xlabel("confidence", fontsize=9)
@@ -188,11 +188,14 @@ def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
 
     known = [f"{name} {number(value)}" for name, key in (("ECE", "ece"), ("Brier score", "brier"))
              if (value := (calibration or {}).get(key)) is not None]  # fmt: skip
-    said = "On the dotted line confidence is kept; below it the model is too sure. A larger dot holds more examples."
-    told = "; ".join(f"{number(float(one['confidence']))} sure, {number(float(one['accuracy']))} right" for one in bins)
-    told = f"Reliability curve: {told}."
-    return Figure("Reliability", f"{', '.join(known)}. {said}" if known else said,
-                  draw("reliability", told, paint, height=3.0))  # fmt: skip
+    caption = "On the dotted line accuracy equals confidence; below it the model is overconfident."
+    caption += " A larger dot holds more examples."
+    description = "; ".join(
+        f"confidence {number(float(one['confidence']))}, accuracy {number(float(one['accuracy']))}" for one in bins
+    )
+    description = f"Reliability curve: {description}."
+    return Figure("Reliability", f"{', '.join(known)}. {caption}" if known else caption,
+                  draw("reliability", description, paint, height=3.0))  # fmt: skip
 
 
 def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
@@ -206,13 +209,13 @@ def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
             panel.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=SERIES[0], edgecolor=PAPER,
                       linewidth=0.6)  # fmt: skip
             panel.axvline(0, color=INK, linewidth=0.9, linestyle=":")
-            panel.set_xlabel("said minus right", fontsize=9)
+            panel.set_xlabel("prediction minus reference", fontsize=9)
             panel.set_ylabel("examples", fontsize=9)
 
-        told = f"Histogram of {sum(counts):,} errors from {number(float(edges[0]))} to {number(float(edges[-1]))}."
-        made.append(
-            Figure("Residuals", "What the model says, minus what is right.", draw("errors", told, bars, height=3.0))
+        description = (
+            f"Histogram of {sum(counts):,} errors from {number(float(edges[0]))} to {number(float(edges[-1]))}."
         )
+        made.append(Figure("Residuals", "Prediction minus reference.", draw("errors", description, bars, height=3.0)))
     points = [point for point in (errors or {}).get("points") or [] if point and None not in point]
     if points:
         every = -(-len(points) // _MOST_POINTS)
@@ -222,13 +225,13 @@ def residuals(errors: Mapping[str, Any] | None) -> list[Figure]:
             low, high = float(shown.min()), float(shown.max())
             panel.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
             panel.scatter(shown[:, 0], shown[:, 1], s=9, color=SERIES[0], alpha=0.45, linewidths=0)
-            panel.set_xlabel("right", fontsize=9)
-            panel.set_ylabel("said", fontsize=9)
+            panel.set_xlabel("reference", fontsize=9)
+            panel.set_ylabel("prediction", fontsize=9)
 
         some = f" One in {every:,} of {len(points):,} examples is drawn." if every > 1 else ""
-        told = f"Scatter of what the model says against what is right, {len(shown):,} examples."
-        made.append(Figure("Said and right", f"On the dotted line the model is right.{some}",
-                           draw("said-right", told, dots, height=3.0)))  # fmt: skip
+        description = f"Scatter of predictions against references, {len(shown):,} examples."
+        made.append(Figure("Prediction and reference", f"On the dotted line the prediction equals the reference.{some}",
+                           draw("prediction-reference", description, dots, height=3.0)))  # fmt: skip
     return made
 
 
@@ -246,10 +249,10 @@ def lengths(split: str, histogram: Sequence[Sequence[int]]) -> Figure | None:
         panel.set_xlabel("tokens", fontsize=9)
         panel.set_ylabel("rows", fontsize=9)
 
-    told = f"Histogram of the tokens of a row of {split}: " + ", ".join(
+    description = f"Histogram of the tokens of a row of {split}: " + ", ".join(
         f"up to {edge:,}: {count:,}" for edge, count in histogram
     )
-    return Figure("Length of a row", f"{split}, in tokens.", draw("lengths", told, paint, height=2.2))
+    return Figure("Length of a row", f"{split}, in tokens.", draw("lengths", description, paint, height=2.2))
 
 
 def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> list[Figure]:
@@ -272,10 +275,12 @@ def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> lis
                 panel.set_ylim(top=top)
             _axis(panel, None, max(found[-1]["step"] for found in steps.values()))
 
-        said = f" Each point is the mean of {width:,} steps." if width > 1 else ""
-        said += f" Cut off above {number(top)}." if top is not None else ""
-        told = f"Training loss of {len(steps)} seeds."
-        made.append(Figure("Loss", f"Of the training, a line a seed.{said}", draw("seeds-loss", told, losses)))
+        caption = f" Each point is the mean of {width:,} steps." if width > 1 else ""
+        caption += f" Cut off above {number(top)}." if top is not None else ""
+        description = f"Training loss of {len(steps)} seeds."
+        made.append(
+            Figure("Loss", f"Of the training, a line a seed.{caption}", draw("seeds-loss", description, losses))
+        )
     evaluated = {
         name: found
         for name, records in runs.items()
@@ -284,7 +289,7 @@ def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> lis
     name = next((names[0] for found in evaluated.values() if (names := _names(found, first))), None)
     if name is not None:
 
-        def figure(panel: Any) -> None:
+        def metric(panel: Any) -> None:
             for found in evaluated.values():
                 at = [one["step"] for one in found]
                 series = thin(at, [one["metrics"].get(name) for one in found], 150)
@@ -293,18 +298,18 @@ def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> lis
                 )
             _axis(panel, None, max(found[-1]["step"] for found in evaluated.values()))
 
-        told = f"{name} at the evaluations of {len(evaluated)} seeds."
-        made.append(Figure(name, "On the evaluation split, a line a seed.", draw("seeds-figure", told, figure)))
+        description = f"{name} at the evaluations of {len(evaluated)} seeds."
+        made.append(Figure(name, "On the evaluation split, a line a seed.", draw("seeds-metric", description, metric)))
     return made
 
 
 def strip(rows: Sequence[tuple[str, Sequence[float], Sequence[float] | None, float | None]]) -> Figure | None:
-    """Every seed's figure as a dot, each metric on its own scale.
+    """Every seed's value as a dot, each metric on its own scale.
 
     Args:
         rows: name, values, interval of the mean or None, and baseline or None.
     """
-    rows = [row for row in rows if row[1]][:_MOST_FIGURES]
+    rows = [row for row in rows if row[1]][:_MOST_METRICS]
     if not rows:
         return None
 
@@ -325,9 +330,11 @@ def strip(rows: Sequence[tuple[str, Sequence[float], Sequence[float] | None, flo
             panel.set_yticks([0], [name])
             panel.tick_params(axis="y", length=0)
 
-    told = "; ".join(f"{name}: {', '.join(number(float(value)) for value in values)}" for name, values, _, _ in rows)
-    said = "A dot a seed; the stroke is their mean, the bar its interval"
-    said += ", the dashed stroke the baseline." if any(row[3] is not None for row in rows) else "."
+    description = "; ".join(
+        f"{name}: {', '.join(number(float(value)) for value in values)}" for name, values, _, _ in rows
+    )
+    caption = "A dot a seed; the stroke is their mean, the bar its interval"
+    caption += ", the dashed stroke the baseline." if any(row[3] is not None for row in rows) else "."
     height = 0.35 + 0.62 * len(rows)
-    svg = draw("strip", f"Figures by seed. {told}.", paint, height=height, rows=len(rows))
-    return Figure("Figures by seed", said, svg)
+    svg = draw("strip", f"Metrics by seed. {description}.", paint, height=height, rows=len(rows))
+    return Figure("Metrics by seed", caption, svg)

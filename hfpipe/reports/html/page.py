@@ -11,6 +11,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.reports.html import figures, tables
+from hfpipe.runs.evaluations import prediction_of, reference_of
 from hfpipe.runs.store import Run
 from hfpipe.system.redaction import strip_path, strip_paths
 
@@ -31,10 +32,10 @@ def write_report(run: Run) -> None:
     for split, metrics in (summary.get("also") or {}).items():
         if not any(one.get("split") == split for one in others.values()):
             others[split] = {"split": split, "metrics": metrics}
-    name = wording.main_figure(best, own.get("metrics") or {})
+    name = wording.main_metric(best, own.get("metrics") or {})
     audit = run.read_json("audit.json")
     splits = (audit or {}).get("splits") or {}
-    said = wording.notices(records)
+    notices = wording.notices(records)
     errors = own.get("errors") or {}
     page = {
         "title": run.id,
@@ -43,34 +44,29 @@ def write_report(run: Run) -> None:
         "result": wording.result(own, best),
         "is_chosen": wording.is_chosen(run, best, bool(recipe and recipe.checkpoints.keep_best)),
         "best": best,
-        "remarks": [strip_path(str(one)) for one in own.get("remarks") or []],
+        "findings": strip_paths(wording.notices_of(own)),
         "summary": summary,
-        "figures": tables.figures(own, name),
-        "notices": (said + damaged)[:_MOST_NOTICES],
-        "more_notices": max(0, len(said + damaged) - _MOST_NOTICES),
+        "metrics": tables.metrics(own, name),
+        "notices": (notices + damaged)[:_MOST_NOTICES],
+        "more_notices": max(0, len(notices + damaged) - _MOST_NOTICES),
         "curves": figures.curves(records, summary.get("evaluated_step"), name),
-        "said_of_curves": figures.said_of_curves(records, summary.get("evaluated_step")),
+        "caption_of_curves": figures.caption_of_curves(records, summary.get("evaluated_step")),
         "evaluation": own,
         "classes": tables.classes(own),
         "confusion": tables.confusion(own),
         "reliability": figures.reliability(own.get("calibration")),
         "residuals": figures.residuals(errors),
         "errors": [
-            (told, wording.number(errors[key]))
-            for key, told in _OF_ERRORS.items()
+            (name_of, wording.number(errors[key]))
+            for key, name_of in _OF_ERRORS.items()
             if isinstance(errors.get(key), int | float)
         ],
-        "worst": (errors.get("worst") or [])[:_WORST],
-        "slices": tables.slices(own, name),
-        "others": [
-            {
-                "name": one.get("split") or key,
-                "document": strip_paths(one),
-                "result": wording.result(one, best),
-                "figures": tables.figures(one, name),
-            }
-            for key, one in others.items()
+        "worst": [
+            {"id": one.get("id"), "prediction": prediction_of(one), "reference": reference_of(one)}
+            for one in (errors.get("worst") or [])[:_WORST]
         ],
+        "slices": tables.slices(own, name),
+        "others": [_other_evaluation(one.get("split") or key, one, best, name) for key, one in others.items()],
         "data": tables.data(audit),
         "lengths": figures.lengths(first, (splits[first].get("lengths") or {}).get("histogram") or [])
         if (first := next(iter(splits), None)) is not None
@@ -81,6 +77,17 @@ def write_report(run: Run) -> None:
         "facts": _facts(strip_paths(about)),
     }
     run.write_text("report.html", render("report.html", page))
+
+
+def _other_evaluation(title: str, document: Mapping[str, Any], best: str | None, first: str | None) -> dict[str, Any]:
+    """What the page shows of a split beside the evaluation split."""
+    return {
+        "name": title,
+        "document": strip_paths(document),
+        "result": wording.result(dict(document), best),
+        "findings": strip_paths(wording.notices_of(document)),
+        "metrics": tables.metrics(document, first),
+    }
 
 
 _OF_ERRORS = {
@@ -99,7 +106,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         title: of the page.
         runs: in the order of their seeds.
         summary: `metrics` (name to `mean`, `standard_deviation`, `interval`, `best` and `worst` with `value` and `seed`,
-            `baseline`, `seeds_needed`, `text`), `split` and `remarks`; each may be missing.
+            `baseline`, `seeds_needed`, `text`), `split` and `notices`; each may be missing.
 
     Raises:
         OSError: the page can't be written.
@@ -107,7 +114,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
     metrics: dict[str, Any] = summary.get("metrics") or {}
     recipe = _recipe(runs[0]) if runs else None
     best = recipe.evaluate.best if recipe else None
-    name = wording.main_figure(best, metrics)
+    name = wording.main_metric(best, metrics)
     order = sorted(metrics, key=lambda one: (one != name, one == "loss"))
     of_runs = {run.id: run.metrics for run in runs}
     records = {run.id: run.records for run in runs}
@@ -118,7 +125,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         "split": summary.get("split"),
         "main": name,
         "mean": (metrics.get(name) or {}) if name else {},
-        "remarks": [strip_path(str(one)) for one in summary.get("remarks") or []],
+        "findings": strip_paths(wording.notices_of(summary)),
         "rows": [{"name": one, **_spread(metrics[one] or {})} for one in order],
         "curves": figures.seeds_curves(records, name),
         "strip": figures.strip(
@@ -153,7 +160,7 @@ def _seed(folder: Path, run: Run, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _spread(found: Mapping[str, Any]) -> dict[str, str]:
-    def told(key: str) -> str:
+    def written(key: str) -> str:
         value = found.get(key)
         if isinstance(value, Mapping):
             seed = value.get("seed")
@@ -161,7 +168,7 @@ def _spread(found: Mapping[str, Any]) -> dict[str, str]:
         return "" if value is None else wording.number(value)
 
     keys = ("mean", "standard_deviation", "best", "worst", "baseline", "seeds_needed")
-    return {**{key: told(key) for key in keys}, "interval": wording.between(found.get("interval")),
+    return {**{key: written(key) for key in keys}, "interval": wording.between(found.get("interval")),
             "text": str(found.get("text") or "")}  # fmt: skip
 
 

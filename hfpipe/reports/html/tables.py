@@ -8,33 +8,33 @@ from typing import Any
 from hfpipe.reports.wording import between, is_interval, number
 
 Document = Mapping[str, Any]
-MOST_CLASSES = 20  # of a confusion matrix; of more classes the most confused pairs are told
-_MOST_FIGURES, _MOST_ROWS = 20, 200
+MOST_CLASSES = 20  # of a confusion matrix; of more classes the most confused pairs are listed
+_MOST_METRICS, _MOST_ROWS = 20, 200
 
 
-def figures(document: Document, first: str | None) -> dict[str, Any]:
-    """Each figure with its interval, the baseline's, and where they lie between 0 and 1.
+def metrics(document: Document, first: str | None) -> dict[str, Any]:
+    """Each metric with its interval, the baseline's, and where they lie between 0 and 1.
 
     Returns:
-        `rows` of `name`, `value`, `interval`, `baseline` and `picture` (percentages, or None); `more`, how many figures
+        `rows` of `name`, `value`, `interval`, `baseline` and `picture` (percentages, or None); `more`, how many metrics
         are left out; and whether any row has an interval, a baseline, a picture.
     """
-    metrics, intervals = document.get("metrics") or {}, document.get("intervals") or {}
+    values, intervals = document.get("metrics") or {}, document.get("intervals") or {}
     baseline = (document.get("baseline") or {}).get("metrics") or {}
-    names = sorted(metrics, key=lambda name: (name != first, name == "loss"))
+    names = sorted(values, key=lambda name: (name != first, name == "loss"))
     rows = [
         {
             "name": name,
-            "value": number(metrics[name]),
+            "value": number(values[name]),
             "interval": between(intervals.get(name)),
             "baseline": number(baseline[name]) if baseline.get(name) is not None else "",
-            "picture": None if name == "loss" else _picture(metrics[name], intervals.get(name), baseline.get(name)),
+            "picture": None if name == "loss" else _picture(values[name], intervals.get(name), baseline.get(name)),
         }
-        for name in names[:_MOST_FIGURES]
+        for name in names[:_MOST_METRICS]
     ]
     return {
         "rows": rows,
-        "more": max(0, len(names) - _MOST_FIGURES),
+        "more": max(0, len(names) - _MOST_METRICS),
         "has_interval": any(row["interval"] for row in rows),
         "has_baseline": any(row["baseline"] for row in rows),
         "has_picture": any(row["picture"] for row in rows),
@@ -66,8 +66,8 @@ _OF_CLASS = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
-    "support": "right",
-    "predicted": "said",
+    "support": "references",
+    "predicted": "predictions",
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
 }
@@ -86,8 +86,8 @@ def confusion(document: Document) -> dict[str, Any] | None:
             "name": name,
             "total": f"{sum(row):,}",
             "cells": [
-                {"count": f"{count:,}", "share": count / max(sum(row), 1), "said": said, "is_right": said == name}
-                for said, count in zip(names, row, strict=True)
+                {"count": f"{count:,}", "share": count / max(sum(row), 1), "is_correct": prediction == name}
+                for prediction, count in zip(names, row, strict=True)
             ],
         }
         for name, row in zip(names, counts, strict=True)
@@ -97,20 +97,26 @@ def confusion(document: Document) -> dict[str, Any] | None:
 
 def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     wrong = [
-        (count, sum(row), names[right], names[said])
-        for right, row in enumerate(counts)
-        for said, count in enumerate(row)
-        if right != said and count
+        (count, sum(row), names[actual], names[predicted])
+        for actual, row in enumerate(counts)
+        for predicted, count in enumerate(row)
+        if actual != predicted and count
     ]
     wrong.sort(key=lambda one: (-one[0], one[1]))
     return [
-        {"right": right, "said": said, "count": f"{count:,}", "of": f"{total:,}", "share": f"{count / total:.0%}"}
-        for count, total, right, said in wrong[:MOST_CLASSES]
+        {
+            "reference": actual,
+            "prediction": predicted,
+            "count": f"{count:,}",
+            "of": f"{total:,}",
+            "share": f"{count / total:.0%}",
+        }
+        for count, total, actual, predicted in wrong[:MOST_CLASSES]
     ]
 
 
 def slices(document: Document, first: str | None) -> list[dict[str, Any]]:
-    """Figures of parts of the split, a table for each way it was cut."""
+    """Metrics of parts of the split, a table for each way that it was sliced."""
     found = [one for one in document.get("slices") or [] if one]
     tables: dict[str, dict[str, Any]] = {}
     for one in found:
@@ -139,11 +145,11 @@ def data(audit: Document | None) -> dict[str, Any] | None:
         {"name": name, "cells": [_cell(one, keys, shared.get(name)) for _, keys in _OF_SPLIT]}
         for name, one in splits.items()
     ]
-    kept = [place for place in range(len(_OF_SPLIT)) if any(row["cells"][place] for row in rows)]
+    filled = [number for number in range(len(_OF_SPLIT)) if any(row["cells"][number] for row in rows)]
     for row in rows:
-        row["cells"] = [row["cells"][place] or "0" for place in kept]
+        row["cells"] = [row["cells"][number] or "0" for number in filled]
     return {
-        "columns": [_OF_SPLIT[place][0] for place in kept],
+        "columns": [_OF_SPLIT[number][0] for number in filled],
         "rows": rows,
         "max_length": (audit or {}).get("max_length"),
         "balance": _balance(splits),

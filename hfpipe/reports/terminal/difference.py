@@ -13,7 +13,7 @@ def show(first: str, second: str, rows: Sequence[tuple[str, Any, Any]], compared
         first: what one run or group is called.
         second: the other.
         rows: path, value in the first and in the second, from `runs.difference`.
-        compared: `comparisons` and `remarks` of the metrics.
+        compared: `comparisons` and `notices` of the metrics.
     """
     from rich.console import Console
     from rich.table import Table
@@ -25,7 +25,7 @@ def show(first: str, second: str, rows: Sequence[tuple[str, Any, Any]], compared
     console.print(table if rows else "no difference")
     for one in compared["comparisons"]:
         console.print(f"\n{one['text'] or one['split']}", soft_wrap=True)
-        for row in one["figures"]:
+        for row in one["metrics"]:
             console.print(row["text"], soft_wrap=True)
-    for notice in compared["remarks"]:
+    for notice in compared["notices"]:
         console.print(f"\nnote: {notice}", soft_wrap=True)

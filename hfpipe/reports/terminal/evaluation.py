@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfpipe.reports.wording import between, number
+from hfpipe.reports.wording import between, notices_of, number
 
 _MOST_CLASSES = 20  # printed; report.html and the document have all of them
 
 
 def show(document: Mapping[str, Any]) -> None:
-    """Print figures with intervals and baseline, remarks, classes, ranking and calibration, slices."""
+    """Print metrics with intervals and baseline, notices, classes, ranking and calibration, slices."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
     console.print(f"{document['target']}: {document['examples']:,} examples of {document['split']}")
-    console.print(_figures(document))
-    for remark in document["remarks"]:
-        console.print(f"note: {remark}")
+    console.print(_metrics(document))
+    for notice in notices_of(document):
+        console.print(f"note: {notice}")
     if document["baseline"]:
         console.print(f"baseline: {document['baseline']['what']}", style="dim")
     if document["fitted_on"]:
@@ -43,14 +43,14 @@ def _table(*columns: str) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place == 0 or "interval" in name else "right", no_wrap=place > 0)
+    for column, name in enumerate(columns):
+        table.add_column(name, justify="left" if column == 0 or "interval" in name else "right", no_wrap=column > 0)
     return table
 
 
-def _figures(document: Mapping[str, Any]) -> Any:
+def _metrics(document: Mapping[str, Any]) -> Any:
     metrics, baseline = document["metrics"], (document["baseline"] or {}).get("metrics", {})
-    # The figures of each class stand in the table of the classes.
+    # The metrics of each class stand in the table of the classes.
     own = {f"{one['name']}_{name}" for one in document["classes"] or () for name in (*_THREE, "support")}
     table = _table("metric", "value", "95 % interval", *(["baseline"] if baseline else []))
     for name in [name for name in metrics if name not in own]:
@@ -98,17 +98,17 @@ def _probabilities(document: Mapping[str, Any]) -> list[str]:
     lines = []
     ranking, calibration = document["ranking"], document["calibration"]
     if ranking:
-        kept = ranking["intervals"]
+        intervals = ranking["intervals"]
         lines.append(
-            f"ROC-AUC {number(ranking['roc_auc'])} ({between(kept['roc_auc'])}), average precision "
-            f"{number(ranking['average_precision'])} ({between(kept['average_precision'])}), {ranking['what']}"
+            f"ROC-AUC {number(ranking['roc_auc'])} ({between(intervals['roc_auc'])}), average precision "
+            f"{number(ranking['average_precision'])} ({between(intervals['average_precision'])}), {ranking['what']}"
         )
     if calibration:
-        kept, before = calibration["intervals"], calibration.get("before")
+        intervals, before = calibration["intervals"], calibration.get("before")
         was = f"; before calibration {before['ece']:.4f} and {before['brier']:.4f}" if before else ""
         lines.append(
-            f"calibration error {number(calibration['ece'])} ({between(kept['ece'])}), Brier score "
-            f"{number(calibration['brier'])} ({between(kept['brier'])}){was}"
+            f"calibration error {number(calibration['ece'])} ({between(intervals['ece'])}), Brier score "
+            f"{number(calibration['brier'])} ({between(intervals['brier'])}){was}"
         )
     return lines
 

@@ -53,7 +53,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def none_there(folder: Path, recipe: str | None, *, filtered: bool) -> str:
-    """A line for an empty list; a recipe that no run has is told with what is near."""
+    """A line for an empty list; for a recipe that no run has, with the near names."""
     names = listing.recipe_names(folder)
     if recipe is not None and recipe not in names:
         return f"no run of a recipe {recipe!r} in {folder}{near(recipe, names)}"
@@ -120,11 +120,11 @@ def tell_broken(run: Run, say: Callable[[str], None]) -> None:
 
 def _with_intervals(document: dict[str, Any]) -> str:
     intervals = document.get("intervals") or {}
-    told = []
+    parts = []
     for name, value in list((document.get("metrics") or {}).items())[:8]:
         between = intervals.get(name)
-        told.append(figures({name: value}) + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else ""))
-    return "  ".join(told) + f"  on {document.get('examples', '?')} examples"
+        parts.append(figures({name: value}) + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else ""))
+    return "  ".join(parts) + f"  on {document.get('examples', '?')} examples"
 
 
 def _fact(name: str, value: Any) -> str:

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from hfpipe.reports.wording import notices_of
 from hfpipe.runs.groups import Group
 
-_SHOWN = 8  # figures that have sentences; a table has them all
+_SHOWN = 8  # metrics that have sentences; a table has them all
 
 
 def as_json(group: Group) -> dict[str, Any]:
     """What `finetune` prints with `--json`: the fields of one run, with the means of the seeds, and the summary."""
-    summary = group.summary
+    summary, notices = group.summary, notices_of(group.summary)
     runs = [{**one, "run": str(group.path / one["run"])} for one in summary["runs"]]
     return {
         "run": str(group.path),
@@ -28,12 +29,13 @@ def as_json(group: Group) -> dict[str, Any]:
         "examples_per_second": statistics.fmean(one["examples_per_second"] for one in runs),
         "runs": runs,
         "summary": {key: summary[key] for key in ("metrics", "also") if key in summary},
-        "remarks": summary["remarks"],
+        "notices": notices,
+        "remarks": notices,  # their key before, for one release
     }
 
 
 def show(group: Group) -> None:
-    """Print the table of the figures, and what they mean, to standard output."""
+    """Print the table of the metrics, and what they mean, to standard output."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
@@ -45,8 +47,8 @@ def show(group: Group) -> None:
             console.print(_table(f"{split}, {len(summary['runs'])} seeds", metrics))
         for one in list(metrics.values())[:_SHOWN]:
             console.print(one["text"])
-    for remark in summary["remarks"]:
-        console.print(f"note: {remark}")
+    for notice in notices_of(summary):
+        console.print(f"note: {notice}")
 
 
 def _table(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""Two models on the same examples: paired resamples, honest p values, and McNemar where figures are shares."""
+"""Two models on the same examples: paired resamples, honest p values, and McNemar where metrics are shares."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hfpipe.evaluation.statistics.paired import compare_losses, compare_metrics, right_or_wrong
+from hfpipe.evaluation.statistics.paired import compare_losses, compare_metrics, correct_examples
 from hfpipe.evaluation.statistics.significance import mcnemar
-from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
 from hfpipe.parts.metrics.multi_label import MultiLabel
+from hfpipe.parts.metrics.scores import compute_all
 
 RNG = np.random.default_rng(0)
 ROWS = 300
@@ -31,10 +32,10 @@ def pair(name: str, **arguments: Any) -> list[tuple[str, Any]]:
     return [(name, load_metric(name, **arguments))]
 
 
-def test_a_model_is_not_apart_from_itself() -> None:
+def test_a_model_does_not_differ_from_itself() -> None:
     """Every resample has the same examples for both, so that the difference is 0 in each, and p is 1."""
     metrics = [*pair("accuracy"), *pair("f1"), *pair("matthews_correlation")]
-    metrics += [("macro", load_metric("precision", average="macro"))]  # resampled one at a time
+    metrics += [("macro", load_metric("precision", average="macro"))]
     for found in compare_metrics(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500).values():
         assert found.interval == [0, 0]
         assert found.p == 1
@@ -49,7 +50,7 @@ def test_the_interval_is_that_of_the_mean_of_the_differences() -> None:
     assert found.resamples == 9_999
 
 
-def test_an_accuracy_has_mcnemars_p_and_other_figures_that_of_the_resamples() -> None:
+def test_an_accuracy_has_mcnemars_p_and_other_metrics_that_of_the_resamples() -> None:
     """A share of right examples is tested on the disagreements; F1 by the resamples, and both find a large difference."""
     found = compare_metrics([*pair("accuracy"), *pair("f1")], FAIR, GOOD, CLASSES, seed=1)
     assert found["accuracy"].pairs == mcnemar(FAIR == CLASSES, GOOD == CLASSES)
@@ -59,29 +60,29 @@ def test_an_accuracy_has_mcnemars_p_and_other_figures_that_of_the_resamples() ->
     assert found["f1"].interval[0] > 0
 
 
-def test_a_metric_of_a_kind_of_its_own_is_resampled_one_at_a_time() -> None:
+def test_a_macro_average_is_resampled_as_by_hand() -> None:
     """A macro average agrees with resampling both models by hand, and says how few resamples there were."""
     metrics = pair("f1", average="macro")
     found = compare_metrics(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1"]
     rng, drawn = np.random.default_rng(2), []
     for _ in range(400):
         rows = rng.integers(0, ROWS, ROWS)
-        figures = [compute_all(metrics, said[rows], CLASSES[rows])["f1"] for said in (FAIR, GOOD)]
-        drawn.append(figures[1] - figures[0])
+        scores = [compute_all(metrics, predictions[rows], CLASSES[rows])["f1"] for predictions in (FAIR, GOOD)]
+        drawn.append(scores[1] - scores[0])
     assert found.resamples == 400
     assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)
 
 
-@pytest.mark.parametrize("figure", ["f1", "matthews_correlation"])
-def test_the_bootstrap_rejects_equal_models_as_seldom_as_it_says(figure: str) -> None:
+@pytest.mark.parametrize("metric", ["f1", "matthews_correlation"])
+def test_the_bootstrap_rejects_equal_models_as_seldom_as_it_says(metric: str) -> None:
     """Two models of one quality, 400 examples, 500 draws: between 2 and 8 % come out below 0.05."""
     rng = np.random.default_rng(13)
-    metrics, rejected = pair(figure), 0
+    metrics, rejected = pair(metric), 0
     for _ in range(500):
         right = rng.integers(0, 2, 400)
         sides = [np.where(rng.random(400) < 0.8, right, 1 - right) for _ in range(2)]
         rejected += (
-            compare_metrics(metrics, *sides, right, seed=int(rng.integers(2**31)), resamples=499)[figure].p < 0.05
+            compare_metrics(metrics, *sides, right, seed=int(rng.integers(2**31)), resamples=499)[metric].p < 0.05
         )
     assert 0.02 <= rejected / 500 <= 0.08
 
@@ -95,11 +96,11 @@ def test_the_losses_are_weighted_means_on_the_same_examples() -> None:
     assert shifted.p < 0.001
 
 
-def test_exact_matches_are_right_or_wrong_and_scores_between_are_not() -> None:
+def test_exact_matches_are_correct_examples_and_scores_between_are_not() -> None:
     """Of SQuAD the exact matches are, each over the rows that count in it; the F1 of words is not."""
     references = objects([{"answers": {"text": texts}} for texts in (["red"], ["blue sky"], [], ["x"])])
-    said = objects([{"prediction_text": text} for text in ("red", "blue", "", "y")])
-    found = right_or_wrong(load_metric("squad"), said, references)
+    predictions = objects([{"prediction_text": text} for text in ("red", "blue", "", "y")])
+    found = correct_examples(load_metric("squad"), predictions, references)
     assert {name: list(rows) for name, rows in found.items()} == {
         "exact_match": [True, False, True, False],
         "has_answer_exact_match": [True, False, False],
@@ -111,21 +112,21 @@ def test_words_of_sentences_are_no_examples() -> None:
     """The accuracy of words is resampled by sentences, not tested as if words were drawn one by one."""
     right = objects([["O", "B-PER", "O"], ["O", "O", "O"]])
     metric = load_metric("seqeval", scheme="IOB2")
-    assert right_or_wrong(metric, objects([["O", "O", "O"]] * 2), right) == {}
+    assert correct_examples(metric, objects([["O", "O", "O"]] * 2), right) == {}
 
 
 def test_a_row_of_labels_is_right_when_all_are() -> None:
     """The subset accuracy of several labels is a share of rows; their F1 is not."""
-    said, right = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [0, 1], [0, 0]])
-    found = right_or_wrong(MultiLabel(), said, right)
+    predictions, right = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [0, 1], [0, 0]])
+    found = correct_examples(MultiLabel(), predictions, right)
     assert {name: list(rows) for name, rows in found.items()} == {"subset_accuracy": [True, False, True]}
 
 
 def test_an_accuracy_that_counts_otherwise_is_no_share() -> None:
-    """A figure that is only called accuracy is not tested as one."""
+    """A metric that is only called accuracy is not tested as one."""
 
     class Halved:
         def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float]:
             return {"accuracy": float((predictions == references).mean() / 2)}
 
-    assert right_or_wrong(Halved(), FAIR, CLASSES) == {}
+    assert correct_examples(Halved(), FAIR, CLASSES) == {}

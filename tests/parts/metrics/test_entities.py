@@ -13,7 +13,8 @@ from hfpipe.errors import DataError, RecipeError
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
 from hfpipe.parts.metrics.entities import Seqeval, count, entities, scheme_of, types_of
-from hfpipe.parts.metrics.metrics import compute_all, greater_is_better, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all, greater_is_better
 
 TYPES = ("PER", "LOC")
 LABELS = {
@@ -114,7 +115,7 @@ def test_the_scheme_is_found_from_the_names(names: list[str], scheme: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("names", "declared", "told"),
+    ("names", "declared", "shown"),
     [
         (["O", "B-x", "X"], "auto", "look like IOB2, and X is not of it"),
         (["O", "B-x", "L-x", "U-x"], "IOB2", "are declared as IOB2, and L-x, U-x are not of it"),
@@ -122,16 +123,16 @@ def test_the_scheme_is_found_from_the_names(names: list[str], scheme: str) -> No
         (["O", "B-", "I-x"], "IOB1", "B- is not of it"),
     ],
 )
-def test_names_that_do_not_fit_are_told(names: list[str], declared: str, told: str) -> None:
+def test_names_that_do_not_fit_are_reported(names: list[str], declared: str, shown: str) -> None:
     """Labels outside of the scheme are refused with the way out, and none refuses nothing."""
     with pytest.raises(DataError) as caught:
         scheme_of(names, declared, "task")
-    assert told in str(caught.value)
+    assert shown in str(caught.value)
     assert "task.scheme: none" in str(caught.value)
     assert scheme_of(names, "none") == "none"
 
 
-def test_a_label_outside_of_the_scheme_is_told() -> None:
+def test_a_label_outside_of_the_scheme_is_reported() -> None:
     """Reading a label that the scheme does not have is an error, not an O."""
     with pytest.raises(DataError, match="'L-x' is no label of the scheme IOB2"):
         entities(["L-x"], "IOB2")
@@ -147,7 +148,7 @@ def test_counts_are_by_sentence_and_type() -> None:
     assert counts.types == ("LOC", "MISC", "PER")
     assert counts.hits.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert counts.predicted.tolist() == [[0, 0, 2], [1, 0, 0], [0, 0, 0]]
-    assert counts.right.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert counts.actual.tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
     assert (counts.words_hit.tolist(), counts.words.tolist()) == ([3, 2, 0], [4, 3, 0])
 
 
@@ -173,14 +174,14 @@ def test_random_scores_are_those_of_sets() -> None:
     """Precision, recall and F1 are those of sets of (sentence, type, start, end), by the independent reading."""
     rng = random.Random(2)
     right = [rng.choices(LABELS["BILOU"], k=rng.randint(0, 12)) for _ in range(200)]
-    said = [[label if rng.random() < 0.7 else rng.choice(LABELS["BILOU"]) for label in row] for row in right]
-    scores = Seqeval().compute(predictions=said, references=right)
+    guesses = [[label if rng.random() < 0.7 else rng.choice(LABELS["BILOU"]) for label in row] for row in right]
+    scores = Seqeval().compute(predictions=guesses, references=right)
 
     def found(rows: list[list[str]], kind: str | None) -> set[tuple[int, str, int, int]]:
         return {(row, *one) for row, labels in enumerate(rows) for one in by_pattern(labels) if kind in (None, one[0])}
 
     for prefix, kind in (("", None), *((f"{kind}_", kind) for kind in TYPES)):
-        predicted, real = found(said, kind), found(right, kind)
+        predicted, real = found(guesses, kind), found(right, kind)
         hits = len(predicted & real)
         assert scores[f"{prefix}precision"] == pytest.approx(hits / len(predicted), abs=1e-15)
         assert scores[f"{prefix}recall"] == pytest.approx(hits / len(real), abs=1e-15)
@@ -191,17 +192,17 @@ def test_tags_have_an_accuracy_and_an_f1_each() -> None:
     """Parts of speech are scored word by word: scikit-learn's F1 of each tag, and no entities are spoken of."""
     rng = random.Random(3)
     right = [rng.choices(["DET", "NOUN", "O"], k=rng.randint(1, 9)) for _ in range(50)]
-    said = [[tag if rng.random() < 0.6 else rng.choice(["DET", "NOUN", "O"]) for tag in row] for row in right]
-    scores = Seqeval("none", names=["DET", "NOUN", "O", "VERB"]).compute(predictions=said, references=right)
+    guesses = [[tag if rng.random() < 0.6 else rng.choice(["DET", "NOUN", "O"]) for tag in row] for row in right]
+    scores = Seqeval("none", names=["DET", "NOUN", "O", "VERB"]).compute(predictions=guesses, references=right)
     assert list(scores) == ["accuracy", "DET_f1", "NOUN_f1", "O_f1", "VERB_f1"]
-    flat = [[tag for row in rows for tag in row] for rows in (right, said)]
+    flat = [[tag for row in rows for tag in row] for rows in (right, guesses)]
     theirs = f1_score(*flat, labels=["DET", "NOUN", "O"], average=None)
     assert [scores[f"{tag}_f1"] for tag in ("DET", "NOUN", "O")] == pytest.approx(theirs.tolist(), abs=1e-12)
     assert scores["VERB_f1"] is None
     assert scores["accuracy"] == pytest.approx(np.mean([one == other for one, other in zip(*flat, strict=True)]))
 
 
-def test_what_is_no_label_is_told() -> None:
+def test_what_is_no_label_is_reported() -> None:
     """Class ids, sentences of another length, labels of another scheme and unknown schemes are errors."""
     with pytest.raises(DataError, match="the predictions are no lists of labels"):
         Seqeval().compute(predictions=[0, 1], references=[0, 1])
@@ -225,18 +226,18 @@ def random_sides(rows: int, seed: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Predictions, four fifths of them right, and references."""
     rng = random.Random(seed)
     right = [rng.choices(LABELS["IOB2"], k=rng.randint(0, 20)) for _ in range(rows)]
-    said = [[label if rng.random() < 0.8 else rng.choice(LABELS["IOB2"]) for label in row] for row in right]
-    return objects(said), objects(right)
+    guesses = [[label if rng.random() < 0.8 else rng.choice(LABELS["IOB2"]) for label in row] for row in right]
+    return objects(guesses), objects(right)
 
 
 @pytest.mark.parametrize("scheme", ["IOB2", "none"])
 def test_intervals_are_those_of_drawing_sentences_one_resample_at_a_time(scheme: str) -> None:
     """Every ratio has an interval around it, which agrees with scoring whole resamples of sentences."""
-    said, right = random_sides(100)
+    guesses, right = random_sides(100)
     pair = [("seqeval", Seqeval(scheme))]
-    found = bootstrap_intervals(pair, said, right, np.ones(100), np.ones(100), seed=1)
-    figures = compute_all(pair, said, right)
-    slow = bootstrap._resampled_slowly("seqeval", pair[0][1], said, right, seed=2, resamples=300)
+    found = bootstrap_intervals(pair, guesses, right, np.ones(100), np.ones(100), seed=1)
+    figures = compute_all(pair, guesses, right)
+    slow = bootstrap._resampled_slowly("seqeval", pair[0][1], guesses, right, seed=2, resamples=300)
     assert set(found) - {"loss"} == {name for name in figures if not name.endswith("_support")}
     for name in set(found) - {"loss"}:
         low, high = found[name]
@@ -246,12 +247,12 @@ def test_intervals_are_those_of_drawing_sentences_one_resample_at_a_time(scheme:
 
 def test_intervals_of_a_split_are_vectorised(monkeypatch: pytest.MonkeyPatch) -> None:
     """9,999 resamples of 1,300 sentences never score a resample by itself, and are reproducible in pieces of any size."""
-    said, right = random_sides(1_300)
+    guesses, right = random_sides(1_300)
     metric, calls = Seqeval("IOB2"), []
     monkeypatch.setattr(metric, "compute", lambda **sides: calls.append(sides))
-    first = bootstrap_intervals([("seqeval", metric)], said, right, np.ones(1_300), np.ones(1_300), seed=1)
+    first = bootstrap_intervals([("seqeval", metric)], guesses, right, np.ones(1_300), np.ones(1_300), seed=1)
     monkeypatch.setattr(bootstrap, "_MOST_NUMBERS", 100_000)
-    again = bootstrap_intervals([("seqeval", metric)], said, right, np.ones(1_300), np.ones(1_300), seed=1)
+    again = bootstrap_intervals([("seqeval", metric)], guesses, right, np.ones(1_300), np.ones(1_300), seed=1)
     assert not calls
     assert first == again
     assert first["PER_f1"][0] < first["PER_f1"][1]
@@ -259,11 +260,11 @@ def test_intervals_of_a_split_are_vectorised(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_undefined_has_no_interval() -> None:
     """Nothing predicted leaves precision without an interval and recall with one; one sentence has none at all."""
-    said, right = objects([["O"], ["O"], ["O"]]), objects([["B-x"], ["B-x"], ["B-x"]])
-    found = bootstrap_intervals([("seqeval", Seqeval("IOB2"))], said, right, np.ones(3), np.ones(3), seed=1)
+    guesses, right = objects([["O"], ["O"], ["O"]]), objects([["B-x"], ["B-x"], ["B-x"]])
+    found = bootstrap_intervals([("seqeval", Seqeval("IOB2"))], guesses, right, np.ones(3), np.ones(3), seed=1)
     assert found["precision"] is None
     assert found["recall"] == [0.0, 0.0]
-    one = bootstrap_intervals([("seqeval", Seqeval("IOB2"))], said[:1], right[:1], np.ones(1), np.ones(1), seed=1)
+    one = bootstrap_intervals([("seqeval", Seqeval("IOB2"))], guesses[:1], right[:1], np.ones(1), np.ones(1), seed=1)
     assert one["recall"] is None
 
 

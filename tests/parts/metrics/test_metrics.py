@@ -17,10 +17,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    precision_score,
+    recall_score,
+)
 
 from hfpipe.errors import DataError, MachineError, RecipeError
-from hfpipe.parts.metrics import metrics
-from hfpipe.parts.metrics.metrics import GREATER_IS_BETTER, compute_all, load_metric
+from hfpipe.parts.metrics import scripts
+from hfpipe.parts.metrics.adapter import as_evaluate_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all
 from hfpipe.recipe.catalog import METRICS
 
 GLUE_ACCURACY = ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
@@ -140,7 +151,7 @@ def test_accuracy_is_the_share_of_equal_labels(sides):
     """Accuracy equals the mean of the equalities, and is None without examples."""
     predictions, references = sides
     wanted = float(np.mean(predictions == references)) if len(references) else None
-    assert same(score(metrics.Accuracy(), predictions, references), wanted)
+    assert same(score(load_metric("accuracy"), predictions, references), wanted)
 
 
 @many
@@ -165,14 +176,14 @@ def test_averages_follow_the_classes(sides, kind, average):
 @given(class_ids())
 def test_matthews_is_the_correlation_of_one_hot_labels(sides):
     """MCC in two and more classes equals the covariance formula, and is None when a margin is zero."""
-    assert same(score(metrics.MatthewsCorrelation(), *sides), matthews(*sides))
+    assert same(score(load_metric("matthews_correlation"), *sides), matthews(*sides))
 
 
 @many
 @given(quarters())
 def test_pearson_is_the_textbook_formula(sides):
     """Pearson's r equals its formula, and is None for constant input and fewer than two examples."""
-    assert same(score(metrics.Pearson(), *sides), pearson(*sides))
+    assert same(score(load_metric("pearson"), *sides), pearson(*sides))
 
 
 @many
@@ -180,7 +191,7 @@ def test_pearson_is_the_textbook_formula(sides):
 def test_spearman_is_pearson_of_mean_ranks(sides):
     """Spearman's correlation equals Pearson's r of the ranks, ties sharing their mean."""
     wanted = pearson(*map(ranks, sides)) if len(sides[0]) else None
-    assert same(score(metrics.Spearman(), *sides), wanted)
+    assert same(score(load_metric("spearmanr"), *sides), wanted)
 
 
 @many
@@ -189,8 +200,8 @@ def test_errors_are_means_over_examples(sides):
     """MSE and MAE equal the means of squares and of absolute values."""
     predictions, references = sides
     error = predictions - references
-    assert same(score(metrics.MSE(), *sides), float(np.mean(error**2)) if len(error) else None)
-    assert same(score(metrics.MAE(), *sides), float(np.mean(np.abs(error))) if len(error) else None)
+    assert same(score(load_metric("mse"), *sides), float(np.mean(error**2)) if len(error) else None)
+    assert same(score(load_metric("mae"), *sides), float(np.mean(np.abs(error))) if len(error) else None)
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -242,7 +253,6 @@ def test_undefined_is_none_and_not_zero(name, arguments, predictions, references
 def test_every_catalog_name_gives_its_outputs(name):
     """Each name is in the catalog, gives the names of its task, known as better up or down, and None when empty."""
     metric = load_metric(name)
-    assert isinstance(metric, evaluate.Metric)
     scores = metric.compute(predictions=[0, 1, 1, 0, 1], references=[0, 1, 0, 0, 1])
     assert set(scores) == OUTPUTS[name] <= set(GREATER_IS_BETTER)
     assert all(type(value) is float for value in scores.values())
@@ -270,13 +280,45 @@ def test_no_warning_leaks(name, recwarn):
 def test_a_warning_of_the_library_is_kept_in(monkeypatch, recwarn):
     """Whatever scikit-learn warns of while a metric is computed stays inside, also in releases that warn more."""
 
-    def warn(*_):
+    def warn(*_, **__):
         warnings.warn("The number of unique classes is greater than 50%", UserWarning, stacklevel=1)
         return float(np.float64(1.0) / np.float64(0.0))
 
-    monkeypatch.setattr("sklearn.metrics.accuracy_score", warn)
-    assert metrics.Accuracy().compute(predictions=[0], references=[0]) == {"accuracy": None}
+    monkeypatch.setattr("sklearn.metrics.cohen_kappa_score", warn)
+    assert load_metric("quadratic_kappa").compute(predictions=[0], references=[0]) == {"quadratic_kappa": None}
     assert not recwarn.list
+
+
+@many
+@given(class_ids(most_classes=12), st.sampled_from(["accuracy", "matthews_correlation"]))
+def test_scikit_learn_gives_the_same_float(sides, name):
+    """Accuracy and MCC are scikit-learn's own numbers to the last bit, wherever they are defined."""
+    theirs = {"accuracy": accuracy_score, "matthews_correlation": matthews_corrcoef}[name]
+    value = score(load_metric(name), *sides)
+    assert value is None or value == theirs(sides[1], sides[0])
+
+
+@many
+@given(class_ids(most_classes=7), st.sampled_from(["precision", "recall", "f1"]), st.sampled_from(AVERAGES))
+def test_scikit_learn_gives_the_same_float_for_classes(sides, kind, average):
+    """Precision, recall and F1 in all averages are scikit-learn's numbers to the last bit, wherever they are defined."""
+    predictions, references = sides
+    if average == "binary":
+        predictions, references = predictions % 2, references % 2
+    value = score(load_metric(kind, average=average), predictions, references)
+    theirs = {"precision": precision_score, "recall": recall_score, "f1": f1_score}[kind]
+    assert value is None or value == theirs(references, predictions, average=average, zero_division=0)
+
+
+@pytest.mark.parametrize("examples", [1, 2, 7, 200, 10_001])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_scikit_learn_gives_the_same_float_for_numbers(examples, narrow):
+    """MSE and MAE are scikit-learn's numbers to the last bit, for predictions in float64 and float32."""
+    predictions, references = np.random.default_rng(examples).normal(size=(2, examples)) * 3
+    if narrow:
+        predictions = predictions.astype(np.float32)
+    assert score(load_metric("mse"), predictions, references) == mean_squared_error(references, predictions)
+    assert score(load_metric("mae"), predictions, references) == mean_absolute_error(references, predictions)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "glue/mrpc", "matthews_correlation", "glue/stsb", "mse", "mae"])
@@ -292,7 +334,7 @@ def test_100000_rows_take_less_than_a_second(name):
 
 def test_numbers_stay_float64():
     """A difference of 1e-9, which float32 loses, arrives in the score, at once and by batches."""
-    metric = metrics.MAE()
+    metric = as_evaluate_metric("mae")
     assert score(metric, [1.0 + 1e-9], [1.0]) == (1.0 + 1e-9) - 1.0
     metric.add_batch(predictions=[1.0 + 1e-9], references=[1.0])
     assert metric.compute() == {"mae": (1.0 + 1e-9) - 1.0}
@@ -301,14 +343,14 @@ def test_numbers_stay_float64():
 def test_labels_of_a_narrow_type_do_not_wrap():
     """Bytes, booleans and whole floats are class ids like any other integers."""
     for kind in (np.uint8, np.int8, bool, np.float32):
-        assert score(metrics.F1(), np.array([1, 0, 1], kind), np.array([1, 1, 0], kind)) == 0.5
+        assert score(load_metric("f1"), np.array([1, 0, 1], kind), np.array([1, 1, 0], kind)) == 0.5
 
 
 def test_batches_add_up():
     """add, add_batch and compute together score what one compute scores, empty batches included, time after time."""
     generator = np.random.default_rng(1)
     predictions, references = generator.integers(0, 3, (2, 50))
-    metric = metrics.F1(average="macro")
+    metric = as_evaluate_metric("f1", average="macro")
     whole = metric.compute(predictions=predictions, references=references)
     for _ in range(2):
         metric.add_batch(predictions=[], references=[])
@@ -339,7 +381,7 @@ def test_binary_refuses_three_classes(kind):
 def test_binary_refuses_a_positive_class_outside_two():
     """Classes 0 and 2 with pos_label 1 are an error rather than an undefined score."""
     with pytest.raises(RecipeError, match=r"pos_label 1 is not among.*0, 2 as pos_label"):
-        metrics.F1().compute(predictions=[0, 2], references=[0, 0])
+        load_metric("f1").compute(predictions=[0, 2], references=[0, 0])
 
 
 def test_unknown_average_is_refused_when_built():
@@ -367,9 +409,9 @@ def test_unknown_average_is_refused_when_built():
 @pytest.mark.parametrize("batched", [False, True])
 def test_wrong_values_are_refused(name, predictions, references, message, batched):
     """What is no class id or number is an error with its row or shape, at once and by batches, never a cast."""
-    metric = load_metric(name)
+    score = as_evaluate_metric(name).add_batch if batched else load_metric(name).compute
     with pytest.raises(DataError, match=message):
-        (metric.add_batch if batched else metric.compute)(predictions=predictions, references=references)
+        score(predictions=predictions, references=references)
 
 
 def test_compute_all_is_flat():
@@ -424,7 +466,7 @@ def script(tmp_path, monkeypatch):
     for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "DOWNLOADED_EVALUATE_PATH"):
         monkeypatch.setattr(evaluate.config, name, tmp_path / "cache" / name)
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)  # whatever the environment of the tests says
-    monkeypatch.setattr(metrics.hub_constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(scripts.hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "half_right" / "half_right.py"
@@ -468,7 +510,7 @@ def test_scripts_run_by_no_other_name(script):
     assert not list(Path("cache").rglob("*.py"))
 
 
-def test_broken_and_missing_scripts_are_told(script):
+def test_broken_and_missing_scripts_give_their_own_errors(script):
     """A script that is not there, fails, or needs a package that is not there, each gives its own error."""
     with pytest.raises(RecipeError, match=r"there is no metric script nowhere.py"):
         load_metric("./nowhere.py")
@@ -482,7 +524,7 @@ def test_broken_and_missing_scripts_are_told(script):
 
 def test_offline_asks_the_cache_and_no_host(script, attempts, monkeypatch):
     """With HF_HUB_OFFLINE, evaluate:NAME tries no connection; the error says how to get the script."""
-    monkeypatch.setattr(metrics.hub_constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(scripts.hub_constants, "HF_HUB_OFFLINE", True)
     for name in ("evaluate:accuracy", "evaluate:someone/metric"):
         with pytest.raises(MachineError, match=r"offline mode is on.*evaluate.load"):
             load_metric(name)
@@ -490,7 +532,7 @@ def test_offline_asks_the_cache_and_no_host(script, attempts, monkeypatch):
     assert evaluate.config.HF_EVALUATE_OFFLINE is False
 
 
-def test_unreachable_is_told(script, attempts):
+def test_an_unreachable_hub_is_an_error_of_hfpipe(script, attempts):
     """With the network gone and nobody having said so, evaluate:NAME is tried, and its error is hfpipe's."""
     with pytest.raises(MachineError, match=r"evaluate:accuracy.*can't be had.*same HF_HOME"):
         load_metric("evaluate:accuracy")
@@ -540,17 +582,18 @@ def test_no_connection_no_file(tmp_path):
         socket.getaddrinfo = socket.create_connection = refuse
         socket.socket.connect = socket.socket.connect_ex = refuse
 
-        from hfpipe.parts.metrics.metrics import load_metric
+        from hfpipe.parts.metrics.adapter import as_evaluate_metric
+        from hfpipe.parts.metrics.load import load_metric
         from hfpipe.recipe.catalog import METRICS
         scores = {}
         for name in set(METRICS) - {"multi_label", "seqeval", "squad"}:
-            metric = load_metric(name)
-            scores[name] = metric.compute(predictions=[0, 1, 1], references=[0, 1, 0])
+            scores[name] = load_metric(name).compute(predictions=[0, 1, 1], references=[0, 1, 0])
+            metric = as_evaluate_metric(name)
             metric.add_batch(predictions=[0, 1, 1], references=[0, 1, 0])
             assert metric.compute() == scores[name], name
         print(json.dumps({"attempts": attempts, "scores": scores}))
     """
-    root = str(Path(metrics.__file__).parents[3])
+    root = str(Path(scripts.__file__).parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # A folder below a file can't be made by anyone, not even by root, who may write to read-only folders.
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "file" / "home"), "PYTHONPATH": path}
@@ -567,14 +610,14 @@ def test_no_connection_no_file(tmp_path):
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("multi_label", "seqeval", "squad")])
 def test_names_are_had_without_computing(name, monkeypatch):
     """What a metric would name and refuse is found without scikit-learn or scipy, the same as by computing."""
-    metric = [(name, metrics.load_metric(name))]
+    metric = [(name, load_metric(name))]
     values = [0, 1, 1, 0]
-    wanted = list(metrics.compute_all(metric, values, values))
+    wanted = list(compute_all(metric, values, values))
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)  # importing it would fail
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    assert metrics.compute_all(metric, values, values, names_only=True) == dict.fromkeys(wanted)
+    assert compute_all(metric, values, values, names_only=True) == dict.fromkeys(wanted)
     with pytest.raises(DataError, match="2 predictions for 1 references"):
-        metrics.compute_all(metric, [0, 1], [0], names_only=True)
+        compute_all(metric, [0, 1], [0], names_only=True)
 
 
 @pytest.mark.parametrize("name", ["f1", "precision", "recall", "glue/mrpc"])
@@ -582,4 +625,41 @@ def test_more_than_two_classes_are_refused_without_computing(name):
     """A binary average of three classes is a mistake that is told before the first step, by the same words."""
     for names_only in (True, False):
         with pytest.raises(RecipeError, match="average 'binary' scores two classes, and the data have 3"):
-            metrics.compute_all([(name, metrics.load_metric(name))], [0, 1, 2], [0, 1, 2], names_only=names_only)
+            compute_all([(name, load_metric(name))], [0, 1, 2], [0, 1, 2], names_only=names_only)
+
+
+def test_an_adapted_metric_is_one_of_evaluates(tmp_path):
+    """It is an evaluate.Metric that evaluate.combine takes, also of other shapes than one number a row."""
+    pair = [as_evaluate_metric("accuracy"), as_evaluate_metric("f1")]
+    assert all(isinstance(one, evaluate.Metric) for one in pair)
+    combined = evaluate.combine(pair).compute(predictions=[0, 1, 1], references=[0, 1, 0])
+    assert combined == {"accuracy": 2 / 3, "f1": 2 / 3}
+    words = as_evaluate_metric("seqeval", scheme="IOB2")
+    words.add(prediction=["B-x", "O"], reference=["B-x", "B-x"])
+    words.add_batch(predictions=[["O"]], references=[["O"]])
+    assert words.compute()["f1"] == 2 / 3
+    with pytest.raises(RecipeError, match="unknown metric 'f2'"):
+        as_evaluate_metric("f2")
+
+
+def test_evaluate_is_imported_by_the_adapter_alone():
+    """Loading, computing and resampling every metric of the catalog never imports `evaluate`; the adapter does."""
+    program = """
+        import sys
+        import numpy as np
+        import hfpipe.parts.build
+        from hfpipe.evaluation.statistics.bootstrap import resampled
+        from hfpipe.parts.metrics.load import load_metric
+        from hfpipe.recipe.catalog import METRICS
+        for name in METRICS:
+            metric, values = load_metric(name), np.array([0, 1, 1])
+            if name not in ("multi_label", "seqeval", "squad"):
+                metric.compute(predictions=values, references=values)
+                resampled([(name, metric)], values, values, seed=0, resamples=9)
+        assert "evaluate" not in sys.modules
+        from hfpipe.parts.metrics.adapter import as_evaluate_metric
+        assert "evaluate" not in sys.modules
+        as_evaluate_metric("accuracy")
+        assert "evaluate" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

@@ -8,7 +8,8 @@ import pytest
 from hfpipe.errors import DataError
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
-from hfpipe.parts.metrics.metrics import GREATER_IS_BETTER, compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all
 from hfpipe.parts.metrics.squad import Squad, normalized
 
 
@@ -19,9 +20,9 @@ def scored(*rows: tuple[str, list[str]]) -> dict[str, float | None]:
 
 def columns(*rows: tuple[str, list[str]]) -> dict[str, list]:
     """Predictions and references as the task gives them."""
-    said = [{"prediction_text": text, "no_answer_probability": 0.0} for text, _ in rows]
+    predicted = [{"prediction_text": text, "no_answer_probability": 0.0} for text, _ in rows]
     return {
-        "predictions": said,
+        "predictions": predicted,
         "references": [{"answers": {"text": t, "answer_start": [0] * len(t)}} for _, t in rows],
     }
 
@@ -96,7 +97,7 @@ def test_it_is_a_metric_of_the_catalog():
 
 
 @pytest.mark.parametrize(
-    ("predictions", "references", "told"),
+    ("predictions", "references", "shown"),
     [
         (["one"], [{"answers": {"text": ["one"]}}], "the prediction of row 0 is 'one'"),
         ([{"prediction_text": "one"}], [{"answers": ["one"]}], "the reference of row 0 is"),
@@ -105,9 +106,9 @@ def test_it_is_a_metric_of_the_catalog():
         (None, [], "the predictions are NoneType"),
     ],
 )
-def test_other_shapes_are_refused(predictions, references, told):
+def test_other_shapes_are_refused(predictions, references, shown):
     """What is no answer is a data error that says what was got."""
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=shown):
         Squad().compute(predictions=predictions, references=references)
 
 
@@ -123,7 +124,8 @@ def test_intervals_come_from_the_scores_of_the_rows(monkeypatch):
     found = bootstrap_intervals(metrics, sides["predictions"], sides["references"], ones, ones, seed=1)
     figures = compute_all(metrics, sides["predictions"], sides["references"])
     assert set(found) == {"loss", *figures}
-    for name, (scores, counted) in Squad().ratios(**sides).items():
+    for name, sums in Squad().sums(**sides).items():
+        scores, counted = sums.terms
         low, high = found[name]
         assert low < figures[name] < high
         spread = scores[counted > 0].std() / np.sqrt(counted.sum())

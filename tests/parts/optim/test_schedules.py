@@ -11,6 +11,7 @@ from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim.schedules import build_schedule, schedule_arguments, steps_on_metric, warmup_steps
+from hfpipe.recipe.catalog import SCHEDULES
 
 STEPS = 20
 LR = 0.1
@@ -36,7 +37,6 @@ CASES = [
         2,
         {"num_decay_steps": 4, "num_stable_steps": 3, "decay_type": "1-sqrt", "min_lr_ratio": 0.1},
     ),
-    ("greedy", 0.0, {"patience": 1, "factor": 0.5, "min_lr": 0.001}),
 ]
 METRICS = [1.0, 0.9, 0.8, 0.7, 0.7, 0.8, 0.9, 0.9, 0.9, 0.5, 0.4, 0.3, 0.2, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4]
 
@@ -58,8 +58,8 @@ def rates(optimizer, schedule, steps=range(STEPS)):
 
 
 def test_the_cases_cover_every_schedule_of_transformers():
-    """Each name of SchedulerType has a case, reduce_lr_on_plateau among them."""
-    assert {name for name, _, _ in CASES} == {kind.value for kind in SchedulerType}
+    """Each name of SchedulerType but `greedy`, which hfpipe does not offer, has a case, reduce_lr_on_plateau among them."""
+    assert {name for name, _, _ in CASES} == {kind.value for kind in SchedulerType} - {"greedy"} == set(SCHEDULES)
     assert "reduce_lr_on_plateau" in {name for name, _, _ in CASES}
 
 
@@ -73,7 +73,7 @@ def test_the_rates_are_transformers(name, warmup, arguments, tmp_path):
     want = rates(theirs, get_scheduler(name, theirs, warm, STEPS, arguments))
     assert got == want
     assert name in ("constant",) or len({rate[0] for rate in got}) > 1
-    assert all(math.isclose(second, first / 2, rel_tol=1e-12) for first, second in got) or name == "greedy"
+    assert all(math.isclose(second, first / 2, rel_tol=1e-12) for first, second in got)
 
 
 @pytest.mark.parametrize(("name", "warmup", "arguments"), CASES)
@@ -112,14 +112,14 @@ def test_the_warm_up_is_training_arguments(num_steps, warmup):
         assert warmup_steps(warmup, num_steps) == want
 
 
-def test_only_two_schedules_step_on_a_metric():
-    """reduce_lr_on_plateau and greedy are stepped with a metric, all others without."""
+def test_only_one_schedule_steps_on_a_metric():
+    """reduce_lr_on_plateau is stepped with a metric, all others without."""
     on_metric = {
         name
         for name, warmup, arguments in CASES
         if steps_on_metric(build_schedule(sgd(), name, num_steps=STEPS, warmup=warmup, **arguments))
     }
-    assert on_metric == {"reduce_lr_on_plateau", "greedy"}
+    assert on_metric == {"reduce_lr_on_plateau"}
 
 
 def test_the_arguments_are_those_of_transformers():
@@ -131,7 +131,7 @@ def test_the_arguments_are_those_of_transformers():
     assert schedule_arguments("linear") == ([], [])
     assert schedule_arguments("polynomial") == ([], ["lr_end", "power"])
     assert "patience" in schedule_arguments("reduce_lr_on_plateau")[1]
-    assert not {"verbose", "warmup"} & set(schedule_arguments("greedy")[1])
+    assert "verbose" not in schedule_arguments("reduce_lr_on_plateau")[1]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_arguments_are_those_of_transformers():
         ("reduce_lr_on_plateau", {"min_lr": 0.2}, "can't lower the learning rate 0.05: its min_lr 0.2 is above it"),
         ("reduce_lr_on_plateau", {"mode": "lowest"}, "refused its arguments: mode lowest is unknown"),
         ("reduce_lr_on_plateau", {"warmup": 0.1}, "schedule reduce_lr_on_plateau has no warm-up"),
-        ("greedy", {"warmup": 2}, "schedule greedy has no warm-up"),
+        ("greedy", {}, "unknown schedule 'greedy'; allowed: linear, cosine"),
         ("constant", {"warmup": 0.1}, "Set schedule.warmup=0, or take constant_with_warmup."),
         ("polynomial", {"lr_end": 0.2}, "refused its arguments: lr_end (0.2) must be smaller"),
         ("polynomial", {"power": "two", "warmup": 3}, "refused its arguments"),
@@ -170,9 +170,3 @@ def test_what_cannot_work_is_refused(name, settings, text):
     with pytest.raises(RecipeError) as caught:
         build_schedule(sgd(), name, num_steps=STEPS, **settings)
     assert text in str(caught.value)
-
-
-def test_greedys_own_floor_is_refused_above_the_rate():
-    """At a rate of fine-tuning the greedy schedule's default floor could only raise it, and says so."""
-    with pytest.raises(RecipeError, match=r"its default min_lr 0.001 is above it.*Set schedule.min_lr below 1e-05"):
-        build_schedule(sgd(2e-5), "greedy", num_steps=STEPS)

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.inputs.tokenized import tokenize
-from hfpipe.parts.metrics.metrics import compute_all, load_metric
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.parts.tasks import head_task, lengths, make_task
 from hfpipe.parts.tasks.choices import ChoiceTask
 from hfpipe.recipe.schema import Task

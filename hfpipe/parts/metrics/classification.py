@@ -1,0 +1,188 @@
+"""Metrics of one class an example.
+
+A score that its data leave undefined is None, never 0: a score of 0 is a finding about the model, an undefined score is
+one about the data. All of them are undefined without examples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from hfpipe.errors import RecipeError
+from hfpipe.parts.metrics.array_metrics import Statistic, StatisticMetric, SumMetric
+from hfpipe.parts.metrics.arrays import shown
+from hfpipe.parts.metrics.sums import Sums, mean
+from hfpipe.recipe.catalog import near
+
+Array = np.ndarray[Any, Any]
+Average = Literal["binary", "macro", "micro", "weighted"]
+ClassScore = Literal["precision", "recall", "f1"]
+
+
+def accuracy() -> SumMetric:
+    """The share of predictions that equal their reference: (1/n) Σ [ŷᵢ = yᵢ]."""
+    return SumMetric("labels", lambda predictions, references: {"accuracy": mean(predictions == references)})
+
+
+def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+    """TP / (TP + FP) of a class: how much of what was predicted as the class is of it.
+
+    Undefined for a class that is never predicted. An average, "macro" or "weighted", is undefined as soon as one class
+    with a weight in it is: scikit-learn counts such a class as 0, and leaving it out would let a model gain by never
+    predicting a hard class.
+
+    Args:
+        average: "binary" for the score of `pos_label` alone, or how the classes that occur in the predictions or the
+            references are averaged: "macro" (unweighted), "weighted" (by their count in the references) or "micro"
+            (from the summed counts, which makes it the accuracy).
+        pos_label: the class that counts as positive with "binary".
+    """
+    return _class_metric("precision", average, pos_label)
+
+
+def recall(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+    """TP / (TP + FN) of a class: how much of the class was found.
+
+    Undefined for a class that no reference has. With "macro" one such class among the predictions leaves the average
+    undefined; with "weighted" it weighs nothing. The arguments are those of `precision`.
+    """
+    return _class_metric("recall", average, pos_label)
+
+
+def f1(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+    """2 TP / (2 TP + FP + FN) of a class: the harmonic mean of precision and recall, where both exist.
+
+    Undefined only for a class that neither predictions nor references have (TP + FP + FN = 0): with "binary", when the
+    positive class is in neither. Source: C. J. van Rijsbergen, Information Retrieval, 1979, chapter 7.
+    The arguments are those of `precision`.
+    """
+    return _class_metric("f1", average, pos_label)
+
+
+def accuracy_and_f1() -> SumMetric:
+    """`accuracy` and the `f1` of class 1, as GLUE scores its paraphrase tasks (MRPC, QQP)."""
+
+    def scores(predictions: Array, references: Array) -> dict[str, Sums]:
+        return {"accuracy": mean(predictions == references), "f1": _binary("f1", 1, predictions, references)}
+
+    return SumMetric("labels", scores)
+
+
+def matthews_correlation() -> StatisticMetric:
+    """The correlation of the confusion matrix; in two classes (TP·TN - FP·FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN)).
+
+    In K classes, with c correct of n, tₖ references and pₖ predictions of class k:
+    (c n - Σ tₖ pₖ) / √((n² - Σ pₖ²)(n² - Σ tₖ²)). Undefined when a margin is zero, that is when all predictions or all
+    references are of one class. Source: J. Gorodkin, Comparing two K-category assignments by a K-category correlation
+    coefficient, 2004.
+    """
+    return StatisticMetric("labels", {"matthews_correlation": Statistic(_matthews_of_any_ids, _matthews)})
+
+
+def quadratic_kappa() -> StatisticMetric:
+    """Cohen's kappa with quadratic weights, for classes in an order: 1 is perfect, 0 as good as chance, below 0 worse.
+
+    Undefined when predictions and references are all of one and the same class. Source: Cohen 1968, "Weighted kappa";
+    `sklearn.metrics.cohen_kappa_score`.
+    """
+    return StatisticMetric("labels", {"quadratic_kappa": Statistic(_quadratic_kappa, None)})
+
+
+def class_sums(score: ClassScore, predicted: Array, actual: Array) -> Array:
+    """What to sum above and below the line of a score of classes, `[2, ...]`, from bool of one shape."""
+    hits = predicted & actual
+    if score == "f1":
+        return np.stack([2 * hits, np.add(predicted, actual, dtype=np.int64)])
+    return np.stack([hits, predicted if score == "precision" else actual])
+
+
+def _binary(score: ClassScore, pos_label: int, predictions: Array, references: Array) -> Sums:
+    _check_binary(score, pos_label, predictions, references)
+    return Sums(class_sums(score, predictions == pos_label, references == pos_label))
+
+
+def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMetric:
+    if average not in get_args(Average):
+        allowed = get_args(Average)
+        raise RecipeError(f"unknown average {average!r}{near(str(average), allowed)}", allowed=", ".join(allowed))
+
+    def scores(predictions: Array, references: Array) -> dict[str, Sums]:
+        if average == "micro":  # every wrong example is one FP and one FN, so all three are the accuracy
+            return {score: mean(predictions == references)}
+        if average == "binary":
+            return {score: _binary(score, pos_label, predictions, references)}
+        # A class that no reference has weighs nothing in a weighted mean.
+        classes = np.unique(references) if average == "weighted" else np.union1d(predictions, references)
+        predicted, actual = (side == classes[:, None] for side in (predictions, references))  # [classes, examples]
+        above, below = class_sums(score, predicted, actual)
+        weights = actual if average == "weighted" else predicted | actual
+        return {score: Sums(np.concatenate([above, below, weights]), _weighted if average == "weighted" else _macro)}
+
+    return SumMetric("labels", scores)
+
+
+def _macro(sums: Array) -> Array:
+    """The mean over the classes that occur."""
+    above, below, occurrences = np.split(sums, 3, axis=-1)
+    return _mean_of_classes(above / below, occurrences > 0)
+
+
+def _weighted(sums: Array) -> Array:
+    """The mean weighted by how many references a class has."""
+    above, below, weights = np.split(sums, 3, axis=-1)
+    return _mean_of_classes(above / below, weights)
+
+
+def _mean_of_classes(values: Array, weights: Array) -> Array:
+    """`[..., classes] -> [...]`: NaN as soon as a class with a weight is undefined; those without one are left out.
+
+    One row at a time: to add zeros in their place would group the others otherwise, and change the last bit.
+    """
+    rows = zip(*(side.reshape(-1, side.shape[-1]) for side in (values, weights)), strict=True)
+    means = [
+        np.average(row[weight > 0], weights=weight[weight > 0]) if weight.any() else np.nan for row, weight in rows
+    ]
+    return np.reshape(means, values.shape[:-1])
+
+
+def _check_binary(score: str, pos_label: int, predictions: Array, references: Array) -> None:
+    classes = np.union1d(predictions, references)
+    if len(classes) > 2:
+        raise RecipeError(
+            f"average 'binary' scores two classes, and the data have {len(classes)}: {shown(classes)}",
+            where=f"metric {score!r}",
+            allowed="macro, micro or weighted",
+            fix=f"Write {{name: {score}, average: macro}} in evaluate.metrics.",
+        )
+    if len(classes) == 2 and pos_label not in classes:
+        raise RecipeError(
+            f"pos_label {pos_label} is not among the classes of the data",
+            where=f"metric {score!r}",
+            allowed=f"{shown(classes)} as pos_label; or average macro, micro or weighted",
+        )
+
+
+def _matthews(predictions: Array, references: Array, axis: int = -1) -> Array:
+    """Of class ids without large gaps."""
+    examples = references.shape[axis]
+    hits = (predictions == references).sum(axis=axis)
+    both, predicted_squares, actual_squares = 0, 0, 0
+    for label in range(int(max(predictions.max(), references.max())) + 1):  # to sort them all takes five times as long
+        predicted, actual = (predictions == label).sum(axis=axis), (references == label).sum(axis=axis)
+        both, predicted_squares = both + predicted * actual, predicted_squares + predicted**2
+        actual_squares = actual_squares + actual**2
+    margins = (examples**2 - np.asarray(predicted_squares, float)) * (examples**2 - np.asarray(actual_squares, float))
+    return np.asarray((hits * examples - both) / np.sqrt(margins))
+
+
+def _matthews_of_any_ids(predictions: Array, references: Array) -> float:
+    numbered = np.unique(np.concatenate([predictions, references]), return_inverse=True)[1]
+    return float(_matthews(numbered[: len(predictions)], numbered[len(predictions) :]))
+
+
+def _quadratic_kappa(predictions: Array, references: Array) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
+    return cast(float, cohen_kappa_score(references, predictions, weights="quadratic"))

@@ -1,0 +1,104 @@
+"""The scores of several metrics under flat names, and which of them are better when they are greater."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.parts.metrics.array_metrics import StatisticMetric
+from hfpipe.parts.metrics.sums import finite
+
+_BETTER_WHEN_GREATER = (
+    "accuracy", "f1", "precision", "recall", "matthews_correlation", "quadratic_kappa", "pearson", "spearmanr",
+    "f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro", "subset_accuracy",
+    "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
+)  # fmt: skip
+GREATER_IS_BETTER = {**dict.fromkeys(_BETTER_WHEN_GREATER, True), **dict.fromkeys(("mse", "mae", "loss"), False)}
+
+
+def greater_is_better(score: str) -> bool | None:
+    """Whether a greater score is the better one; None for a score that hfpipe does not know.
+
+    `PER_f1` is the F1 of a class, and better when it is greater, as F1 is; so with precision and recall.
+    """
+    if score.endswith(("_f1", "_precision", "_recall")):
+        return True
+    return GREATER_IS_BETTER.get(score)
+
+
+class Metric(Protocol):
+    """What hfpipe asks of a metric: `compute`, as `evaluate.Metric` has it.
+
+    A metric whose scores are functions of sums over the examples also has `sums`, which gives the same scores and lets
+    them be resampled fast: see `hfpipe.parts.metrics.sums`.
+    """
+
+    def compute(self, *, predictions: Any = None, references: Any = None) -> Mapping[str, Any] | None:
+        """Return the scores by name."""
+
+
+def compute_all(
+    metrics: Sequence[tuple[str, Metric]], predictions: Any, references: Any, *, names_only: bool = False
+) -> dict[str, float | None]:
+    """Score the predictions with every metric, under flat names.
+
+    A score that is a mapping or a list, as some scripts return, is spread out: `precisions_0`, `PER_f1`. A score that
+    is not finite becomes None.
+
+    Args:
+        metrics: pairs of the name in the recipe and the metric.
+        predictions: class ids or numbers, `[examples]`.
+        references: class ids or numbers, `[examples]`.
+        names_only: check the values and give each score as None; scipy and scikit-learn are not imported for it.
+
+    Raises:
+        RecipeError: two scores of one name, or a score that is not a number.
+        DataError: from a metric, where the values are not what it scores.
+    """
+    scores: dict[str, float | None] = {}
+    sources: dict[str, str] = {}
+    for name, metric in metrics:
+        try:
+            if names_only and isinstance(metric, StatisticMetric):
+                result: Any = dict.fromkeys(metric.name_scores(predictions, references))
+            else:
+                result = metric.compute(predictions=predictions, references=references)
+        except DataError as error:
+            error.where = error.where or f"metric {name!r}"
+            raise
+        if not isinstance(result, Mapping):
+            raise RecipeError(
+                f"it returned {type(result).__name__}", where=f"metric {name!r}", allowed="a dict of names to numbers"
+            )
+        for key, value in _flat(result, name):
+            if key in scores:
+                raise RecipeError(
+                    f"metrics {sources[key]!r} and {name!r} both give {key!r}",
+                    where="evaluate.metrics",
+                    allowed="each score once",
+                    fix=f"Take {name!r} or {sources[key]!r} out of the recipe.",
+                )
+            scores[key], sources[key] = None if names_only else value, name
+    return scores
+
+
+def _flat(result: Mapping[str, Any], metric: str) -> Iterator[tuple[str, float | None]]:
+    for key, value in result.items():
+        if isinstance(value, np.ndarray):
+            value = value.tolist()  # of no axis: a number
+        if value is None:
+            yield key, None
+        elif isinstance(value, numbers.Real):
+            yield key, finite(float(value))
+        elif isinstance(value, Mapping):
+            yield from _flat({f"{key}_{inner}": score for inner, score in value.items()}, metric)
+        elif isinstance(value, list | tuple):
+            yield from _flat({f"{key}_{index}": score for index, score in enumerate(value)}, metric)
+        else:
+            raise RecipeError(
+                f"its score {key!r} is {value!r}", where=f"metric {metric!r}", allowed="a number, or None if undefined"
+            )
