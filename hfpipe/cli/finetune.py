@@ -115,14 +115,14 @@ def _document(run: Run) -> dict[str, Any]:
 
 
 def _print_page(run: Run) -> None:
-    from hfpipe.system.display import duration, figures
+    from hfpipe.system.display import duration, metrics_line
 
     summary, early = run.read_json("metrics.json"), run.metadata.get("stopped_early")
     print(run.path)
     if summary["metrics"]:
-        print(f"{figures(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
+        print(f"{metrics_line(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
     for split, metrics in summary.get("also", {}).items():
-        print(f"{figures(metrics)}  on {split}")
+        print(f"{metrics_line(metrics)}  on {split}")
     share = summary.get("padding_share")
     padding = "" if share is None else f", {share:.1%} padding"
     of = f" of {early['of']:,}" if early else ""

@@ -92,7 +92,7 @@ def predict(
     if output_format not in (None, "jsonl"):
         raise RecipeError(f"{output_format!r} on standard output", where="--format", fix="Name a file with --output.")
     if not _predict_here(target, source, options, as_json):
-        shown.say(f"{'standard input' if source == '-' else source} has no rows")
+        shown.notice(f"{'standard input' if source == '-' else source} has no rows")
 
 
 def _changes_with_glue(source: str | None, overrides: list[str], without_effect: dict[str, Any]) -> list[str]:

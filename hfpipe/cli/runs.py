@@ -58,7 +58,7 @@ def show(run: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> No
         answer(as_json, lambda: seeds_page.as_json(found), lambda: seeds_page.show(found))
         return
     about = runs_page.everything(found)
-    runs_page.tell_broken(found, display.choose(quiet=as_json).say)
+    runs_page.tell_broken(found, display.choose(quiet=as_json).notice)
     answer(as_json, lambda: about, lambda: print(runs_page.page(found, about), end=""))
 
 

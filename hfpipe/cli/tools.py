@@ -61,7 +61,7 @@ def push(
         whole = f"{sum(one.size for one in files):,} bytes in {len(files)} files"
         print(f"{whole} to {repo}, {'public' if public else 'private'}", file=sys.stderr)
     require_confirmed("Upload them?", where=f"push {found.id}", yes=yes, as_json=as_json)
-    done = run_push(found, repo, public=public, revision=revision, notice=display.choose(quiet=as_json).say)
+    done = run_push(found, repo, public=public, revision=revision, notice=display.choose(quiet=as_json).notice)
     answer(as_json, lambda: {"run": str(found.path), **asdict(done)}, lambda: print(done.url))
 
 

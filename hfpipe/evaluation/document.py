@@ -65,7 +65,7 @@ class EvaluationDocument:
         metrics: name to number, None where undefined.
         intervals: [low, high] by name.
         baseline: what a constant prediction scores: `what` in words, and `metrics`.
-        remarks: what a reader of these metrics should know.
+        notices: what a reader of these metrics should know.
         findings: what the kind of task adds.
         slices: the parts of the split that were measured by themselves.
         calibration: how logits became probabilities and decisions.
@@ -84,7 +84,7 @@ class EvaluationDocument:
     metrics: MetricValues
     intervals: Intervals
     baseline: dict[str, Any] | None
-    remarks: list[str]
+    notices: list[str]
     findings: dict[str, Any]
     slices: list[dict[str, Any]]
     calibration: Calibration
@@ -97,6 +97,7 @@ class EvaluationDocument:
         return {
             "format": FORMAT,
             **own,
+            "remarks": self.notices,  # their key before, for one release
             "level": _LEVEL,
             **_NOTHING_FOUND,
             **self.findings,
@@ -190,7 +191,7 @@ def build_document(
         metrics=values,
         intervals=intervals,
         baseline=baseline,
-        remarks=[*_same_for_all(task, counted.predictions), *_against_baseline(recipe, values, intervals, baseline)],
+        notices=[*_same_for_all(task, counted.predictions), *_against_baseline(recipe, values, intervals, baseline)],
         findings=task.findings(scored),
         slices=[_slice(one, ids, counted, metrics, seed) for one in slices_of(recipe, task, split, encoded, rows)],
         calibration=_calibration_of(task),

@@ -28,7 +28,7 @@ class Evaluation:
         metrics: name to number, None where undefined.
         intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
         baseline: what a constant prediction scores: `what` in words, and `metrics`; None where there is none.
-        remarks: what a reader of these metrics should know.
+        notices: what a reader of these metrics should know.
         examples: rows, each scored exactly once.
         examples_per_second: rows over the time of the forward passes.
         document: all of it and more: classes, confusion, calibration, slices; see docs/evaluation.md.
@@ -40,7 +40,7 @@ class Evaluation:
     metrics: dict[str, float | None]
     intervals: dict[str, list[float] | None]
     baseline: dict[str, Any] | None
-    remarks: list[str]
+    notices: list[str]
     examples: int
     examples_per_second: float
     document: dict[str, Any] = field(repr=False)
@@ -95,7 +95,9 @@ def evaluate(
         changes.insert(0, f"recipe {snapshot.digest_of_text(to_yaml(as_recipe(recipe, ())))}")
     splits = [split] if isinstance(split, str) or split is None else list(split)
     with quiet(), translated_errors():
-        measured = evaluate_checkpoint(resolved, splits, display.say, target=run.id if run else name, overrides=changes)
+        measured = evaluate_checkpoint(
+            resolved, splits, display.notice, target=run.id if run else name, overrides=changes
+        )
     if run is not None:
         _write(run, measured, changes, display)
     found = [_evaluation(name, one.document) for one in measured]
@@ -103,7 +105,7 @@ def evaluate(
 
 
 def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:
-    shared = ("split", "metrics", "intervals", "baseline", "remarks", "examples", "examples_per_second")
+    shared = ("split", "metrics", "intervals", "baseline", "notices", "examples", "examples_per_second")
     return Evaluation(target=target, document={**document, "target": target}, **{key: document[key] for key in shared})
 
 
@@ -119,4 +121,6 @@ def _write(run: Run, measured: Sequence[SplitEvaluation], changes: Sequence[str]
         for one in measured:
             write_evaluation(run, file_name(one.document["split"], changes), one.document, one.examples)
     except OSError as error:
-        display.say(f"{NOTE}the metrics could not be written to {run.path / 'evaluations'}: {error.strerror or error}")
+        display.notice(
+            f"{NOTE}the metrics could not be written to {run.path / 'evaluations'}: {error.strerror or error}"
+        )

@@ -16,7 +16,7 @@ from hfpipe.parts.build import load_metrics, make_objective, try_metrics
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
-from hfpipe.parts.inputs.rows import Say, require_rows_of_its_own
+from hfpipe.parts.inputs.rows import Notify, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.metrics.scores import Metric
 from hfpipe.parts.model import kernels, models
@@ -62,14 +62,14 @@ class _Evaluator:
 
 
 def evaluate_checkpoint(
-    recipe: Recipe, splits: Sequence[str | None], say: Say, *, target: str, overrides: Sequence[str] = ()
+    recipe: Recipe, splits: Sequence[str | None], notice: Notify, *, target: str, overrides: Sequence[str] = ()
 ) -> list[SplitEvaluation]:
     """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
     Args:
         recipe: with the checkpoint to measure in it.
         splits: splits or slices of the data, or `train` or `evaluation` for those of the recipe; None is `evaluation`.
-        say: is told each stage.
+        notice: is called with the name of each stage.
         target: the checkpoint as it was named.
         overrides: what was changed for this measurement.
 
@@ -77,23 +77,23 @@ def evaluate_checkpoint(
         What was measured of each split.
     """
     names = [_named(recipe, split) for split in splits]
-    say(f"reading {recipe.dataset.path}")
+    notice(f"reading {recipe.dataset.path}")
     raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
     where = {
         name: "--split" if split else recipe.where("dataset.splits.evaluation")
         for name, split in zip(names, splits, strict=True)
     }
     rows = {name: raw.split(name, where[name]) for name in names}
-    say(f"loading {recipe.model.checkpoint}")
+    notice(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
     task = _task_of(recipe, checkpoint, raw)
     for name, part in rows.items():
         task.check(part, f"{raw.name}, split {name}", where[name])
     evaluator = _evaluator(recipe, raw, checkpoint, task)
-    task = tasks.calibrated(task, _calibration(evaluator, names, say))
+    task = tasks.calibrated(task, _calibration(evaluator, names, notice))
     found = []
     for name, part in rows.items():
-        say(f"scoring {name}")
+        notice(f"scoring {name}")
         encoded, predictions = evaluator.predict(part, name)
         found.append(
             build_document(
@@ -125,7 +125,7 @@ def _evaluator(recipe: Recipe, raw: RawData | RawStream, checkpoint: models.Chec
     return _Evaluator(recipe, raw, checkpoint, task, metrics, model, tokenizer, precision, objective)
 
 
-def _calibration(evaluator: _Evaluator, names: Sequence[str], say: Say) -> Calibration:
+def _calibration(evaluator: _Evaluator, names: Sequence[str], notice: Notify) -> Calibration:
     """The one that the model has, or one fitted now, where the recipe asks for it.
 
     Raises:
@@ -135,7 +135,7 @@ def _calibration(evaluator: _Evaluator, names: Sequence[str], say: Say) -> Calib
     found, split = calibration_of(checkpoint.config, checkpoint.where), recipe.dataset.splits.calibration
     if found == NONE and split is not None:
         require_rows_of_its_own(recipe, raw, names)
-        say(f"calibrating on {split}")
+        notice(f"calibrating on {split}")
         rows = raw.split(split, recipe.where("dataset.splits.calibration"))
         evaluator.task.check(rows, f"{raw.name}, split {split}", recipe.where("dataset.splits.calibration"))
         encoded, predictions = evaluator.predict(rows, split)

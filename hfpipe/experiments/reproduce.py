@@ -206,7 +206,7 @@ def _other_inputs(run: Run, recipe: Recipe, display: Display) -> dict[str, list[
     from hfpipe.parts.inputs.rows import read_rows
 
     with library_logs.library_logs_to(Path(os.devnull)), translated_errors():
-        rows = read_rows(recipe, say=display.say)
+        rows = read_rows(recipe, notice=display.notice)
     now = {
         "dataset": rows.source.digest,
         "checkpoint": rows.checkpoint.weights_digest,

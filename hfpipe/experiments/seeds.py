@@ -86,9 +86,9 @@ def finetune_seeds(
     path, due = from_main(path, due)
     group = Group(Path(path))
     if len(due) < len(wanted):
-        display.say(f"finished already: seed {_listed([seed for seed in wanted if seed not in due])}")
+        display.notice(f"finished already: seed {_listed([seed for seed in wanted if seed not in due])}")
     for seed in due:
-        display.say(f"seed {seed}, {wanted.index(seed) + 1} of {len(wanted)}")
+        display.notice(f"seed {seed}, {wanted.index(seed) + 1} of {len(wanted)}")
         with _remembered(group, seed, main=state.is_main_process):
             _train(group, with_overrides(resolved, [f"seed={seed}"]), engine, display, parts)
     if state.is_main_process:

@@ -282,8 +282,8 @@ def option_problems(recipe: Recipe) -> list[str]:
         try:
             TypeAdapter(hints[key].type, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
         except ValidationError as error:
-            told = "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
-            problems.append(f"{recipe.where(f'trainer.{key}')}: {told}, got {value!r}")
+            reason = "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
+            problems.append(f"{recipe.where(f'trainer.{key}')}: {reason}, got {value!r}")
         except Exception:  # noqa: BLE001 - a type that pydantic can't read is left to TrainingArguments itself
             continue
     return problems

@@ -574,7 +574,7 @@ class Recipe(Section):
     """Allow what runs code that comes with neither hfpipe nor an installed package: a metric script from a file, or from
     the Hub at the commit that its `revision` names."""
     tracking: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = ()
-    """Trackers that are told every step and evaluation, the same from both engines: `trackio`, `tensorboard`, `wandb`,
+    """Trackers that receive every step and evaluation, the same from both engines: `trackio`, `tensorboard`, `wandb`,
     `mlflow`. What they write is under `tracking/` in the run folder."""
     trainer: dict[str, Any] = Field(default_factory=dict)
     """Anything else that transformers' TrainingArguments takes, by its own name; read by the trainer engine only."""

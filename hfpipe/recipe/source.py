@@ -1,4 +1,4 @@
-"""Recipes as text: YAML 1.2 with positions, `extends`, overrides, and every mistake told at its place."""
+"""Recipes as text: YAML 1.2 with positions, `extends`, overrides, and every mistake reported at its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report.html`: what people look at. `page` writes it; `figures` and `tables` say what is on it."""
+"""`report.html`: what people look at. `page` writes it; `figures` and `tables` make what is on it."""
 
 from hfpipe.reports.html.page import write_group_report, write_report
 

@@ -33,7 +33,7 @@ def write_evaluation(run: Run, name: str, document: dict[str, Any], examples: It
         run: whose folder it is.
         name: from `file_name`.
         document: the metrics, see docs/evaluation.md.
-        examples: `id` (row of the split, from 0), `said`, `right`, `loss` and `weight` each, in the order of the rows.
+        examples: `id` (row of the split, from 0), `prediction`, `reference`, `loss` and `weight` each, in the order of the rows.
     """
     lines = "".join(json_line(one) + "\n" for one in examples)
     run.write_text(f"{_FOLDER}/{name}.examples.jsonl", lines)

@@ -134,7 +134,7 @@ def reach_hub(recipe: Recipe, display: Display) -> None:
     names = [metric if isinstance(metric, str) else str(metric.get("name")) for metric in recipe.evaluate.metrics]
     asks = any(not hub.is_local(path) and not path.startswith("embedded:") for path in needed)
     if asks or any(name.startswith("evaluate:") for name in names):
-        hub.detect_offline(lambda text: display.say(f"{NOTE}{text}"))
+        hub.detect_offline(lambda text: display.notice(f"{NOTE}{text}"))
 
 
 @contextmanager

@@ -67,10 +67,10 @@ def export(
     require_own_files(run, source)
     with translated_errors(), atomic.replaced_folder(folder) as staging:
         notices = _fill(staging, run, source)
-        display.say("loading it once")
+        display.notice("loading it once")
         _require_whole(staging)
     for notice in notices:
-        display.say(f"{NOTE}{notice}")
+        display.notice(f"{NOTE}{notice}")
     names = sorted(path.name for path in folder.iterdir())
     return Export(str(run.path), str(folder), names, notices)
 

@@ -13,7 +13,7 @@ _SHOWN = 8  # metrics in a line
 class Display(Protocol):
     """Where progress goes."""
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Show a line: the next stage, or a notice, which begins with NOTE."""
 
     def start(self, num_steps: int) -> None:
@@ -29,7 +29,7 @@ class Display(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Show nothing."""
 
     def start(self, num_steps: int) -> None:
@@ -49,7 +49,7 @@ NOTE = "note: "
 class Notices:
     """Notices without progress: beside a result that a program reads."""
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Print a line if it is a notice."""
         if text.startswith(NOTE):
             print(text, file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ class Notices:
     def record(self, record: Mapping[str, Any]) -> None:
         """Print a line for a notice or a check."""
         if record["type"] in ("notice", "check"):
-            self.say(sentence(record))
+            self.notice(sentence(record))
 
     def close(self) -> None:
         """Have nothing to take away."""
@@ -74,14 +74,14 @@ class Plain:
         self.num_steps, self.shown_at = 0, 0.0
         self.started = time.monotonic()
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Print a line."""
         print(text, file=self.stream, flush=True)
 
     def start(self, num_steps: int) -> None:
         """Print the number of steps."""
         self.num_steps, self.started, self.shown_at = num_steps, time.monotonic(), time.monotonic()
-        self.say(f"training {num_steps:,} steps")
+        self.notice(f"training {num_steps:,} steps")
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print a line for every record, and for a step now and then."""
@@ -90,12 +90,12 @@ class Plain:
             self.shown_at = time.monotonic()
             rate = record["step"] / max(self.shown_at - self.started, 1e-9)
             left = (self.num_steps - record["step"]) / rate
-            self.say(
+            self.notice(
                 f"step {record['step']:,}/{self.num_steps:,}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
                 f"{rate:.2f} steps/s  {duration(left)} left"
             )
         elif kind != "step":
-            self.say(sentence(record))
+            self.notice(sentence(record))
 
     def close(self) -> None:
         """Have nothing to take away."""
@@ -122,7 +122,7 @@ class Bar:
         self.task: Any = None
         self.started = time.monotonic()
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text, style="dim", highlight=False, markup=False)
 
@@ -152,11 +152,11 @@ class Once:
         self.display = display
         self.shown: set[str] = set()
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Show a line, unless it was shown before."""
         if text not in self.shown:
             self.shown.add(text)
-            self.display.say(text)
+            self.display.notice(text)
 
     def start(self, num_steps: int) -> None:
         """Training begins."""
@@ -185,7 +185,7 @@ def choose(*, quiet: bool = False) -> Display:
 def sentence(record: Mapping[str, Any]) -> str:
     """One record as a line."""
     if record["type"] == "evaluation":
-        return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {figures(record['metrics'])}"
+        return f"epoch {record['epoch']:.2f}  step {record['step']:,}  {metrics_line(record['metrics'])}"
     if record["type"] in ("notice", "check"):
         return f"{NOTE}{record['text']}"
     if record["type"] == "end":
@@ -193,7 +193,7 @@ def sentence(record: Mapping[str, Any]) -> str:
     return "  ".join(f"{key} {value}" for key, value in record.items() if key != "type")
 
 
-def figures(metrics: Mapping[str, float | None]) -> str:
+def metrics_line(metrics: Mapping[str, float | None]) -> str:
     """Names and values of metrics, the first ones of many; one without a value is `undefined`."""
     shown = [f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()]
     more = [f"and {len(shown) - _SHOWN} more in the run"] if len(shown) > _SHOWN else []

@@ -129,7 +129,7 @@ def _resume(session: Session, recipe: Recipe | None, changes: Sequence[str], opt
     """A run that was stopped, or one that is to be trained further."""
     run, display = session.run, session.display
     if run.status == "finished" and make_plan(run, recipe, changes, **options).finished:
-        display.say(f"{NOTE}{run.path} is already complete: nothing was changed")
+        display.notice(f"{NOTE}{run.path} is already complete: nothing was changed")
         return run
     main = int(os.environ.get("RANK", "0")) == 0
     with locked(run.path) if main else nullcontext():
@@ -139,9 +139,9 @@ def _resume(session: Session, recipe: Recipe | None, changes: Sequence[str], opt
         require_installed(plan.recipe)
         reach_hub(plan.recipe, display)
         for text in plan.skipped:
-            display.say(f"passed over {text}")
+            display.notice(f"passed over {text}")
         at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
-        display.say(f"going on from {at}")
+        display.notice(f"going on from {at}")
         return _fit(session)
 
 

@@ -63,8 +63,8 @@ def _notices(job: Job, measured: Mapping[str, SplitEvaluation]) -> list[str]:
     undefined = [name for name, value in metrics.items() if value is None]
     verb = "is" if len(undefined) == 1 else "are"
     notices = [f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"]
-    remarks = [f"{name}: {remark}" for name, one in measured.items() for remark in one.document["remarks"]]
-    return [*(notices if undefined else []), *remarks]
+    of_splits = [f"{name}: {notice}" for name, one in measured.items() for notice in one.document["notices"]]
+    return [*(notices if undefined else []), *of_splits]
 
 
 def _write_results(

@@ -27,7 +27,7 @@ from hfpipe.parts.inputs.audit import audit
 from hfpipe.parts.inputs.batch_plan import BatchPlan, partial_epoch_of, plan_for
 from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
-from hfpipe.parts.inputs.rows import Rows, Say, read_rows
+from hfpipe.parts.inputs.rows import Notify, Rows, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.metrics.scores import greater_is_better
 from hfpipe.parts.model import kernels, models
@@ -47,7 +47,7 @@ from hfpipe.training.timeline import Timeline
 def prepare(
     recipe: Recipe,
     *,
-    say: Say = lambda text: None,
+    notice: Notify = lambda text: None,
     batch_plans: Sequence[BatchPlan] = (),
     dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -62,7 +62,7 @@ def prepare(
 
     Args:
         recipe: what to fine-tune and how.
-        say: is called with the name of each stage.
+        notice: is called with the name of each stage.
         batch_plans: how rows became updates so far and do from now on, where a run goes on; by default as the recipe says.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
@@ -79,10 +79,10 @@ def prepare(
     check_parts(recipe)
     state = join()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
-    rows = read_rows(recipe, say=say, dataset=dataset, tokenizer=tokenizer)
+    rows = read_rows(recipe, notice=notice, dataset=dataset, tokenizer=tokenizer)
     found = audit(recipe, rows)
 
-    say(f"loading {recipe.model.checkpoint}")
+    notice(f"loading {recipe.model.checkpoint}")
     set_seed(recipe.seed)
     model, fresh, model_notices = _make_model(recipe, rows, model, state.device)
 

@@ -99,7 +99,7 @@ class Session:
 
         self.stops.raise_if_requested()
         self.job = prepare(
-            self.recipe, say=self.display.say, batch_plans=resume.batch_plans_of(self.plan), **self.parts
+            self.recipe, notice=self.display.notice, batch_plans=resume.batch_plans_of(self.plan), **self.parts
         )
         named = isinstance(self.engine, str | None)
         self.given = given_parts(self.parts if named else {**self.parts, "engine": self.engine})
@@ -165,7 +165,7 @@ class Session:
             for text in (*(f"passed over {one}" for one in self.plan.skipped), *resumed, *self.notices):
                 self._notice(text, resumed=True)
         self.stops.at_once = False
-        self.display.say(f"{self.job.device}, {self.job.precision.name}: {self.job.precision.why}")
+        self.display.notice(f"{self.job.device}, {self.job.precision.name}: {self.job.precision.why}")
         for text in () if self.step else self.job.notices:
             self._notice(text)
         if self.scale is not None:

@@ -92,9 +92,9 @@ class Tracked:
         self.display, self.run, self.recipe, self.stack = display, run, recipe, stack
         self.trackers: list[Any] = []
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Only for the display."""
-        self.display.say(text)
+        self.display.notice(text)
 
     def start(self, num_steps: int) -> None:
         """Start the trackers, and give them the recipe."""
@@ -130,7 +130,7 @@ def tracked(run: Run, recipe: Recipe, display: Display, *, main: bool) -> Iterat
         return
     for name in (f"TRACKIO_{rest}" for rest in _TRACKIO_ELSEWHERE):
         if "trackio" in recipe.tracking and name in os.environ:
-            display.say(f"{NOTE}{name} is not read: what trackio gets stays in {run.path / 'tracking'}")
+            display.notice(f"{NOTE}{name} is not read: what trackio gets stays in {run.path / 'tracking'}")
     with ExitStack() as stack:
         yield Tracked(display, run, recipe, stack)
 

@@ -88,7 +88,7 @@ def test_a_folder_that_can_not_be_written_costs_no_metric(train: Callable[..., h
     said: list[str] = []
 
     class Told:
-        say = staticmethod(said.append)
+        notice = staticmethod(said.append)
 
     assert hfpipe.evaluate(run, display=Told()).examples == 21  # type: ignore[arg-type]
     assert any("the metrics could not be written to" in line for line in said)
@@ -185,11 +185,11 @@ def test_slices_are_measured_by_themselves(train: Callable[..., hfpipe.Run]) -> 
 def test_a_model_that_predicts_one_class_is_called_that(train: Callable[..., hfpipe.Run]) -> None:
     """In words, beside the baseline that it does not beat; in the document and among the notices of the run."""
     run = train("optimizer={lr: 0, allow_zero_lr: true}", "dataset.splits.evaluation=validation[:8]", "seed=3")
-    remarks = read_evaluation(run, file_name("validation[:8]"))["remarks"]
+    measured = read_evaluation(run, file_name("validation[:8]"))["notices"]
     notices = [record["text"] for record in run.records if record["type"] == "notice"]
-    assert remarks
-    assert any("always '" in remark for remark in remarks)
-    assert all(f"validation[:8]: {remark}" in notices for remark in remarks)
+    assert measured
+    assert any("always '" in notice for notice in measured)
+    assert all(f"validation[:8]: {notice}" in notices for notice in measured)
 
 
 def test_ignored_rows_are_no_examples_of_the_figures(

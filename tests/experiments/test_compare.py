@@ -566,7 +566,7 @@ def test_stages_and_notices_are_reported_once() -> None:
     shown: list[Any] = []
 
     class Listener(Silent):
-        def say(self, text: str) -> None:
+        def notice(self, text: str) -> None:
             shown.append(text)
 
         def record(self, record: Any) -> None:
@@ -574,7 +574,7 @@ def test_stages_and_notices_are_reported_once() -> None:
 
     once = Once(Listener())
     for _ in range(2):
-        once.say("reading")
+        once.notice("reading")
         once.record({"type": "notice", "text": "divided twice"})
         once.record({"type": "step"})
     assert shown == ["reading", "notice", "step", "step"]

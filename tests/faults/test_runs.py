@@ -50,7 +50,7 @@ class At(Silent):
         self.step, self.what = step, what
         self.said: list[str] = []
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Keep it."""
         self.said.append(text)
 

@@ -76,7 +76,7 @@ def of_fields(folder: Path, fields: dict[str, Any]) -> Run:
     document = {
         "split": "validation", "examples": 408, "metrics": figures, "intervals": {"f1": [0.84, 0.9]}, "level": 0.95,
         "baseline": {"what": "always 'equivalent'", "metrics": {"f1": 0.812}},
-        "remarks": ["the model says 'equi_valent' for all 408 examples"],
+        "remarks": ["the model predicts 'equi_valent' for all 408 examples"],
     }  # fmt: skip
     write_evaluation(run, "validation", document, [])
     run.append({"type": "notice", "text": "train: read from /home/someone/data/pairs"})

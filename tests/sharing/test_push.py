@@ -188,7 +188,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeApi]:
             setattr(fake, name, fail(error))
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda **options: fake)
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
-        monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda say: False)
+        monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda notice: False)
         return fake
 
     return install
@@ -258,7 +258,7 @@ def test_without_network_or_token(api: Callable[..., FakeApi], run: Run, monkeyp
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(MachineError, match=r"no token.*hf auth login"):
         push(run, "ann/tiny")
-    monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda say: True)
+    monkeypatch.setattr("hfpipe.system.hub.detect_offline", lambda notice: True)
     with pytest.raises(MachineError, match="can't be reached, so nothing was sent"):
         push(run, "ann/tiny")
     assert fake.calls == []

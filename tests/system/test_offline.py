@@ -39,7 +39,7 @@ import hfpipe
 
 class Heard:
     lines = []
-    def say(self, text): self.lines.append(text)
+    def notice(self, text): self.lines.append(text)
     def start(self, num_steps): pass
     def record(self, record): pass
     def close(self): pass
@@ -130,7 +130,7 @@ def test_the_hub_is_asked_only_when_it_is_needed(
     from hfpipe.system.display import Silent
 
     asked: list[int] = []
-    monkeypatch.setattr(hub, "detect_offline", lambda say: asked.append(1))
+    monkeypatch.setattr(hub, "detect_offline", lambda notice: asked.append(1))
     least = {"dataset": {"path": "./d"}, "task": {"text": "t"}, "model": {"checkpoint": "./m"}}
     reach_hub(load_recipe({**least, **fields}), Silent())
     assert bool(asked) is asks

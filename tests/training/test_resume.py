@@ -48,7 +48,7 @@ class Listening(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Keep it."""
         self.said.append(text)
 

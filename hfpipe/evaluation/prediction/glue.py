@@ -17,7 +17,7 @@ from hfpipe.system import atomic
 
 HEADER = "index\tprediction"
 HIGHEST_STSB = 5.0
-_SHOWN = 3  # mistakes of a file that are told
+_SHOWN = 3  # mistakes of a file that a message has
 _NLI = {"entailment": "entailment", "neutral": "neutral", "contradiction": "contradiction"}
 _TWO = {"entailment": "entailment", "not_entailment": "not_entailment"}
 

@@ -130,7 +130,7 @@ def predict_file(
             kind,
             overwrite=overwrite,
             chunk_rows=chunk_rows,
-            say=display.say,
+            notice=display.notice,
             keep=keep,
         )
 
@@ -193,7 +193,7 @@ def predict_glue(
     from hfpipe.evaluation.prediction.submission import submit
 
     with quiet(), translated_errors(after_stop=""):
-        return submit(resolved, Path(folder), overwrite=overwrite, say=display.say)
+        return submit(resolved, Path(folder), overwrite=overwrite, notice=display.notice)
 
 
 def _of_input(
@@ -260,13 +260,13 @@ def _predictor(
     from hfpipe.evaluation.prediction.predictor import load_predictor
     from hfpipe.system import hub
 
-    say = (display or Silent()).say
+    notice = (display or Silent()).notice
 
     def load() -> Predictor:
         resolved = resolve_recipe()
         checkpoint = resolved.model.checkpoint
         if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
-            hub.detect_offline(lambda text: say(f"{NOTE}{text}"))
-        return load_predictor(resolved, say)
+            hub.detect_offline(lambda text: notice(f"{NOTE}{text}"))
+        return load_predictor(resolved, notice)
 
     return cached_predictor(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()

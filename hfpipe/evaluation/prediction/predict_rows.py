@@ -22,7 +22,7 @@ from hfpipe.evaluation.prediction.chunks import (
 )
 from hfpipe.evaluation.prediction.output_file import PartialOutput, next_digest
 from hfpipe.evaluation.prediction.predictor import Predictor, columns_read
-from hfpipe.parts.inputs.rows import Say
+from hfpipe.parts.inputs.rows import Notify
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.store import Run
 
@@ -117,7 +117,7 @@ def predict_into(
     *,
     overwrite: bool,
     chunk_rows: int,
-    say: Say,
+    notice: Notify,
     keep: Sequence[str] = (),
 ) -> Labelled:
     """Label a file or standard input into a file, or go on with that where it was left.
@@ -131,7 +131,7 @@ def predict_into(
         kind: format of the output.
         overwrite: replace a file that is there, and discard a partial one that another command left.
         chunk_rows: rows that are predicted together at most.
-        say: is told what goes on.
+        notice: is called with what goes on.
         keep: columns of the source to copy into the rows of the output.
 
     Raises:
@@ -142,9 +142,9 @@ def predict_into(
         chunks = _behind(partial, lambda: chunks_of(recipe, source, form, chunk_rows, keep), overwrite, piped)
         resumed, digest, started = partial.rows, partial.digest, time.monotonic()
         if partial.discarded:
-            say(partial.discarded)
+            notice(partial.discarded)
         if resumed:
-            say(f"going on with {partial.path} behind row {resumed:,}")
+            notice(f"going on with {partial.path} behind row {resumed:,}")
         spoke = started
         try:
             for one in chunks:
@@ -152,10 +152,12 @@ def predict_into(
                 partial.write(labelled(predictor, one), digest)
                 if time.monotonic() - spoke > _SECONDS_BETWEEN_MESSAGES:
                     spoke = time.monotonic()
-                    say(f"{partial.rows:,} rows, {(partial.rows - resumed) / (spoke - started):,.0f} a second")
+                    notice(f"{partial.rows:,} rows, {(partial.rows - resumed) / (spoke - started):,.0f} a second")
             seconds = time.monotonic() - started
             if not partial.rows:
-                say(f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none")
+                notice(
+                    f"{'standard input' if source == STANDARD_INPUT else source} has no rows, and so {output} has none"
+                )
             partial.finish(output, kind, [*keep, *_empty(predictor)])
         except KeyboardInterrupt:
             fix = f"The same command goes on behind row {partial.rows:,}; {partial.path} has what was labelled."

@@ -12,7 +12,7 @@ from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation.inference import predict
 from hfpipe.evaluation.prediction.chunks import Chunk
 from hfpipe.parts import tasks
-from hfpipe.parts.inputs.rows import Say
+from hfpipe.parts.inputs.rows import Notify
 from hfpipe.parts.inputs.tokenized import encode_batch
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.precision import Precision, choose
@@ -96,12 +96,12 @@ def columns_read(recipe: Recipe) -> tuple[str, ...]:
     return recipe.task.input_columns
 
 
-def load_predictor(recipe: Recipe, say: Say) -> Predictor:
+def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
     """Load `recipe.model.checkpoint` to label rows with it; no data are looked at.
 
     Args:
         recipe: with the checkpoint in it.
-        say: is told each stage.
+        notice: is called with the name of each stage.
 
     Raises:
         ModelError: no trained head for this task, or files that are missing or do not fit.
@@ -114,7 +114,7 @@ def load_predictor(recipe: Recipe, say: Say) -> Predictor:
             where="predict",
             fix="Start one; to use several devices, cut the input into parts.",
         )
-    say(f"loading {recipe.model.checkpoint}")
+    notice(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
     task = tasks.head_task(recipe.task, models.head_names(checkpoint))
     task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))

@@ -13,7 +13,7 @@ from hfpipe.evaluation.prediction.chunks import LARGEST_CHUNK, given_chunks, req
 from hfpipe.evaluation.prediction.glue import HIGHEST_STSB, TestSet, server_labels, test_sets_of, write_predictions
 from hfpipe.evaluation.prediction.predictor import Predictor, load_predictor
 from hfpipe.parts.data.open import open_data
-from hfpipe.parts.inputs.rows import Say
+from hfpipe.parts.inputs.rows import Notify
 from hfpipe.parts.tasks.classes import Names
 from hfpipe.recipe.kinds import KINDS
 from hfpipe.recipe.schema import Recipe
@@ -21,7 +21,7 @@ from hfpipe.recipe.source import with_overrides
 from hfpipe.system.display import NOTE
 
 
-def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[str, int]:
+def submit(recipe: Recipe, folder: Path, *, overwrite: bool, notice: Notify) -> dict[str, int]:
     """Write the predictions of a model for the test sets of its own data set.
 
     All of the data are opened before anything is labelled. The diagnostic set, which a model of MNLI labels too, is left
@@ -31,7 +31,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
         recipe: with the checkpoint in it.
         folder: is made where it is not there.
         overwrite: replace files that are there.
-        say: is told what goes on.
+        notice: is called with what goes on.
 
     Returns:
         The rows of each file.
@@ -51,17 +51,17 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, say: Say) -> dict[s
         except DataError as error:
             if one.config == recipe.dataset.name:
                 raise
-            say(f"{NOTE}{one.file} is left out, and the server wants it: {error}")
-    predictor = load_predictor(recipe, say)
+            notice(f"{NOTE}{one.file} is left out, and the server wants it: {error}")
+    predictor = load_predictor(recipe, notice)
     declared = recipe.task.names
     labels = {one.file: _labels(one, predictor, declared) for one, _ in opened}
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
     for one, rows in opened:
-        say(f"labelling {len(rows):,} rows of {one.config}, split {one.split}")
+        notice(f"labelling {len(rows):,} rows of {one.config}, split {one.split}")
         written[one.file] = write_predictions(folder / one.file, _predictions(predictor, rows, labels[one.file]))
         if written[one.file] != one.rows:
-            say(f"{NOTE}{one.file} has {written[one.file]:,} rows, and the server's test set has {one.rows:,}")
+            notice(f"{NOTE}{one.file} has {written[one.file]:,} rows, and the server's test set has {one.rows:,}")
     return written
 
 

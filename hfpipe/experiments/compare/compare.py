@@ -118,7 +118,7 @@ def compare(
     group = _new_group(base, runs_dir)
     traces = []
     for number, variant in enumerate(variants, start=1):
-        display.say(f"variant {number} of {len(variants)}: {variant.name}")
+        display.notice(f"variant {number} of {len(variants)}: {variant.name}")
         run, failure = _train(variant, group, display, parts)
         is_linear = variant.recipe.optimizer.name in LINEAR and "optimizer" not in parts
         traces.append(
@@ -224,7 +224,7 @@ def _train(variant: Variant, group: Path, display: Display, parts: dict[str, Any
         run = Run(group / variant.name)
         if not run.path.is_dir():
             raise
-        display.say(f"{variant.name} diverged: {error.what}")
+        display.notice(f"{variant.name} diverged: {error.what}")
         return run, error.what
     except HfpipeError as error:
         if not any(group.glob("*/run.json")):

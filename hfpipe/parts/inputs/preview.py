@@ -74,7 +74,7 @@ def _read(
     from hfpipe.parts.inputs.rows import read_rows
 
     with quiet(), translated_errors():
-        return resolved, read_rows(resolved, say=display.say)
+        return resolved, read_rows(resolved, notice=display.notice)
 
 
 def peek(
@@ -103,7 +103,7 @@ def peek(
     from hfpipe.system import hub
 
     if not hub.is_local(dataset) and not dataset.startswith("embedded:"):
-        hub.detect_offline((display or Silent()).say)
+        hub.detect_offline((display or Silent()).notice)
     from hfpipe.parts.data.peek import peek as look
 
     with quiet(), translated_errors():

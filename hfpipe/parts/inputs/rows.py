@@ -19,7 +19,7 @@ from hfpipe.parts.model import models
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.system.processes import join
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Rows:
 def read_rows(
     recipe: Recipe,
     *,
-    say: Say = lambda text: None,
+    notice: Notify = lambda text: None,
     dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Rows:
@@ -60,14 +60,14 @@ def read_rows(
 
     Args:
         recipe: what to fine-tune and how.
-        say: is called with the name of each stage.
+        notice: is called with the name of each stage.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
 
     Raises:
         HfpipeError: whatever is wrong, with its place in the recipe.
     """
-    say(f"reading {recipe.dataset.path}")
+    notice(f"reading {recipe.dataset.path}")
     source = _open(recipe, dataset)
     notices = list(source.notices)
     used = _used_splits(recipe)
@@ -86,7 +86,7 @@ def read_rows(
     tokenizer = tokenizer or models.load_processor(checkpoint, task)
     tokens = models.tokenizer_digest(tokenizer)
     max_length = _max_length(recipe, checkpoint, tokenizer, notices)
-    say("tokenizing")
+    notice("tokenizing")
     with join().main_process_first():
         encoded = {
             split: tokenize(
@@ -100,7 +100,7 @@ def read_rows(
             for split, rows in raw.items()
         }
     for split, one in encoded.items():
-        say(f"{split}: {one.summary}")
+        notice(f"{split}: {one.summary}")
         if one.rebuilt:
             notices.append(f"the cached tokens of {split} were made again: {one.rebuilt}")
     return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)

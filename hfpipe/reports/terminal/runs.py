@@ -11,7 +11,7 @@ from hfpipe.recipe import to_yaml
 from hfpipe.recipe.catalog import near
 from hfpipe.runs import Run, listing
 from hfpipe.runs.evaluations import evaluation_names, read_evaluation
-from hfpipe.system.display import duration, figures
+from hfpipe.system.display import duration, metrics_line
 
 _FACTS = ("engine", "device", "seed", "commit", "error")
 
@@ -34,7 +34,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
                 "recipe": row["recipe"],
                 "engine": row["engine"],
                 "status": row["status"],
-                "metric": figures(row["metric"]),
+                "metric": metrics_line(row["metric"]),
                 "started": _local(row["started"]),
                 "took": "" if row["seconds"] is None else duration(row["seconds"]),
             }
@@ -94,7 +94,7 @@ def page(run: Run, about: dict[str, Any]) -> str:
         lines.append(_fact("started", f"{_local(about['started'])}{took}"))
     lines += [_fact(key, about[key]) for key in _FACTS if about.get(key) is not None]
     if about["metrics"]:
-        lines.append(_fact("metrics", figures(about["metrics"])))
+        lines.append(_fact("metrics", metrics_line(about["metrics"])))
     lines.append(_fact("model", about["model_folder"] or "none"))
     given = ", ".join(f"{key} ({name})" for key, name in (about.get("given") or {}).items())
     if given:
@@ -105,7 +105,7 @@ def page(run: Run, about: dict[str, Any]) -> str:
     return "\n".join([*lines, "", to_yaml(run.recipe)])
 
 
-def tell_broken(run: Run, say: Callable[[str], None]) -> None:
+def tell_broken(run: Run, notice: Callable[[str], None]) -> None:
     """Say it when lines of `records.jsonl` are no whole records."""
     broken = run.broken_lines
     if broken:
@@ -115,7 +115,7 @@ def tell_broken(run: Run, say: Callable[[str], None]) -> None:
             if len(broken) == 1
             else f"lines {shown} are no whole records and are"
         )
-        say(f"note: {run.path / 'records.jsonl'}: {what} left out; {len(run.records):,} are used")
+        notice(f"note: {run.path / 'records.jsonl'}: {what} left out; {len(run.records):,} are used")
 
 
 def _with_intervals(document: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def _with_intervals(document: dict[str, Any]) -> str:
     parts = []
     for name, value in list((document.get("metrics") or {}).items())[:8]:
         between = intervals.get(name)
-        parts.append(figures({name: value}) + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else ""))
+        parts.append(metrics_line({name: value}) + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else ""))
     return "  ".join(parts) + f"  on {document.get('examples', '?')} examples"
 
 

@@ -79,7 +79,7 @@ class UpdateTrainer(Trainer):
             self.grad_norm = clip(*args, **kwargs)
             return self.grad_norm
 
-        self.accelerator.clip_grad_norm_ = remembering_clip  # no callback is told the norm before the optimizer's step
+        self.accelerator.clip_grad_norm_ = remembering_clip  # no callback gets the norm before the optimizer's step
 
     def write_position(self, folder: str) -> str:
         """Write down for Trainer at which step it goes on; what a checkpoint holds, `job.updates` has put back."""
@@ -191,7 +191,7 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
     recipe = job.recipe
     every = job.timeline.evaluate_every
     return TrainingArguments(
-        # Asked for bf16 on a CPU, TrainingArguments looks for a GPU unless it is told.
+        # Asked for bf16 on a CPU, TrainingArguments looks for a GPU unless that is ruled out.
         **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
@@ -208,7 +208,7 @@ def training_arguments(job: Job, folder: str) -> TrainingArguments:
         eval_steps=every if isinstance(every, int) else None,
         metric_for_best_model=recipe.evaluate.best or "loss",
         save_strategy="no",  # hfpipe saves, without a pickle
-        logging_strategy="no",  # `Records` does it, without asking the device for every figure by itself
+        logging_strategy="no",  # `Records` does it, without asking the device for every number by itself
         logging_nan_inf_filter=False,  # it would wait for the device to look at every loss
         disable_tqdm=True,
         remove_unused_columns=False,  # nothing unused is left after tokenizing

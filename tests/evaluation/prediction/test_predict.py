@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_the_rows(stub: Stub, tmp_path: Path, form: st
         output = tmp_path / f"{count}.{form}"
         tracemalloc.start()
         made = predict_into(
-            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk_rows=128, say=lambda text: None
+            stub, stub.recipe, str(file), "jsonl", output, form, overwrite=False, chunk_rows=128, notice=lambda text: None
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
