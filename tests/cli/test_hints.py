@@ -85,7 +85,7 @@ def test_an_argument_that_is_not_there(function: Callable[..., Any], tmp_path: P
 def test_what_may_be_given_is_what_prepare_takes() -> None:
     """The list of parts is that of `hfpipe.prepare`."""
     parameters = inspect.signature(hfpipe.prepare).parameters
-    assert [name for name in parameters if name not in ("recipe", "say", "batch_plans")] == list(PARTS)
+    assert [name for name in parameters if name not in ("recipe", "notice", "batch_plans")] == list(PARTS)
 
 
 @pytest.mark.parametrize(
