@@ -41,7 +41,7 @@ VOCABULARY_SHARE = 0.9  # of the embedding rows; padded embeddings have some row
 Found = tuple[str, bool, str, int]
 """name, ok, detail, and the exit code when it is not ok."""
 _CHECKPOINT, _NUMBERS = 4, 6
-_BOTH = {"trainer": trainer.train, "loop": loop.train}
+BOTH_ENGINES = {"trainer": trainer.train, "loop": loop.train}
 
 
 def measure_all(recipe: Recipe) -> Iterator[Found]:
@@ -60,7 +60,7 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
     cut = _cut(job, recipe.train.accumulate)
     yield _scale(job, *cut)
     yield _stock(job, *cut)
-    first = _three_steps(_BOTH["trainer"], job)
+    first = _three_steps(BOTH_ENGINES["trainer"], job)
     del job  # one in memory at a time: that of the other engine comes next
     yield _agreement(small, data, first, own=recipe.engine if recipe.engine not in ENGINES else None)
 
@@ -135,7 +135,7 @@ def _scale(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -
     if not measured.ok:
         return name, False, str(measured.error()), _NUMBERS
     ratios = {}
-    for engine, train in _BOTH.items():
+    for engine, train in BOTH_ENGINES.items():
         whole, cut = (
             _first_gradient(train, job, rows, size, count) for size, count in ((len(rows), 1), (batch_size, accumulate))
         )
@@ -273,7 +273,7 @@ class _Outcome:
 def _agreement(recipe: Recipe, data: Mapping[str, datasets.Dataset], first: _Outcome, own: str | None) -> Found:
     """Whether the loop engine comes to what the trainer engine came to, dropout on, in the job's own precision."""
     name = "engines agree"
-    second = _three_steps(_BOTH["loop"], prepare(recipe, dataset=data))
+    second = _three_steps(BOTH_ENGINES["loop"], prepare(recipe, dataset=data))
     losses, weights = first.difference(second)
     mine = f"; {own} is your own engine, and was not looked at" if own else ""
     steps = f"trainer and loop, {len(first.losses)} steps with dropout"
@@ -281,7 +281,7 @@ def _agreement(recipe: Recipe, data: Mapping[str, datasets.Dataset], first: _Out
         return name, True, f"{steps}: losses and weights are the same, bit for bit{mine}", 0
     gap = f"{steps}: losses differ by up to {losses:.1e}, weights by {weights:.1e}"
     # A device whose kernels add in a changing order does not repeat itself: ask how far it comes from itself.
-    again_losses, again_weights = second.difference(_three_steps(_BOTH["loop"], prepare(recipe, dataset=data)))
+    again_losses, again_weights = second.difference(_three_steps(BOTH_ENGINES["loop"], prepare(recipe, dataset=data)))
     itself = f"the loop engine repeated differs from itself by {again_losses:.1e} and {again_weights:.1e}"
     if losses <= 10 * again_losses and weights <= 10 * again_weights:
         return name, True, f"{gap}; that is this device: {itself}{mine}", 0

@@ -178,7 +178,7 @@ def test_engines_that_part_are_found(recipe_fields: dict[str, Any], monkeypatch:
             group["lr"] *= 1.005
         loop.train(job, emit)
 
-    monkeypatch.setitem(doctor_probes._BOTH, "loop", half_a_percent_faster)
+    monkeypatch.setitem(doctor_probes.BOTH_ENGINES, "loop", half_a_percent_faster)
     checks = examine(recipe_fields)
     found = by_name(checks)["engines agree"]
     assert not found.ok
@@ -198,7 +198,7 @@ def test_a_device_that_does_not_repeat_itself_is_no_fault(
             group["lr"] *= factor  # a rate of 0, as the scale is measured with, stays 0
         loop.train(job, emit)
 
-    monkeypatch.setitem(doctor_probes._BOTH, "loop", noisy)
+    monkeypatch.setitem(doctor_probes.BOTH_ENGINES, "loop", noisy)
     found = by_name(examine(recipe_fields))["engines agree"]
     assert found.ok
     assert "that is this device" in found.detail

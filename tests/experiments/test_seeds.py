@@ -176,7 +176,7 @@ def untrained(short: hfpipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def none(*_: Any, **__: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(seeds_module, "_train", none)
+    monkeypatch.setattr("hfpipe.training.finetune.finetune", none)
     group = Group.create(short, tmp_path, "g")
     group.update_metadata(format=1, id="g", seeds=[42, 43], status="finished", given={})
     for seed in group.seeds:

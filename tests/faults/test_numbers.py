@@ -19,7 +19,7 @@ ENGINES = ("trainer", "loop")
 
 
 @pytest.fixture
-def told(recipe_fields: dict[str, Any], tmp_path: Path) -> Callable[..., str]:
+def assert_refused(recipe_fields: dict[str, Any], tmp_path: Path) -> Callable[..., str]:
     """Trains a little, which must end in an error of this exit code before any step, and gives its message."""
 
     def message(code: int, *overrides: str, runs: int = 0, **parts: Any) -> str:
@@ -47,7 +47,7 @@ class Metric(evaluate.Metric):
 
 
 def test_fault_21_the_direction_of_best_is_known_or_asked_for(
-    told: Callable[..., str],
+    assert_refused: Callable[..., str],
     recipe_fields: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -56,7 +56,7 @@ def test_fault_21_the_direction_of_best_is_known_or_asked_for(
     (tmp_path / "own_metric.py").write_text(OWN_METRIC, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     own = ["evaluate.metrics=[own_metric:Metric]", "evaluate.best=share_wrong"]
-    message = told(2, *own)
+    message = assert_refused(2, *own)
     assert "whether a greater 'share_wrong' is better is not known" in message
     assert "Say evaluate.greater_is_better: true or false." in message
     steps = ["train.max_steps=3", "evaluate.every=1", "optimizer.lr=0.05"]
@@ -73,22 +73,22 @@ def test_fault_21_the_direction_of_best_is_known_or_asked_for(
     [("evaluate.metrics=[acuracy]", "accuracy"), ("evaluate.best=acuracy", "accuracy")],
 )
 def test_fault_22_a_misspelt_metric_is_told_before_the_first_step(
-    told: Callable[..., str], override: str, name: str
+    assert_refused: Callable[..., str], override: str, name: str
 ) -> None:
     """A metric or a best that is not there: exit 2 with the near name, and no run is left behind."""
-    assert f"did you mean {name!r}" in told(2, override)
+    assert f"did you mean {name!r}" in assert_refused(2, override)
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_29_outputs_that_are_no_numbers(
-    told: Callable[..., str], tiny_checkpoint: Path, engine: str, value: float
+    assert_refused: Callable[..., str], tiny_checkpoint: Path, engine: str, value: float
 ) -> None:
     """Logits that are not finite in an evaluation are exit 6 with the number of rows, and no figure is reported."""
     model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint)
     forward = model.classifier.forward
     model.classifier.forward = lambda hidden: forward(hidden) if model.training else forward(hidden) * math.nan + value
-    message = told(6, "evaluate.every=2", runs=1, model=model, engine=engine)
+    message = assert_refused(6, "evaluate.every=2", runs=1, model=model, engine=engine)
     assert "the model's logits are not finite for 21 of 21 rows, first row 0" in message
 
 
@@ -101,31 +101,31 @@ def test_fault_29_outputs_that_are_no_numbers(
         ("schedule.warmup=3", "the warm-up of 3 steps is longer than the run of 2"),
     ],
 )
-def test_fault_30_rates_that_can_not_be_meant(told: Callable[..., str], override: str, message: str) -> None:
+def test_fault_30_rates_that_can_not_be_meant(assert_refused: Callable[..., str], override: str, message: str) -> None:
     """A negative or undefined rate and a warm-up longer than the run are exit 2 before anything is trained."""
-    assert message in told(2, override)
+    assert message in assert_refused(2, override)
 
 
 @pytest.mark.parametrize("rate", ["1e18", "1001"])
-def test_fault_30_a_rate_out_of_all_proportion(told: Callable[..., str], rate: str) -> None:
+def test_fault_30_a_rate_out_of_all_proportion(assert_refused: Callable[..., str], rate: str) -> None:
     """A rate beyond any that trains is exit 2 with what is allowed, before any data are read."""
-    assert "less than or equal to 1000" in told(2, f"optimizer.lr={rate}")
+    assert "less than or equal to 1000" in assert_refused(2, f"optimizer.lr={rate}")
 
 
-def test_fault_30_a_rate_that_breaks_the_weights(told: Callable[..., str]) -> None:
+def test_fault_30_a_rate_that_breaks_the_weights(assert_refused: Callable[..., str]) -> None:
     """Where an optimizer of one's own takes such steps all the same, it is exit 6 at the step that shows it."""
 
     def beyond(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=lr * 1e15)
 
-    assert "is nan at step 2" in told(6, "optimizer.lr=1000", "train.max_steps=12", runs=1, optimizer=beyond)
+    assert "is nan at step 2" in assert_refused(6, "optimizer.lr=1000", "train.max_steps=12", runs=1, optimizer=beyond)
 
 
 def test_fault_30_a_rate_of_zero_is_asked_for(
-    told: Callable[..., str], recipe_fields: dict[str, Any], tmp_path: Path
+    assert_refused: Callable[..., str], recipe_fields: dict[str, Any], tmp_path: Path
 ) -> None:
     """A rate of 0 trains nothing: exit 2 with the line that allows it, and then a notice of the run."""
-    message = told(2, "optimizer.lr=0")
+    message = assert_refused(2, "optimizer.lr=0")
     assert "`lr` is 0: no step would change the weights" in message
     assert "optimizer.allow_zero_lr: true" in message
     meant = ["optimizer.allow_zero_lr=true", "optimizer.lr=0", "train.max_steps=1"]

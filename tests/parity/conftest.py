@@ -169,7 +169,7 @@ def weight_difference() -> Callable[[Job, Job], float]:
 
 
 @pytest.fixture
-def agreed(
+def assert_engines_agree(
     train_with: Callable[..., tuple[Job, list[dict[str, Any]]]],
     data: dict[str, datasets.Dataset],
     weight_difference: Callable[[Job, Job], float],

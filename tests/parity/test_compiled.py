@@ -7,7 +7,6 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from hfpipe.errors import MachineError, RecipeError
-from hfpipe.parts.model import compiling
 
 
 @pytest.fixture
@@ -36,7 +35,9 @@ def test_few_graphs_for_all_lengths(engine, graphs, recipe_for, train_with, data
 
 def test_without_a_compiler_it_is_told(recipe_for, train_with, data, monkeypatch):
     """A machine that can't compile says so before the first step."""
-    monkeypatch.setattr(compiling, "_has_cpp_compiler", lambda: False)
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(MachineError, match=r"no C\+\+ compiler") as caught:
         train_with(recipe_for("bert", "train.compile=true"), "loop", data)
     assert "train.compile" in str(caught.value)

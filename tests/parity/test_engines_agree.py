@@ -34,7 +34,9 @@ def test_every_two_settings_meet():
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("accumulate", "every", "workers", "clip", "optimizer"), SETTINGS)
-def test_same_records_and_weights(family, accumulate, every, workers, clip, optimizer, recipe_for, agreed):
+def test_same_records_and_weights(
+    family, accumulate, every, workers, clip, optimizer, recipe_for, assert_engines_agree
+):
     """Losses, gradient norms, rates, item counts, evaluations and final weights of the engines differ by exactly 0."""
     recipe = recipe_for(
         family,
@@ -45,7 +47,7 @@ def test_same_records_and_weights(family, accumulate, every, workers, clip, opti
         f"optimizer.name={optimizer}",
         f"loss.reduction={'sum' if optimizer == 'updater_sgd' else 'mean'}",
     )
-    _, loop_records = agreed(recipe)
+    _, loop_records = assert_engines_agree(recipe)
     steps = [record for record in loop_records if record["type"] == "step"]
     assert len(steps) == 2 * -(-7 // accumulate)
     assert sum(record["num_items"] for record in steps) == 2 * 27
@@ -58,11 +60,11 @@ def test_same_records_and_weights(family, accumulate, every, workers, clip, opti
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("batching", ["{bucket: true}", "{by: tokens}", "{by: tokens, tokens: 48, bucket: true}"])
-def test_same_with_rows_of_similar_length(batching, accumulate, recipe_for, agreed):
+def test_same_with_rows_of_similar_length(batching, accumulate, recipe_for, assert_engines_agree):
     """Updates by length and by tokens, whose sizes differ: the engines differ by exactly 0, and every row counts once."""
     overrides = [f"train.batching={batching}", f"train.accumulate={accumulate}", "evaluate.every=epoch"]
     recipe = recipe_for("bert", *overrides)
-    _, loop_records = agreed(recipe)
+    _, loop_records = assert_engines_agree(recipe)
     steps = [record for record in loop_records if record["type"] == "step"]
     assert sum(record["num_items"] for record in steps) == 2 * 27
     assert len({record["num_items"] for record in steps}) > 1
@@ -70,40 +72,42 @@ def test_same_with_rows_of_similar_length(batching, accumulate, recipe_for, agre
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_with_fast_kernels(family, precision, recipe_for, train_with, data, weight_difference, agreed):
+def test_same_with_fast_kernels(
+    family, precision, recipe_for, train_with, data, weight_difference, assert_engines_agree
+):
     """hfpipe's own dropout and attention are those of both engines: they differ by exactly 0, and are not torch's."""
     overrides = [f"train.precision={precision}", "train.accumulate=2", "evaluate.every=3", "train.workers=2"]
     recipe = recipe_for(family, *overrides, "train.kernels=fast")
-    by_loop, _ = agreed(recipe)
+    by_loop, _ = assert_engines_agree(recipe)
     with_torch, _ = train_with(recipe_for(family, *overrides), "loop", data)
     assert weight_difference(by_loop, with_torch) > 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_same_in_bf16(family, recipe_for, train_with, data, weight_difference, agreed):
+def test_same_in_bf16(family, recipe_for, train_with, data, weight_difference, assert_engines_agree):
     """Autocast to bfloat16 rounds the same in both engines, and is no fp32 under another name."""
     overrides = ["train.accumulate=2", "evaluate.every=3", "train.max_grad_norm=0.05"]
     recipe = recipe_for(family, *overrides, "train.precision=bf16")
-    by_loop, _ = agreed(recipe)
+    by_loop, _ = assert_engines_agree(recipe)
     in_fp32, _ = train_with(recipe_for(family, *overrides), "loop", data)
     assert weight_difference(by_loop, in_fp32) > 1e-4
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("loss", ["focal", "mse", "cosine_embedding"])
-def test_same_for_other_losses_and_reductions(loss, reduction, recipe_for, agreed):
+def test_same_for_other_losses_and_reductions(loss, reduction, recipe_for, assert_engines_agree):
     """Losses other than cross entropy, under every reduction, go the same way through both engines."""
     recipe = recipe_for(
         "bert", f"loss.name={loss}", f"loss.reduction={reduction}", "train.accumulate=2", "optimizer.name=sgd"
     )
-    agreed(recipe)
+    assert_engines_agree(recipe)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "reduce_lr_on_plateau"])
-def test_same_for_schedules(schedule, recipe_for, agreed):
+def test_same_for_schedules(schedule, recipe_for, assert_engines_agree):
     """A schedule that steps with the optimizer, and one that looks at the evaluation, give the same rates."""
     recipe = recipe_for("bert", f"schedule.name={schedule}", *([] if schedule == "cosine" else ["schedule.patience=0"]))
-    agreed(recipe)
+    assert_engines_agree(recipe)
 
 
 def test_dropout_is_on(recipe_for, train_with, data, no_dropout, weight_difference):

@@ -404,11 +404,16 @@ def test_a_row_that_the_task_refuses_is_found(run: hfpipe.Run, tmp_path: Path) -
 
 def test_a_number_that_is_not_finite_names_the_rows(run: hfpipe.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Diverged weights: exit 6, with the rows that were being labelled."""
-    loaded = predictor.load_predictor(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None)
-    next(loaded.model.parameters()).data.fill_(float("nan"))
-    monkeypatch.setattr(predicting, "_predictor", lambda *arguments: loaded)
+    load = predictor.load_predictor
+
+    def diverged(*arguments: Any, **options: Any) -> Any:
+        loaded = load(*arguments, **options)
+        next(loaded.model.parameters()).data.fill_(float("nan"))
+        return loaded
+
+    monkeypatch.setattr(predictor, "load_predictor", diverged)
     with pytest.raises(NumericError, match=r"row 0 \(counted from 0\) to row 2 \(counted from 0\): the model's logits"):
-        run.predict([("a", "b")] * 3)
+        hfpipe.Run(run.path).predict([("a", "b")] * 3)
 
 
 def test_a_run_predicts_rows_of_any_shape(run: hfpipe.Run, one_text: hfpipe.Run) -> None:
