@@ -70,7 +70,7 @@ def finetune(
     }
     if seeds is not None or (resume is not None and _is_group(resume, runs_dir)):
         for option, given in of_one_run.items():
-            if given not in ((), False, None):
+            if given is not None and given is not False and given != ():
                 raise RecipeError("is for one run, not for a group of seeds", where=f"--{option.replace('_', '-')}")
         _finetune_seeds(recipe, seeds, options, as_json)
         return

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -38,6 +39,9 @@ def digest_of_files(files: Iterable[Path], *, relative_to: Path | None = None, l
     return whole.hexdigest()
 
 
+_TWO_WORDS = re.compile(r"[^\W\d_]{2,}[,;:.]? [^\W\d_]{2,}")
+
+
 def digest_of_text(text: str) -> str:
     """SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -53,7 +57,8 @@ def digest_of_file(file: Path) -> str:
 def digest_of_code(*paths: Path) -> str:
     """SHA-256 of what Python files and folders compute, by their names below the folder that they are in.
 
-    Comments, docstrings and what an error says are no part of it: who rewords a message changes no result.
+    Comments, docstrings, the arguments of errors and every text with two words in it are no part of it: who rewords a
+    message changes no result.
     """
     whole = hashlib.sha256()
     for path in paths:
@@ -65,7 +70,7 @@ def digest_of_code(*paths: Path) -> str:
 
 
 def _add_code(node: object, words: list[str]) -> None:
-    """Add a part of a syntax tree as words, without strings that stand alone and without the arguments of errors."""
+    """Add a part of a syntax tree as words, without texts that people read and without the arguments of errors."""
     if isinstance(node, list):
         words.append("[")
         for one in node:
@@ -73,13 +78,22 @@ def _add_code(node: object, words: list[str]) -> None:
         words.append("]")
     elif not isinstance(node, ast.AST):
         words.append(repr(node))
-    elif not (
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    ):
+    elif not _is_text(node):
         words.append(type(node).__name__)
         is_error = isinstance(node, ast.Call) and _name_of(node.func).endswith("Error")
         for field in ("func",) if is_error else node._fields:
             _add_code(getattr(node, field), words)
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether it is a docstring, or a string for people: one that has two words."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return any(
+        isinstance(part, ast.Constant) and isinstance(part.value, str) and _TWO_WORDS.search(part.value) is not None
+        for part in parts
+    )
 
 
 def _name_of(called: ast.expr) -> str:

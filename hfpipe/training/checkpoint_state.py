@@ -43,8 +43,7 @@ class ResumePoint:
     """
 
     step: int
-    restore: Callable[[Any], None]
-    """Takes the job."""
+    restore: Callable[[], None]
     restore_random: Callable[[], None]
 
 

@@ -30,8 +30,7 @@ from hfpipe.system.redaction import redact
 from hfpipe.system.stops import AbortNow, StopRequests
 from hfpipe.training.fit_memory import MemoryTried, memory_ran_out, smaller_plan
 from hfpipe.training.given_parts import require_parts
-from hfpipe.training.resume_plan import Plan
-from hfpipe.training.resume_plan import plan as make_plan
+from hfpipe.training.resume_plan import Plan, make_plan
 from hfpipe.training.session import Engine, Session, train_once
 from hfpipe.training.tracking import require_installed, tracked
 
@@ -165,7 +164,7 @@ def _fit(session: Session) -> Run:
     shown = session.display if session.main else Silent()
     try:
         with _remembered(session), tracked(run, session.recipe, shown, main=session.main) as session.display:
-            while (memory_error := _train(session)) is not None:
+            while (memory_error := _train_or_memory_error(session)) is not None:
                 session.plan = smaller_plan(run, session.plan, memory_error)
             state.wait_for_everyone()
     except (InterruptedRun, StoppedByUser):
@@ -179,7 +178,7 @@ def _fit(session: Session) -> Run:
     return run
 
 
-def _train(session: Session) -> str | None:
+def _train_or_memory_error(session: Session) -> str | None:
     """Train once; the message where memory ran out and the recipe says to go on in smaller micro-batches."""
     from accelerate import PartialState
 
@@ -189,6 +188,7 @@ def _train(session: Session) -> str | None:
         known_to_all = PartialState().num_processes == 1 or isinstance(error, MemoryTried)
         if not (memory_ran_out(error) and session.recipe.train.fit_memory and known_to_all):
             raise
+        session.release()  # smaller micro-batches need the memory of this try
         return error.what
     return None
 

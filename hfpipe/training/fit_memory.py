@@ -11,8 +11,7 @@ from hfpipe.recipe import to_yaml, with_overrides
 from hfpipe.recipe.schema import Train
 from hfpipe.runs.store import Run
 from hfpipe.system.machine import translated_errors
-from hfpipe.training.resume_plan import Plan
-from hfpipe.training.resume_plan import plan as make_plan
+from hfpipe.training.resume_plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from hfpipe.training.job import Job

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -74,7 +74,7 @@ class Job:
         """Steps that were taken before, by the process that this one goes on from."""
         return self.state.resume_point.step if self.state.resume_point else 0
 
-    def updates(self, scaler: torch.amp.GradScaler | None = None) -> Iterator[Update]:
+    def updates(self, scaler: torch.amp.GradScaler | None = None) -> Generator[Update]:
         """The updates that are left, one a step, in an order that depends on seed and epoch alone.
 
         Whatever a training needs in order to be repeated and resumed happens here: optimizer, schedule and random states
@@ -87,7 +87,7 @@ class Job:
         self.state.scaler = scaler
         point, accumulate, step = self.state.resume_point, self.recipe.train.accumulate, self.start
         if point:
-            point.restore(self)
+            point.restore()
         while step < self.timeline.num_steps:
             epoch, within = self.timeline.position(step)
             seed_epoch(self.recipe.seed, epoch)

@@ -54,7 +54,7 @@ def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
         "precision": job.precision.name,
         "device": job.device.type,
         "processes": PartialState().num_processes,
-        "cuts": [batch_plan.as_json() for batch_plan in job.batch_plans],
+        "updates": [batch_plan.as_json() for batch_plan in job.batch_plans],
         "threads": torch.get_num_threads(),
     }
 
@@ -125,8 +125,9 @@ def batch_plans_of(plan: Plan) -> tuple[BatchPlan, ...]:
 
 def _plans_in(progress: Mapping[str, Any]) -> tuple[BatchPlan, ...]:
     """How rows became updates up to a checkpoint; what was written before that could change has no list of it."""
-    if "cuts" in progress:
-        return tuple(read_plan(one) for one in progress["cuts"])
+    plans = progress.get("updates", progress.get("cuts"))  # `cuts`: its name before
+    if plans is not None:
+        return tuple(read_plan(one) for one in plans)
     recipe, spec = progress["recipe"], progress["recipe"]["train"]
     batches, batching = spec["accumulate"] * progress["processes"], Batching(**spec.get("batching", {}))
     return (BatchPlan(0, recipe["seed"], progress["rows_per_step"], batches, batching),)
@@ -175,11 +176,11 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
         would = progress["last_step"]["lr"] if progress.get("last_step") else None
         scale = recipe.optimizer.lr / old if old else 1.0
 
-    def restore(now: Job) -> None:
+    def restore() -> None:
         if not fresh:
-            checkpoint_state.load_optimizer(folder, now.optimizer, now.state.scaler, settings=not carried)
+            checkpoint_state.load_optimizer(folder, job.optimizer, job.state.scaler, settings=not carried)
         if not carried:
-            checkpoint_state.load_schedule(folder, now.schedule)
+            checkpoint_state.load_schedule(folder, job.schedule)
 
     def restore_random() -> None:
         (epoch, _), rank = job.timeline.position(step), PartialState().process_index

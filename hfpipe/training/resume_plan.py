@@ -19,8 +19,9 @@ _FREE = (
     *(f"checkpoints.{key}" for key in ("every", "every_steps", "every_minutes", "keep_last")),
 )
 """What changes no step of a run, and so needs no permission."""
-_COMPUTING = ("parts", "training")
-"""The folders of hfpipe whose code decides what a step computes."""
+_PACKAGE = Path(__file__).parents[1]
+_COMPUTING = ("parts", "training", "evaluation/inference.py")
+"""The folders and files of hfpipe whose code decides what a step computes."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy")
 
 Change = tuple[Any, Any]
@@ -60,7 +61,7 @@ class Plan:
         return any(what == name or what.startswith(f"{name}.") for name in self.allowed)
 
 
-def plan(
+def make_plan(
     run: Run,
     recipe: Recipe | None = None,
     overrides: Sequence[str] = (),
@@ -146,9 +147,8 @@ def changes_as_text(changes: Mapping[str, Change]) -> str:
     return "\n".join(f"  - {path}: {before}\n  + {path}: {now}" for path, (before, now) in changes.items())
 
 
-def code() -> dict[str, str]:
+def code(package: Path = _PACKAGE) -> dict[str, str]:
     """What computes: a hash of hfpipe's own code that does, and the versions of the libraries that decide a result."""
-    package = Path(__file__).parents[1]
     own = snapshot.digest_of_code(*(package / folder for folder in _COMPUTING))
     versions = snapshot.versions()
     return {"hfpipe": own} | {name: versions[name] for name in _LIBRARIES if name in versions}

@@ -183,7 +183,7 @@ def dropout_off(model: torch.nn.Module) -> Iterator[None]:
     """Keep the model in evaluation mode whoever asks it to train, and put modes and random states back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    model.__dict__["train"] = lambda mode=True: model  # shadows the method: engines call train() before every epoch
+    model.__dict__["train"] = lambda mode=True: model  # shadows the method: a job calls train() before every epoch
     try:
         with preserved_rng():
             yield

@@ -49,7 +49,7 @@ class Session:
         plan: the recipe, and the checkpoint to go on from.
         job: what is trained; with `recorder` and the others below from `open` on.
         given: the names of the objects that stand in no recipe.
-        notices: what a user should know of the resumption.
+        notices: about the resume.
         scale: the check of the loss scale, where one is due.
         final: the record of the evaluation of the weights that the run ends with.
     """
@@ -150,6 +150,12 @@ class Session:
         if record["type"] == "evaluation":
             self.job.state.forget({record["step"], (self.recorder.best or record)["step"]})
 
+    def release(self) -> None:
+        """Let go of the job and of what refers to it, so that another one has its memory."""
+        for name in ("job", "recorder"):
+            self.__dict__.pop(name, None)
+        self.scale = self.final = None
+
     def announce(self) -> None:
         """Write down from where the run trains and with what, with the notices of both.
 
@@ -170,7 +176,7 @@ class Session:
             self._notice(text)
         if self.scale is not None:
             self.emit(self.scale.record())
-            if not str(getattr(self._train, "__module__", "")).startswith("hfpipe.training.engines."):
+            if not str(getattr(self._engine_function, "__module__", "")).startswith("hfpipe.training.engines."):
                 self._notice(
                     "the engine is your own: that check saw the loss and its reduction, not what it does with them"
                 )
@@ -181,7 +187,7 @@ class Session:
         self.emit({"type": "notice", "text": text, **({"resumed": self.step} if resumed else {})})
 
     @property
-    def _train(self) -> Engine:
+    def _engine_function(self) -> Engine:
         if callable(self.engine):
             return self.engine
         engine: Engine = resolve(ENGINES, self.recipe.engine, "engine")
@@ -206,7 +212,7 @@ class Session:
                     _memory_errors(job),
                     deterministic(recipe.train.deterministic, recipe.where("train.deterministic")),
                 ):
-                    self._train(job, self.emit)
+                    self._engine_function(job, self.emit)
         finally:
             self.display.close()
         if recorder.last_step is not None and recorder.saved_step == recorder.last_step["step"]:

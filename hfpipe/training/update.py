@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from hfpipe.errors import NumericError
+from hfpipe.errors import NumericError, RecipeError
 from hfpipe.parts.optim.objective import Objective, UpdateLosses
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.tasks import outputs_of
@@ -130,7 +130,15 @@ class Update:
 
         Args:
             lr: the learning rate that was used.
+
+        Raises:
+            RecipeError: nothing looked at loss and gradient before.
         """
+        if not self._summary:
+            raise RecipeError(
+                f"step {self.step} has neither loss nor gradient",
+                fix="Call update.skip_if_nonfinite(grad_norm) before it.",
+            )
         head = {"type": "step", "step": self.step, "epoch": self.epoch}
         return {**head, **self._summary, "grad_norm": self._grad_norm, "lr": lr}
 

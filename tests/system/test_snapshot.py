@@ -27,7 +27,7 @@ def copied(tmp_path: Path) -> Path:
 def digest(package: Path) -> str:
     """The digest that a run would record of a copy; each change needs a digest of its own, as a process has one code."""
     digest_of_code.cache_clear()
-    return digest_of_code(package / "parts", package / "training")
+    return code(package)["hfpipe"]
 
 
 def changed(file: Path, pattern: str, instead: str) -> None:
@@ -45,10 +45,11 @@ def changed(file: Path, pattern: str, instead: str) -> None:
         lambda package: changed(package / "parts/optim/reduction.py", r"\n\n\ndef ", "\n\n\n# A comment.\ndef "),
         lambda package: changed(package / "parts/data/columns.py", r"is not all numbers", "holds what is no number"),
         lambda package: changed(package / "parts/data/columns.py", r'f"\{what\} \(', 'f"So: {what} ('),
+        lambda package: changed(package / "training/session.py", r"resumed from step", "went on behind step"),
         lambda package: changed(package / "errors.py", r"exit_code = 1", "exit_code = 99"),
         lambda package: (package / "cli" / "app.py").unlink(),
     ],
-    ids=["docstring", "comment", "message of an error", "arguments of an error", "errors", "the command line"],
+    ids=["docstring", "comment", "message of an error", "arguments of an error", "notice", "errors", "the command line"],
 )  # fmt: skip
 def test_a_reworded_message_is_the_same_code(copied: Path, reword: Callable[[Path], None]) -> None:
     """No docstring, comment or message of an error, and no file outside parts/ and training/, stops a resumption."""

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,34 @@ def test_micro_batches_of_tokens_are_cut_with_their_update_kept() -> None:
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]))
+
+
+def test_a_try_that_ran_out_of_memory_has_freed_it(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
+    """While the job of the smaller micro-batches is prepared, nothing refers to the model of the try before."""
+    import torch
+
+    import hfpipe
+    from hfpipe.training.engines import loop
+
+    tried: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def counting(groups: Any, lr: float, **arguments: Any) -> torch.optim.Optimizer:
+        alive.append(sum(model() is not None for model in tried))
+        return torch.optim.SGD(groups, lr=lr)
+
+    def out_of_memory_once(job: Any, emit: Callable[[dict[str, Any]], None]) -> None:
+        tried.append(weakref.ref(job.model))
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        loop.train(job, emit)
+
+    run = hfpipe.finetune(
+        recipe_fields,
+        overrides=["train.fit_memory=true", "train.max_steps=2"],
+        engine=out_of_memory_once,
+        optimizer=counting,
+        runs_dir=tmp_path,
+    )
+    assert run.recipe.train.accumulate == 2
+    assert alive == [0, 0]

@@ -1,8 +1,8 @@
 """How rows become updates, and what that was before where it changed in the middle of a run.
 
-A run that goes on with updates of another size takes the rows that are left of the epoch it had partial_epoch, cuts them the new
-way, and cuts every later epoch so. Where it is in the order then follows from the list of its cuts alone: each row of an
-epoch is trained on once, however often that changed.
+A run that goes on with updates of another size takes the rows that are left of the epoch that had started, groups them the
+new way, and groups every later epoch so. Its position in the order then follows from the list of its plans alone: each row
+of an epoch is trained on once, however often that changed.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def read_plan(found: Mapping[str, Any]) -> BatchPlan:
 def partial_epoch_of(
     encoded: datasets.Dataset, batch_plans: Sequence[BatchPlan], lengths: Lengths = lengths
 ) -> tuple[PartialEpoch | None, int]:
-    """The epoch in which a run changed its updates last with the rows that were left of it, and the step_offset of its steps.
+    """The epoch in which a run changed its updates last with the rows that were left of it, and the offset of its steps.
 
-    A step has a place in the order: its epoch times the updates of an epoch, and those before it in its epoch. Without a
-    change the place of the step that follows n others is n; the step_offset is what has to be added after the last change.
+    A step has a position in the order: its epoch times the updates of an epoch, and those before it in its epoch. Without a
+    change the position of the step that follows n others is n; the offset is what has to be added after the last change.
 
     Args:
         encoded: the training rows.

@@ -34,8 +34,7 @@ def train(job: Job, emit: Callable[[dict[str, Any]], None]) -> None:
         for batch in update.micro_batches():
             # Gradients of all processes are averaged once, with the last micro-batch.
             with nullcontext() if batch.is_last else accelerator.no_sync(model):
-                outputs = model(**batch.inputs)
-                accelerator.backward(update.loss(outputs, batch.inputs, batch.labels))
+                accelerator.backward(update.loss(model(**batch.inputs), batch.inputs, batch.labels))
 
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), update.clip_threshold)
         if update.skip_if_nonfinite(grad_norm):

@@ -1,7 +1,7 @@
 """The trainer engine: a job translated into transformers' TrainingArguments and Trainer.
 
 Trainer runs the loop; what it gets wrong for classification heads is handed in from outside through its public hooks:
-the loader, the items of an update, the loss of a micro-batch, and an evaluation that is exact.
+the micro-batches of an update with its items, the loss of a micro-batch, and an evaluation that is exact.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def train(job: Job, emit: Emit) -> None:
                 raise
             what = f"Trainer refused its options: {one_line(error)}"
             raise RecipeError(what, where=job.recipe.where("trainer")) from error
-        trainer.train(resume_from_checkpoint=trainer.write_position(scratch) if job.start else None)
+        try:
+            trainer.train(resume_from_checkpoint=trainer.write_position(scratch) if job.start else None)
+        finally:
+            trainer.updates.close()  # with the processes that load its batches
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
 
 
