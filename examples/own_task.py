@@ -24,6 +24,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 import hfpipe
 from hfpipe.parts.data import columns
+from hfpipe.parts.metrics.sums import Sums, mean, values_of
 from hfpipe.parts.tasks import Scored, lengths
 from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
 from hfpipe.parts.tasks.tokenizer import load_tokenizer
@@ -41,16 +42,15 @@ def poisson(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 class PoissonDeviance:
     """The mean Poisson deviance of rates against counts, 0 where they are equal; lower is better."""
 
-    def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float]:
+    def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float | None]:
         """Rates and counts, both `[rows]`."""
-        summed, counted = self.ratios(predictions, references)["poisson_deviance"]
-        return {"poisson_deviance": float(summed.sum() / counted.sum())}
+        return values_of(self.sums(predictions, references))
 
-    def ratios(self, predictions: Any, references: Any) -> dict[str, tuple[Array, Array]]:
-        """The deviance of each row, and 1 for each, from which intervals are resampled quickly."""
+    def sums(self, predictions: Any, references: Any) -> dict[str, Sums]:
+        """The deviance of each row, to be averaged: value and intervals come from its sums."""
         rates, counts = np.asarray(predictions, float), np.asarray(references, float)
         logs = np.where(counts > 0, counts * np.log(np.maximum(counts, 1) / rates), 0)  # 0 log 0 is 0
-        return {"poisson_deviance": (2 * (logs - counts + rates), np.ones(len(counts)))}
+        return {"poisson_deviance": mean(2 * (logs - counts + rates))}
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class CountTask:
     )
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "regression"
+    scheme = calibration = None
     names = ()
     num_labels = 1
 

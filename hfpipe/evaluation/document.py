@@ -185,7 +185,7 @@ def build_document(
         dataset=dataset,
         kind=recipe.task.kind,
         names=list(task.names),
-        scheme=getattr(task, "scheme", None),
+        scheme=task.scheme,
         examples=len(rows),
         scored=len(ids),
         metrics=values,
@@ -287,8 +287,7 @@ def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.
 
 
 def _calibration_of(task: Task) -> Calibration:
-    found: Calibration = getattr(task, "calibration", NONE)
-    return found
+    return NONE if task.calibration is None else task.calibration
 
 
 def _scored_rows(encoded: datasets.Dataset, rows: int) -> Array:

@@ -216,7 +216,7 @@ def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: boo
             built = load_metric(name, **given)
             for wanted in ("names", "scheme"):
                 if getattr(built, wanted, ()) is None:
-                    setattr(built, wanted, getattr(task, wanted, None))
+                    setattr(built, wanted, None if task is None else getattr(task, wanted))
             loaded.append((name, built))
     return loaded
 

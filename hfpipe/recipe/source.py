@@ -59,16 +59,16 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     return _validate(fields, positions, name, problems)
 
 
-def with_overrides(recipe: Recipe, overrides: Sequence[str], said_by: str = "") -> Recipe:
+def with_overrides(recipe: Recipe, overrides: Sequence[str], origin: str = "") -> Recipe:
     """The same recipe with some fields changed, checked anew. Errors as in :func:`load_recipe`.
 
     Args:
         recipe: to change.
         overrides: `dotted.path=value` each.
-        said_by: what the changes come from, where nobody wrote them as overrides; errors name it as their place.
+        origin: what the changes come from, where nobody wrote them as overrides; errors name it as their place.
     """
     fields, positions = recipe.model_dump(mode="json"), dict(recipe._positions)
-    problems = _override(fields, overrides, positions, said_by)
+    problems = _override(fields, overrides, positions, origin)
     return _validate(fields, positions, "the recipe", problems)
 
 
@@ -214,14 +214,14 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
     )
 
 
-def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions, said_by: str = "") -> list[str]:
+def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions, origin: str = "") -> list[str]:
     """Set each `dotted.path=value` in place, and return what is wrong with the overrides themselves."""
     if isinstance(overrides, str):  # whose letters would else be taken for overrides
         return [f"overrides: got the text {overrides!r}; allowed: a list, such as ['train.epochs=1']"]
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        label = said_by or f"override {override!r}"
+        label = origin or f"override {override!r}"
         path = tuple(key.strip().split("."))
         if not equals or not all(re.fullmatch(r"[\w-]+", piece) for piece in path):
             problems.append(f"{label}: an override is KEY=VALUE, such as train.epochs=1")

@@ -227,7 +227,7 @@ class Run:
         return getattr(transformers, config.architectures[0]).from_pretrained(self.path / "model")
 
     def predict(self, rows: Any, **options: Any) -> list[dict[str, Any]]:
-        """What the fine-tuned model says of rows: texts, pairs of texts, mappings from column to value, or a file.
+        """Predictions of the fine-tuned model for rows: texts, pairs of texts, mappings from column to value, or a file.
 
         The model is loaded once, and stays loaded as long as this object lives. Arguments and result as for `hfpipe.predict`.
         """

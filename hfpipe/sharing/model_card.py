@@ -62,7 +62,7 @@ def _named(recipe: Recipe) -> str:
     return recipe.task.kind.rpartition(":")[2]
 
 
-def _in_words(recipe: Recipe) -> str:
+def _kind_of_model(recipe: Recipe) -> str:
     return _named(recipe).replace("-", " ")
 
 
@@ -95,7 +95,7 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
             continue
         yield EvalResult(
             task_type=recipe.task.traits.hub_task,
-            task_name=_in_words(recipe)[:1].upper() + _in_words(recipe)[1:],
+            task_name=_kind_of_model(recipe)[:1].upper() + _kind_of_model(recipe)[1:],
             dataset_type=name,
             dataset_name=f"{name} {recipe.dataset.name}" if recipe.dataset.name else name,
             dataset_config=recipe.dataset.name,
@@ -113,7 +113,7 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
     yield ""
     base = _on_hub(recipe.model.checkpoint)
     named = f"[{base}](https://huggingface.co/{base})" if base else _code(last_part(recipe.model.checkpoint))
-    yield f"A model for {_in_words(recipe)}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
+    yield f"A model for {_kind_of_model(recipe)}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
     yield ""
     yield from _measured("Results", own, recipe)
     for key, document in others.items():

@@ -130,7 +130,7 @@ def _calibrated(job: Job, predictions: Mapping[str, Predictions], recorder: Reco
 
     found = fit(job.recipe, job.task, predictions[split], job.others[split][0], job.identity["dataset"]["configured"])
     found.write(job.model.config)
-    recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.in_words()}"})
+    recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.as_text()}"})
     return replace(job, task=calibrated(job.task, found))
 
 

@@ -154,11 +154,11 @@ def predict_chunks(
     """
     resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     with quiet(), translated_errors(after_stop=""):
-        from hfpipe.evaluation.prediction.predict_rows import chunks_of, labelled
+        from hfpipe.evaluation.prediction.predict_rows import chunks_of, predict_chunk
 
         predictor = _predictor(target, recipe, overrides, lambda: resolved, display)
         for one in chunks_of(resolved, str(source), form, chunk_rows, keep):
-            yield labelled(predictor, one)
+            yield predict_chunk(predictor, one)
 
 
 def predict_glue(

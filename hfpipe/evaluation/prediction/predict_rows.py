@@ -62,10 +62,10 @@ def predict_rows(predictor: Predictor, rows: Any, chunk_rows: int, keep: Sequenc
     columns = predictor.columns
     require_apart(predictor.recipe, keep)
     given = given_chunks(_as_mappings(rows, columns, predictor.recipe), columns, chunk_rows, keep)
-    return [row for one in given for row in labelled(predictor, one)]
+    return [row for one in given for row in predict_chunk(predictor, one)]
 
 
-def labelled(predictor: Predictor, chunk: Chunk) -> list[dict[str, Any]]:
+def predict_chunk(predictor: Predictor, chunk: Chunk) -> list[dict[str, Any]]:
     """The predictions for each row of a chunk, behind the columns that are copied."""
     return [
         {**{name: column[row] for name, column in chunk.copied.items()}, **prediction}
@@ -149,7 +149,7 @@ def predict_into(
         try:
             for one in chunks:
                 digest = next_digest(digest, one.values | one.copied)
-                partial.write(labelled(predictor, one), digest)
+                partial.write(predict_chunk(predictor, one), digest)
                 if time.monotonic() - spoke > _SECONDS_BETWEEN_MESSAGES:
                     spoke = time.monotonic()
                     notice(f"{partial.rows:,} rows, {(partial.rows - resumed) / (spoke - started):,.0f} a second")

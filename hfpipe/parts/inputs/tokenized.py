@@ -28,7 +28,7 @@ _RAW = "raw:"  # before the names of raw columns while they are mapped
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Encoded rows and how they were come by.
+    """Encoded rows, and whether they came from the cache.
 
     Attributes:
         data: what the model reads, `labels`, and the side columns of the task.

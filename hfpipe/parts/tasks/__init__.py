@@ -79,6 +79,14 @@ class Task(Protocol):
         """What transformers calls the problem of a sequence classifier, or None."""
 
     @property
+    def scheme(self) -> str | None:
+        """How labels mark entities; None where they mark none."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The way from logits to probabilities and decisions; None where the head has no probabilities to calibrate."""
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The raw columns that are read."""
 
@@ -173,7 +181,7 @@ def head_task(spec: schema.Task, names: tuple[str, ...]) -> Task:
 
 def calibrated(task: Task, calibration: Calibration) -> Task:
     """The same task with another way from logits to probabilities and decisions, where it has probabilities of classes."""
-    if not hasattr(task, "calibration"):
+    if task.calibration is None:
         return task
     made: Task = replace(task, calibration=calibration)  # type: ignore[type-var]
     return made
@@ -198,7 +206,7 @@ def class_counts(spec: schema.Task, task: Any, rows: datasets.Dataset) -> list[i
 
 
 def outputs_of(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The logits of a model's answer.
+    """The logits in a model's output.
 
     Args:
         outputs: what the model returned.

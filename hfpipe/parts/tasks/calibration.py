@@ -51,7 +51,7 @@ class Calibration:
     def _cooled(self, logits: Array) -> Array:
         return np.asarray(logits, dtype=float) / self.temperature
 
-    def in_words(self) -> str:
+    def as_text(self) -> str:
         """What was fitted, in words."""
         lines = ", ".join(f"{one:.3f}" for one in self.thresholds[:8]) + (", ..." if len(self.thresholds) > 8 else "")
         parts = [f"temperature {self.temperature:.3f}"] if self.temperature != 1 else []

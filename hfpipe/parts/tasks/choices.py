@@ -48,6 +48,7 @@ class ChoiceTask:
     names = ()
     num_labels = None
     problem_type = None
+    scheme = calibration = None
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)

@@ -41,6 +41,7 @@ class MultiLabelTask:
     kind = KINDS["multi-label-classification"]
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "multi_label_classification"
+    scheme = None
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)

@@ -33,6 +33,7 @@ class NumberTask:
     kind = KINDS["text-regression"]
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "regression"
+    scheme = calibration = None
     names = ()
     num_labels = 1
 

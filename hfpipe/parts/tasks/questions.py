@@ -79,6 +79,7 @@ class QuestionTask:
     names = ()
     num_labels = 2  # of each token: that it is the start, and that it is the end
     problem_type = None
+    scheme = calibration = None
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)

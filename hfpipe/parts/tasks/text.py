@@ -39,6 +39,7 @@ class TextTask:
     kind = KINDS["text-classification"]
     auto_model = "AutoModelForSequenceClassification"
     problem_type = "single_label_classification"
+    scheme = None
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)

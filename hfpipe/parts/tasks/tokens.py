@@ -54,6 +54,7 @@ class TokenTask:
     kind = KINDS["token-classification"]
     auto_model = "AutoModelForTokenClassification"
     problem_type = None
+    calibration = None
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
