@@ -23,15 +23,20 @@ def model_folder(run: Run) -> Path:
     return folder
 
 
-def require_own_files(run: Run, folder: Path) -> None:
-    """Refuse a model folder whose weights, tokenizer or config.json are not those that the run wrote.
+def require_own_files(run: Run, folder: Path, *, with_config: bool = False) -> None:
+    """Refuse a model folder whose weights or tokenizer are not those that the run wrote.
+
+    Args:
+        run: says which they were.
+        folder: `model/` of the run.
+        with_config: refuse another config.json, too: what is shared has to be what was measured.
 
     Raises:
         ModelError: with the first such file.
     """
-    found = manifest.digests(folder)
+    found, prefixes = manifest.digests(folder), ("model", "tokenizer", "vocab", *(["config"] if with_config else []))
     for name, digest in (run.metadata.get("model") or {}).items():
-        if name.startswith(("model", "tokenizer", "vocab", "config")) and found.get(name) != digest:
+        if name.startswith(prefixes) and found.get(name) != digest:
             raise ModelError(
                 f"{name} {'has changed' if name in found else 'is gone'}: it is not the one that run {run.id!r} wrote",
                 where=str(folder / name),

@@ -85,7 +85,7 @@ def uploads(run: Run, repo: str) -> list[Upload]:
     found = [Upload(file.name, file) for file in sorted(folder.iterdir())]
     for one in found:
         _require_plain(one, folder)
-    require_own_files(run, folder)
+    require_own_files(run, folder, with_config=True)
     found = [Upload(one.name, _named(one, repo)) if one.name == "README.md" else one for one in found]
     found.append(Upload("recipe.yaml", strip_path(to_yaml(run.recipe)).encode()))
     for file in (run.path / "metrics.json", *sorted((run.path / "evaluations").glob("*.json"))):

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ def digest_of_file(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-@cache
 def digest_of_code(*paths: Path) -> str:
     """SHA-256 of what Python files and folders compute, by their names below the folder that they are in.
 

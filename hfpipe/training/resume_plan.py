@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def changes_as_text(changes: Mapping[str, Change]) -> str:
     return "\n".join(f"  - {path}: {before}\n  + {path}: {now}" for path, (before, now) in changes.items())
 
 
+@cache
 def code(package: Path = _PACKAGE) -> dict[str, str]:
     """What computes: a hash of hfpipe's own code that does, and the versions of the libraries that decide a result."""
     own = snapshot.digest_of_code(*(package / folder for folder in _COMPUTING))

@@ -95,10 +95,10 @@ def test_where_two_runs_part(train: Callable[..., hfpipe.Run]) -> None:
     second.write_text("records.jsonl", text)
     found = compare_runs(first, second, {})
     assert (found.first_differing_step, found.equal) == (4, True)
-    assert found.parted["lr"][1] == 9.0
-    assert "the records part at step 4" in "\n".join(found.lines())
+    assert found.differing["lr"][1] == 9.0
+    assert "the records differ at step 4" in "\n".join(found.lines())
     second.write_text("records.jsonl", "\n".join(json.dumps(r) for r in records if r.get("step", 0) < 6))
-    assert compare_runs(first, second, {}).parted == {"recorded": [True, False]}
+    assert compare_runs(first, second, {}).differing == {"recorded": [True, False]}
     second.write_text("records.jsonl", "\n".join(map(json.dumps, records)))
     from safetensors.torch import load_file, save_file
 

@@ -289,7 +289,7 @@ def test_the_command_prints_a_table_and_one_json_object(
     [
         (["--seeds", "many"], "'many'; allowed: how many, as 5, or which, as 1,2,3"),
         (["--seeds", "0"], "no seed"),
-        (["--seeds", "1,1"], "1 stands there twice"),
+        (["--seeds", "1,1"], "1 is given twice"),
         (["--seeds", "1,2", "seed=3"], "seed=... does nothing beside a list of seeds"),
         (["--resume", "nothing"], "no run 'nothing'"),
     ],

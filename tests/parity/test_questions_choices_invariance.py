@@ -136,7 +136,7 @@ def test_the_evaluation_does_not_depend_on_the_batch_size(kind, family, recipe_f
 
 
 @pytest.mark.parametrize(
-    ("contexts", "told"), [([12] * 8, "is right here too"), ([2] * 7 + [18], "depends on the padding")]
+    ("contexts", "told"), [([12] * 8, "is correct here too"), ([2] * 7 + [18], "depends on the padding")]
 )
 def test_doctor_says_what_the_stock_trainer_does_with_spans(contexts, told, recipe_for, no_dropout):
     """A bare Trainer is right for spans of one length, and counts padding where lengths differ; doctor says which."""

@@ -136,7 +136,7 @@ def test_the_text_says_what_the_run_says(dummy_predictions: Run) -> None:
     assert "| odd | undefined |" in text
     assert f"split `train`, 3,668 rows, commit `{COMMIT}`" in text
     assert "| `optimizer.lr` | `" in text
-    assert "- The model says 'equi\\_valent' for all 408 examples." in text
+    assert "- The model predicts 'equi\\_valent' for all 408 examples." in text
     assert "read from .../pairs" in text
     assert "/home/" not in text
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import hfpipe
-from hfpipe.system.snapshot import digest_of_code
 from hfpipe.training.resume_plan import code
 
 PACKAGE = Path(hfpipe.__file__).parent
@@ -26,7 +25,7 @@ def copied(tmp_path: Path) -> Path:
 
 def digest(package: Path) -> str:
     """The digest that a run would record of a copy; each change needs a digest of its own, as a process has one code."""
-    digest_of_code.cache_clear()
+    code.cache_clear()
     return code(package)["hfpipe"]
 
 

@@ -7,7 +7,6 @@ import time
 from collections import ChainMap
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,6 @@ def _encode_raw(batch: Mapping[str, Any], numbers: list[int], *, task: tasks.Tas
     return encode_batch(columns, numbers, task, **arguments)
 
 
-@cache
 def _code(task: type[tasks.Task]) -> str:
     """A hash of the code that makes tokens of rows, with the module of a kind of task that is not hfpipe's."""
     own = getattr(sys.modules[task.__module__], "__file__", None)

@@ -6,6 +6,7 @@ one about the data. All of them are undefined without examples.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -140,7 +141,7 @@ def _mean_of_classes(values: Array, weights: Array) -> Array:
 
     One row at a time: to add zeros in their place would group the others otherwise, and change the last bit.
     """
-    rows = zip(*(side.reshape(-1, side.shape[-1]) for side in (values, weights)), strict=True)
+    rows = zip(*(side.reshape(math.prod(side.shape[:-1]), side.shape[-1]) for side in (values, weights)), strict=True)
     means = [
         np.average(row[weight > 0], weights=weight[weight > 0]) if weight.any() else np.nan for row, weight in rows
     ]

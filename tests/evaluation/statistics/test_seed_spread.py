@@ -51,12 +51,12 @@ def test_one_seed_has_no_deviation_and_says_so() -> None:
     assert "one seed has no deviation" in found["text"]
 
 
-def test_equal_figures_say_so() -> None:
+def test_equal_values_say_so() -> None:
     """All equal: the deviation is 0, and no number of seeds is made of it."""
     found = spread("accuracy", {1: 0.9, 2: 0.9, 3: 0.9}, {1: 0.5, 2: 0.5, 3: 0.5})
     assert found["standard_deviation"] == 0
     assert found["seeds_needed"] is None
-    assert "all 3 seeds give the same figure" in found["text"]
+    assert "all 3 seeds give the same value" in found["text"]
 
 
 def test_an_undefined_figure_is_left_out_and_named() -> None:

@@ -252,7 +252,7 @@ def test_tokens_are_kept_and_never_stale(
         patched.setattr(tokenized, "transformers_version", "99.0")
         assert computed()
     monkeypatch.syspath_prepend(tmp_path)
-    for code in ("from hfpipe.parts.tasks import TextTask\nclass OwnTask(TextTask): ...\n", "# other code\n"):
+    for code in ("from hfpipe.parts.tasks import TextTask\nclass OwnTask(TextTask): ...\n", "OTHER = 1\n"):
         with open(tmp_path / "own_kind.py", "a") as file:
             file.write(code)
         own_kind = importlib.reload(importlib.import_module("own_kind"))
