@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfpipe.reports.wording import between, notices_of, number
+from hfpipe.reports.wording import between, is_interval, notices_of, number
 
 _MOST_CLASSES = 20  # printed; report.html and the document have all of them
 
@@ -100,15 +100,15 @@ def _probabilities(document: Mapping[str, Any]) -> list[str]:
     if ranking:
         intervals = ranking["intervals"]
         lines.append(
-            f"ROC-AUC {number(ranking['roc_auc'])} ({between(intervals['roc_auc'])}), average precision "
-            f"{number(ranking['average_precision'])} ({between(intervals['average_precision'])}), {ranking['what']}"
+            f"ROC-AUC {_with_interval(ranking['roc_auc'], intervals['roc_auc'])}, average precision "
+            f"{_with_interval(ranking['average_precision'], intervals['average_precision'])}, {ranking['what']}"
         )
     if calibration:
         intervals, before = calibration["intervals"], calibration.get("before")
         was = f"; before calibration {before['ece']:.4f} and {before['brier']:.4f}" if before else ""
         lines.append(
-            f"calibration error {number(calibration['ece'])} ({between(intervals['ece'])}), Brier score "
-            f"{number(calibration['brier'])} ({between(intervals['brier'])}){was}"
+            f"calibration error {_with_interval(calibration['ece'], intervals['ece'])}, Brier score "
+            f"{_with_interval(calibration['brier'], intervals['brier'])}{was}"
         )
     return lines
 
@@ -118,3 +118,8 @@ def _fitted(document: Mapping[str, Any]) -> str:
     if document["threshold"]:
         parts.append("threshold " + ", ".join(f"{one:.3f}" for one in document["threshold"][:8]))
     return " and ".join(parts)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """A number, with its interval where there is one."""
+    return f"{number(value)} ({between(interval)})" if is_interval(interval) else number(value)
