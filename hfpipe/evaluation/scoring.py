@@ -87,6 +87,7 @@ def evaluate_checkpoint(
     notice(f"loading {recipe.model.checkpoint}")
     checkpoint = models.open_checkpoint(recipe)
     task = _task_of(recipe, checkpoint, raw)
+    tasks.require_threshold_fits(task, recipe.evaluate.threshold, recipe.where("evaluate.threshold"))
     for name, part in rows.items():
         task.check(part, f"{raw.name}, split {name}", where[name])
     evaluator = _evaluator(recipe, raw, checkpoint, task)

@@ -131,6 +131,7 @@ def _checked_task(
     train = recipe.dataset.splits.train
     whole = source.whole if isinstance(source, RawData) else None
     task = tasks.make_task(recipe.task, raw[train] if whole is None else whole, source.name, recipe.where("task"))
+    tasks.require_threshold_fits(task, recipe.evaluate.threshold, recipe.where("evaluate.threshold"))
     if whole is not None:  # before the rows are parted: the two parts need no check of their own
         task.check(whole, f"{source.name}, split {train}", recipe.where("task"))
     if isinstance(source, RawStream):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from hfpipe.errors import RecipeError
 from hfpipe.parts.data.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
@@ -25,6 +26,7 @@ from hfpipe.parts.tasks.text import Lines, TextTask
 from hfpipe.parts.tasks.tokenizer import lengths, lengths_of
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import Kind, task_class
+from hfpipe.system.text import listed
 
 __all__ = [
     "IGNORED",
@@ -40,6 +42,7 @@ __all__ = [
     "make_task",
     "outputs_of",
     "pinned",
+    "require_threshold_fits",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -185,6 +188,20 @@ def calibrated(task: Task, calibration: Calibration) -> Task:
         return task
     made: Task = replace(task, calibration=calibration)  # type: ignore[type-var]
     return made
+
+
+def require_threshold_fits(task: Task, threshold: str | None, where: str) -> None:
+    """Refuse one decision threshold for three classes or more: with it the third would never be predicted.
+
+    Raises:
+        RecipeError: with the classes.
+    """
+    if threshold is not None and task.kind.one_class_a_row and len(task.names) > 2:
+        raise RecipeError(
+            f"a decision threshold chooses between two classes, and there are {len(task.names)}: {listed(task.names, 5)}",
+            where=where,
+            fix="Leave it out: the most probable class is predicted. calibrate: temperature makes its probability honest.",
+        )
 
 
 def pinned(spec: schema.Task, task: Task) -> list[str]:

@@ -37,7 +37,7 @@ class Calibration:
     def one_of(self, logits: Array) -> tuple[Array, Array]:
         """The class of each row, `[rows]`, and the probabilities, `[rows, classes]`, of classes that exclude each other."""
         probabilities = softmax(self._cooled(logits), axis=-1)
-        if not self.thresholds:
+        if not self.thresholds or probabilities.shape[1] > 2:  # earlier versions fitted one for three classes, too
             return np.asarray(logits.argmax(axis=-1)), probabilities
         return (probabilities[:, 1] >= self.thresholds[0]).astype(np.int64), probabilities
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.special import expit, log_softmax, softmax
 from sklearn.metrics import f1_score
 
-from hfpipe.errors import DataError, ModelError
+from hfpipe.errors import DataError, ModelError, RecipeError
+from hfpipe.parts.tasks import TextTask, require_threshold_fits
 from hfpipe.parts.tasks.calibration import NONE, Calibration, calibration_of, fit_temperature, fit_threshold
+from hfpipe.parts.tasks.classes import Classes
 
 
 def drawn(rows: int, classes: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,3 +103,15 @@ def test_a_temperature_moves_no_class_and_a_threshold_does() -> None:
     several, each = Calibration(2.0, (0.3, 0.9)).any_of(np.array([[-1.0, 1.0]]))
     assert several.tolist() == [[1, 0]]
     assert each == pytest.approx(expit(np.array([[-0.5, 0.5]])))
+
+
+def test_a_threshold_is_for_two_classes() -> None:
+    """With three, the third would never be predicted: it is refused before training, and not used where a model has one."""
+    logits = np.eye(3) * 4
+    assert Calibration(thresholds=(0.3,)).one_of(logits)[0].tolist() == [0, 1, 2]
+    assert Calibration(thresholds=(0.3,)).one_of(np.array([[0.5, 0.0]]))[0].tolist() == [1]
+    three = TextTask(("text",), "label", Classes(("a", "b", "c")))
+    with pytest.raises(RecipeError, match=r"r\.yaml:1:2: .* between two classes, and there are 3: a, b, c"):
+        require_threshold_fits(three, "f1", "r.yaml:1:2")
+    require_threshold_fits(three, None, "r.yaml:1:2")
+    require_threshold_fits(TextTask(("text",), "label", Classes(("a", "b"))), "f1", "r.yaml:1:2")
