@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from hfpipe.evaluation.prediction.predict_rows import Labelled
     from hfpipe.evaluation.prediction.predictor import Predictor
 
+_ONE_AT_A_TIME = (
+    threading.Lock()
+)  # a run's model is loaded once, and the libraries' logs are redirected for all threads
+
 
 def predict(
     target: Run | str | Path,
@@ -35,7 +40,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Label rows with a run or a checkpoint; they need the text columns of the recipe, and no label.
 
-    With a :class:`Run` as target the model is loaded once, and lives as long as that object.
+    With a :class:`Run` as target the model is loaded once, and lives as long as that object. Threads take turns.
 
     Args:
         target: as for :func:`evaluate`.
@@ -69,7 +74,7 @@ def predict(
         )
         return [row for one in chunks for row in one]
     _require_chunk(chunk_rows)
-    with quiet(), translated_errors(after_stop=""):
+    with _ONE_AT_A_TIME, quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_rows
 
         predictor = _predictor(

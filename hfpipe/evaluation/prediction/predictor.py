@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.system.processes import join
 from hfpipe.system.snapshot import digest_of_files
 
+_ONE_AT_A_TIME = threading.Lock()  # the tokenizer and the random state that is put back belong to all threads
+
 
 @dataclass
 class Predictor:
@@ -30,7 +33,7 @@ class Predictor:
         recipe: with the checkpoint in it.
         task: with the classes of the model's head.
         tokenizer: the checkpoint's own.
-        model: on its device.
+        model: on its device, in evaluation mode.
         precision: of the forward passes.
         max_length: longest input, in tokens.
         digests: of what decides the labels: `weights`, `tokenizer` and `config`.
@@ -56,6 +59,10 @@ class Predictor:
             DataError: a row that the task can't read, with its place.
             HfpipeError: with the places of the chunk's first and last row.
         """
+        with _ONE_AT_A_TIME:
+            return self._label(chunk)
+
+    def _label(self, chunk: Chunk) -> list[dict[str, Any]]:
         rows = datasets.Dataset(chunk.table, fingerprint="chunk")  # nothing is cached by it
         self._check(rows, chunk)
         try:
@@ -120,7 +127,7 @@ def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
     task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
     model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
     kernels.install(model, recipe.train.kernels, state.device)
-    model.to(state.device)
+    model.to(state.device).eval()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
     bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
     return Predictor(

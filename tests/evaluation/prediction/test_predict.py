@@ -7,10 +7,12 @@ import gc
 import io
 import json
 import os
+import sys
 import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -468,6 +470,21 @@ def test_a_run_keeps_its_loaded_model(run: hfpipe.Run, monkeypatch: pytest.Monke
     del own
     gc.collect()
     assert [one() for one in loaded] == [None] * 4  # and its memory is free
+
+
+def test_threads_get_the_scores_of_one(run: hfpipe.Run) -> None:
+    """1,000 calls from four threads that are switched every microsecond give the scores that one thread gives."""
+    rows = [[("bak", "bak")], [("bal bam", "bak ban")], [("fun", "bal"), ("bam", "bam")], [("ban bap", "ban")]]
+    own = hfpipe.Run(run.path)
+    alone = [own.predict(one) for one in rows]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda call: own.predict(rows[call % 4]), range(1000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(answer == alone[call % 4] for call, answer in enumerate(found))
 
 
 def test_errors_name_the_run(run: hfpipe.Run) -> None:
