@@ -369,6 +369,9 @@ def test_stopping_is_no_failure(train: Callable[..., hfpipe.Run], tmp_path: Path
 
     def stops(job: Any, emit: Any) -> None:
         update = next(job.updates())
+        for batch in update.micro_batches():
+            update.loss(job.model(**batch.inputs), batch.inputs, batch.labels)
+        update.skip_if_nonfinite(1.0)
         emit(update.record(lr=1e-3))
         raise KeyboardInterrupt
 

@@ -128,7 +128,7 @@ def test_glue_keeps_nothing(run: hfpipe.Run, hfpipe_command: Any) -> None:
 def test_other_kept_values_are_another_input(run: hfpipe.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prediction that was stopped goes on only with the same kept columns, and the same values in them."""
     output, source = tmp_path / "out.jsonl", written(tmp_path / "rows.jsonl", ROWS)
-    chunks, label = [0], prediction.labelled
+    chunks, label = [0], prediction.predict_chunk
 
     def stops(*arguments: Any) -> Any:
         chunks[0] += 1
@@ -136,7 +136,7 @@ def test_other_kept_values_are_another_input(run: hfpipe.Run, tmp_path: Path, mo
             raise DataError("stopped here")
         return label(*arguments)
 
-    monkeypatch.setattr(prediction, "labelled", stops)
+    monkeypatch.setattr(prediction, "predict_chunk", stops)
     with pytest.raises(DataError, match="stopped here"):
         predict_file(run, source, output, keep=["id"])
     with pytest.raises(RecipeError, match="it was started with another set of options"):
