@@ -108,11 +108,7 @@ def prepare(
         train_data=train_data,
         evaluation_data=rows.encoded[splits.evaluation].data if splits.evaluation else None,
         evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
-        others={
-            split: (rows.encoded[split].data, rows.raw[split])
-            for split in (*splits.also, splits.calibration)
-            if split is not None
-        },
+        others=_other_splits(recipe, rows),
         objective=make_objective(recipe, rows.task, train_data, loss),
         optimizer=built,
         schedule=make_schedule(recipe, built, schedule, timeline.num_steps),
@@ -186,6 +182,13 @@ def _make_loader(
         **processes,
     )
     return loader, step_offset
+
+
+def _other_splits(recipe: Recipe, rows: Rows) -> dict[str, tuple[datasets.Dataset, datasets.Dataset]]:
+    """The encoded and raw rows of the splits that are measured or calibrated on beside the evaluation split."""
+    splits = recipe.dataset.splits
+    named = (*splits.also, *([splits.calibration] if splits.calibration else []))
+    return {split: (rows.encoded[split].data, rows.raw[split]) for split in named}
 
 
 def _make_timeline(recipe: Recipe, loader: TrainLoader | StreamLoader, step_offset: int) -> Timeline:
