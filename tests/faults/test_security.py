@@ -28,6 +28,7 @@ from hfpipe.parts.data.formats import compressed
 from hfpipe.parts.data.open import open_data
 from hfpipe.parts.data.peek import peek
 from hfpipe.parts.data.sources import stream_source
+from hfpipe.parts.data.untrusted import refuse_archive
 from hfpipe.recipe import load_recipe
 from hfpipe.runs import find_run
 from hfpipe.runs.store import Run
@@ -335,6 +336,16 @@ def test_fault_70_wherever_a_compressed_file_is_read(
     with pytest.raises(RefusedError, match=r"unpack to more than 1[0-9]{2},[0-9]{3},[0-9]{3} bytes") as caught:
         read[kind]()
     assert caught.value.exit_code == 7
+
+
+def test_fault_70_a_compressed_file_is_no_tar_by_its_own_bytes(tmp_path: Path) -> None:
+    """One second in 255, the time in a gzip header makes its first 512 bytes add up as those of a tar's header do."""
+    file = tmp_path / "rows.jsonl.gz"
+    packed = bytearray(gzip.compress(b" " * (32 << 20), 6, mtime=0))
+    for second in range(1_795_953_600, 1_795_953_600 + 256):
+        packed[4:8] = second.to_bytes(4, "little")
+        file.write_bytes(packed)
+        refuse_archive(str(file), "dataset.path")
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)

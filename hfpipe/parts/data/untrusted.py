@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import datasets
 from huggingface_hub import DatasetCard
 
 from hfpipe.errors import RefusedError
-from hfpipe.parts.data.formats.compressed import require_bounded
+from hfpipe.parts.data.formats.compressed import kind_of, require_bounded
 from hfpipe.system.hub import own_root
 
 _ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_TAR_MODES = {"gzip": "r:gz", "bzip2": "r:bz2", "xz": "r:xz"}
 
 
 def refuse_archive(file: str, where: str) -> None:
@@ -25,8 +28,21 @@ def refuse_archive(file: str, where: str) -> None:
         RefusedError: naming the file.
     """
     is_there = Path(file).is_file()
-    if file.endswith(_ARCHIVES) or (is_there and (zipfile.is_zipfile(file) or tarfile.is_tarfile(file))):
+    if file.endswith(_ARCHIVES) or (is_there and (zipfile.is_zipfile(file) or _is_tar(file))):
         raise RefusedError(f"{file} is an archive", where=where, fix="Unpack it yourself and name the files in it.")
+
+
+def _is_tar(file: str) -> bool:
+    """Whether a file is a tar once it is unpacked: compressed bytes themselves pass for the header of one now and then."""
+    kind = kind_of(file)
+    mode = "r:" if kind is None else _TAR_MODES.get(kind.name)
+    if mode is None:
+        return False
+    try:
+        with tarfile.open(file, mode):  # type: ignore[call-overload]
+            return True
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError):
+        return False  # damaged data are reported when they are read
 
 
 def refuse_named_outside(folder: Path, where: str) -> None:
