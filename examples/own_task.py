@@ -20,14 +20,14 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 import hfpipe
 from hfpipe.parts.data import columns
 from hfpipe.parts.metrics.sums import Sums, mean, values_of
 from hfpipe.parts.tasks import Scored, lengths
 from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
-from hfpipe.parts.tasks.tokenizer import load_tokenizer
+from hfpipe.parts.tasks.tokenizer import load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe.kinds import Kind
 from hfpipe.recipe.schema import Task
 
@@ -76,6 +76,8 @@ class CountTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
+    collator = staticmethod(padding_collator)
+    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: Task, rows: datasets.Dataset, title: str, where: str) -> CountTask:
@@ -111,14 +113,6 @@ class CountTask:
         """Tokens, and the count as a float."""
         encoded = encode_texts(batch, self.text, tokenizer, max_length)
         return {**encoded, "labels": [float(count) for count in batch[self.label]]} if labelled else encoded
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
-        """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
-
-    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """A row of `[1]` each."""
-        return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -7,7 +7,6 @@ document are described in docs/evaluation.md.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot
 from hfpipe.recipe.schema import Recipe
+from hfpipe.system.snapshot import digest_of_text
 
 Array = np.ndarray[Any, Any]
 MetricValues = dict[str, float | None]
@@ -134,7 +134,7 @@ class _Rows:
 
 def dataset_identity(digest: str, recipe: Recipe) -> str:
     """What identifies the data that splits are taken from: their content and their configuration."""
-    return hashlib.sha256(f"{digest} {recipe.dataset.name}".encode()).hexdigest()
+    return digest_of_text(f"{digest} {recipe.dataset.name}")
 
 
 def slices_of(recipe: Recipe, task: Task, split: str, encoded: datasets.Dataset, rows: datasets.Dataset) -> list[Slice]:

@@ -111,15 +111,15 @@ class Session:
         ):
             try_memory(self.job)
         self.scale = check_scale(self.job) if is_due(self.job) and not self.step else None
-        self.recorder = self._recorder()
+        weights, checkpoint = resume.bytes_of(self.job)
+        self.recorder = self._recorder(checkpoint)
         if self.main:
             spec = self.recipe.checkpoints
             rhythms = (spec.every != "never", spec.every_steps, spec.every_minutes)
             saves = any(rhythms) or (spec.keep_best and self.recipe.evaluate.best)
-            weights, needed = resume.bytes_of(self.job)
-            require_space(self.run.path, weights + (needed if saves else 0), "the run")
+            require_space(self.run.path, weights + (checkpoint if saves else 0), "the run")
 
-    def _recorder(self) -> Recorder:
+    def _recorder(self, needed: int) -> Recorder:
         from accelerate import PartialState
 
         from hfpipe.parts.build import is_greater_better
@@ -137,7 +137,7 @@ class Session:
             writes=self.main,
             about=resume.about(self.job, self.given),
             required=("config.json", "model.safetensors", *STATE_FILES),
-            needed=resume.bytes_of(self.job)[1],
+            needed=needed,
             stops=self.stops,
             agree=resume.agree if PartialState().num_processes > 1 else None,
             progress={**self.plan.progress, **counted_anew},

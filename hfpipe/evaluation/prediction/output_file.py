@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Self
 
 from hfpipe.errors import MachineError, RecipeError
 from hfpipe.system import atomic
+from hfpipe.system.snapshot import digest_of_text
 
 FORMATS = ("jsonl", "csv", "parquet")
 _VERSION = 1
@@ -170,7 +170,7 @@ class PartialOutput:
 
 def next_digest(before: str, values: Mapping[str, Sequence[Any]]) -> str:
     """The digest of the rows of the input up to the end of a chunk, from that of the rows before it."""
-    return hashlib.sha256(f"{before}{json.dumps(values, sort_keys=True, default=repr)}".encode()).hexdigest()
+    return digest_of_text(f"{before}{json.dumps(values, sort_keys=True, default=repr)}")
 
 
 def as_line(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from hfpipe.evaluation.prediction.predictor import Predictor, columns_read
 from hfpipe.parts.inputs.rows import Notify
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.store import Run
+from hfpipe.system.snapshot import digest_of_text
 
 _SECONDS_BETWEEN_MESSAGES = 10.0
 
@@ -189,7 +189,7 @@ def _about(predictor: Predictor, chunk_rows: int, keep: Sequence[str]) -> dict[s
         "chunk": chunk_rows,
         "keep": list(keep),
     }
-    written = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    written = digest_of_text(json.dumps(options, sort_keys=True))
     return {"model": predictor.digests, "set of options": written}
 
 

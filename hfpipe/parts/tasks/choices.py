@@ -19,7 +19,7 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.text import Lines
-from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
@@ -52,6 +52,7 @@ class ChoiceTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
+    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> ChoiceTask:
@@ -137,10 +138,6 @@ class ChoiceTask:
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest choice of a batch, `[batch, choices, length]`."""
         return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple))
-
-    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """The logits of a batch, `[batch, choices]`, as a row of `[choices]` each."""
-        return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -13,8 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
@@ -22,7 +21,7 @@ from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
-from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
@@ -45,6 +44,8 @@ class MultiLabelTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
+    collator = staticmethod(padding_collator)
+    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> MultiLabelTask:
@@ -127,14 +128,6 @@ class MultiLabelTask:
                 hot[row, self.classes.of(values)] = 1.0
             encoded["labels"] = hot.tolist()
         return encoded
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
-        """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
-
-    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """The logits of a batch, `[batch, classes]`, as a row of `[classes]` each."""
-        return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -9,13 +9,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
-from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
@@ -39,6 +38,8 @@ class NumberTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
+    collator = staticmethod(padding_collator)
+    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> NumberTask:
@@ -87,14 +88,6 @@ class NumberTask:
         if labelled:
             encoded["labels"] = [float(value) for value in batch[self.label]]
         return encoded
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
-        """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
-
-    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """The logits of a batch, `[batch, 1]`, as a row of `[1]` each."""
-        return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -8,8 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
@@ -17,7 +16,7 @@ from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
 from hfpipe.parts.tasks.long_texts import shortened
-from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
+from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
@@ -43,6 +42,8 @@ class TextTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
+    collator = staticmethod(padding_collator)
+    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> TextTask:
@@ -108,14 +109,6 @@ class TextTask:
         if labelled:
             encoded["labels"] = self.classes.of(batch[self.label])
         return encoded
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
-        """Pads to the longest row of a batch."""
-        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
-
-    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
-        """The logits of a batch, `[batch, classes]`, as a row of `[classes]` each."""
-        return list(logits.cpu().numpy())
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import AutoTokenizer, DataCollatorWithPadding, PretrainedConfig, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError
 from hfpipe.parts.data.columns import column, is_list
+from hfpipe.system.text import one_line
 
 Array = np.ndarray[Any, Any]
 _SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
@@ -33,8 +36,7 @@ def load_tokenizer(folder: Path, config: PretrainedConfig, name: str, where: str
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {reason}", where=where) from error
+        raise ModelError(f"the tokenizer of {name!r} can't be loaded: {one_line(error)}", where=where) from error
     size, rows = len(tokenizer), getattr(config, "vocab_size", None)
     if size < _SMALLEST_VOCABULARY:
         raise ModelError(
@@ -53,6 +55,16 @@ def load_tokenizer(folder: Path, config: PretrainedConfig, name: str, where: str
             f"the tokenizer of {name!r} has no padding token", where=where, fix="Set pad_token and save it."
         )
     return tokenizer
+
+
+def padding_collator(tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
+    """Pads to the longest row of a batch, or to the next multiple of a length."""
+    return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+
+
+def rows_of_logits(logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+    """The logits of a batch, `[batch, outputs]`, as a row of `[outputs]` each: none of them is padding."""
+    return list(logits.cpu().numpy())
 
 
 def lengths(encoded: datasets.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
