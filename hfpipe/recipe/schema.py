@@ -470,7 +470,7 @@ class Evaluate(Section):
     or `evaluate:NAME` for one from the Hub. By default accuracy; mse for regression, multi_label for several classes an
     example, seqeval for tokens, squad for question answering."""
     best: str | None = None
-    """The metric by which the best checkpoint is chosen (`f1`, `loss`); null keeps the last one."""
+    """The metric by which the best checkpoint is chosen (`f1`, `f1_macro`, `loss`); null keeps the last one."""
     greater_is_better: bool | None = None
     """Whether a greater `best` is better; needed only for a metric that hfpipe does not know."""
     patience: Count | None = None
@@ -489,6 +489,20 @@ class Evaluate(Section):
     """Parts of a split that are measured by themselves at the end: by the values of a column (`genre`), by the length in
     tokens (`length` for its quarters, `{length: [32, 64]}` for up to 32, up to 64, and more), or by an expression over the
     columns and `length` (`{name: short, where: "len(sentence1) < 40"}`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _best_by_its_whole_name(cls, data: Any) -> Any:
+        """`best: f1` means `f1_macro` where that is the one F1 among the metrics."""
+        best, metrics = (data.get("best"), data.get("metrics")) if isinstance(data, dict) else (None, None)
+        if not isinstance(metrics, list | tuple) or best not in ("f1", "precision", "recall"):
+            return data
+        averages = [
+            one.get("average", "binary") for one in metrics if isinstance(one, dict) and one.get("name") == best
+        ]
+        if len(averages) == 1 and averages[0] != "binary" and best not in metrics:
+            return {**data, "best": f"{best}_{averages[0]}"}
+        return data
 
     @field_validator("slices")
     @classmethod

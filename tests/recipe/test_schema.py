@@ -120,3 +120,18 @@ def test_the_json_schema_refuses_unknown_fields() -> None:
 def test_where_falls_back_to_the_path() -> None:
     """A field that nobody wrote is named by its path alone."""
     assert Recipe.model_validate(FIELDS).where("train.epochs") == "train.epochs"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best", "resolved"),
+    [
+        ([{"name": "f1", "average": "macro"}], "f1", "f1_macro"),
+        ([{"name": "f1", "average": "macro"}], "f1_macro", "f1_macro"),
+        ([{"name": "f1", "pos_label": 0}], "f1", "f1"),
+        (["f1", {"name": "f1", "average": "macro"}], "f1", "f1"),
+        ([{"name": "f1", "average": "macro"}, {"name": "f1", "average": "weighted"}], "f1", "f1"),
+    ],
+)
+def test_best_means_the_one_average_that_there_is(metrics: list[Any], best: str, resolved: str) -> None:
+    """`best: f1` of recipes with one averaged F1 keeps its meaning; where it could be either, it is left to be told."""
+    assert schema_module.Evaluate(metrics=tuple(metrics), best=best).best == resolved

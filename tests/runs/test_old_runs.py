@@ -50,7 +50,8 @@ def test_an_old_run_evaluates_to_the_metrics_it_has(old_run: hfpipe.Run) -> None
     """Its figures, measured again, are those that were written down when it was trained."""
     kept = json.loads((old_run.path / "metrics.json").read_text(encoding="utf-8"))
     measured = hfpipe.evaluate(old_run).metrics
-    known = {name: value for name, value in measured.items() if name in old_run.metrics}
+    now = {"f1": "f1_macro"} if old_run.recipe.task.kind == "text-classification" else {}  # its name before
+    known = {name: measured[now.get(name, name)] for name in old_run.metrics}
     assert len(known) > 1
     assert kept
     assert known == pytest.approx(old_run.metrics, rel=1e-5)

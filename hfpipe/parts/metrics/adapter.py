@@ -15,7 +15,7 @@ def as_evaluate_metric(name: str, **arguments: Any) -> evaluate.Metric:
     """A metric of the catalog with all that `evaluate.Metric` has: `compute`, `add`, `add_batch`, `evaluate.combine`.
 
     `evaluate` would keep the examples in a locked Arrow file in the user's cache, and turn 0.7 into class 0 on the way;
-    this one keeps them in memory as they are.
+    this one keeps them in memory as they are. The scores have the names that `evaluate` gives them: a macro F1 is `f1`.
 
     Args:
         name: as in `evaluate.metrics` of a recipe, such as `f1`.
@@ -29,6 +29,7 @@ def as_evaluate_metric(name: str, **arguments: Any) -> evaluate.Metric:
 
     metric = load_metric(name, **arguments)
     inputs = getattr(metric, "inputs", None)
+    average = f"_{arguments['average']}" if "average" in arguments else ""
 
     class InMemory(evaluate.Metric):
         def __init__(self) -> None:
@@ -61,6 +62,7 @@ def as_evaluate_metric(name: str, **arguments: Any) -> evaluate.Metric:
             if predictions is not None or references is not None:
                 self.add_batch(predictions=predictions, references=references)
             (predictions, references), self.examples = self.examples, ([], [])
-            return dict(metric.compute(predictions=predictions, references=references) or {})
+            found = metric.compute(predictions=predictions, references=references) or {}
+            return {key.removesuffix(average): value for key, value in found.items()}
 
     return InMemory()

@@ -37,7 +37,7 @@ def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric:
     Args:
         average: "binary" for the score of `pos_label` alone, or how the classes that occur in the predictions or the
             references are averaged: "macro" (unweighted), "weighted" (by their count in the references) or "micro"
-            (from the summed counts, which makes it the accuracy).
+            (from the summed counts, which makes it the accuracy). An average is part of the name: `precision_macro`.
         pos_label: the class that counts as positive with "binary".
     """
     return _class_metric("precision", average, pos_label)
@@ -108,18 +108,19 @@ def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMet
     if average not in get_args(Average):
         allowed = get_args(Average)
         raise RecipeError(f"unknown average {average!r}{near(str(average), allowed)}", allowed=", ".join(allowed))
+    name = score if average == "binary" else f"{score}_{average}"  # no list may show a macro F1 as F1
 
     def scores(predictions: Array, references: Array) -> dict[str, Sums]:
         if average == "micro":  # every wrong example is one FP and one FN, so all three are the accuracy
-            return {score: mean(predictions == references)}
+            return {name: mean(predictions == references)}
         if average == "binary":
-            return {score: _binary(score, pos_label, predictions, references)}
+            return {name: _binary(score, pos_label, predictions, references)}
         # A class that no reference has weighs nothing in a weighted mean.
         classes = np.unique(references) if average == "weighted" else np.union1d(predictions, references)
         predicted, actual = (side == classes[:, None] for side in (predictions, references))  # [classes, examples]
         above, below = class_sums(score, predicted, actual)
         weights = actual if average == "weighted" else predicted | actual
-        return {score: Sums(np.concatenate([above, below, weights]), _weighted if average == "weighted" else _macro)}
+        return {name: Sums(np.concatenate([above, below, weights]), _weighted if average == "weighted" else _macro)}
 
     return SumMetric("labels", scores)
 

@@ -14,8 +14,8 @@ from hfpipe.parts.metrics.sums import finite
 
 _BETTER_WHEN_GREATER = (
     "accuracy", "f1", "precision", "recall", "matthews_correlation", "quadratic_kappa", "pearson", "spearmanr",
-    "f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro", "subset_accuracy",
-    "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
+    *(f"{score}_{average}" for score in ("f1", "precision", "recall") for average in ("micro", "macro", "weighted")),
+    "subset_accuracy", "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
 )  # fmt: skip
 GREATER_IS_BETTER = {**dict.fromkeys(_BETTER_WHEN_GREATER, True), **dict.fromkeys(("mse", "mae", "loss"), False)}
 

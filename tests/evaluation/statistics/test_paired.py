@@ -63,11 +63,11 @@ def test_an_accuracy_has_mcnemars_p_and_other_metrics_that_of_the_resamples() ->
 def test_a_macro_average_is_resampled_as_by_hand() -> None:
     """A macro average agrees with resampling both models by hand, and says how few resamples there were."""
     metrics = pair("f1", average="macro")
-    found = compare_metrics(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1"]
+    found = compare_metrics(metrics, FAIR, GOOD, CLASSES, seed=1, resamples=400)["f1_macro"]
     rng, drawn = np.random.default_rng(2), []
     for _ in range(400):
         rows = rng.integers(0, ROWS, ROWS)
-        scores = [compute_all(metrics, predictions[rows], CLASSES[rows])["f1"] for predictions in (FAIR, GOOD)]
+        scores = [compute_all(metrics, predictions[rows], CLASSES[rows])["f1_macro"] for predictions in (FAIR, GOOD)]
         drawn.append(scores[1] - scores[0])
     assert found.resamples == 400
     assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.02)

@@ -31,7 +31,7 @@ from hfpipe.errors import DataError, MachineError, RecipeError
 from hfpipe.parts.metrics import scripts
 from hfpipe.parts.metrics.adapter import as_evaluate_metric
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all
+from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all, greater_is_better
 from hfpipe.recipe.catalog import METRICS
 
 GLUE_ACCURACY = ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
@@ -382,6 +382,15 @@ def test_binary_refuses_a_positive_class_outside_two():
     """Classes 0 and 2 with pos_label 1 are an error rather than an undefined score."""
     with pytest.raises(RecipeError, match=r"pos_label 1 is not among.*0, 2 as pos_label"):
         load_metric("f1").compute(predictions=[0, 2], references=[0, 0])
+
+
+def test_an_average_is_part_of_the_name():
+    """A macro F1 is called f1_macro, so that two averages stand beside each other and no list shows one as F1."""
+    sides = {"predictions": [0, 1, 2], "references": [0, 2, 2]}
+    pairs = [(kind, load_metric("f1", average=kind)) for kind in ("macro", "weighted", "micro")]
+    assert list(compute_all(pairs, **sides)) == ["f1_macro", "f1_weighted", "f1_micro"]
+    assert list(as_evaluate_metric("f1", average="macro").compute(**sides)) == ["f1"]  # as `evaluate` calls it
+    assert all(greater_is_better(name) for name in ("f1_macro", "precision_weighted", "recall_micro"))
 
 
 def test_unknown_average_is_refused_when_built():
