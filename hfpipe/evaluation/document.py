@@ -7,17 +7,16 @@ document are described in docs/evaluation.md.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 
-from hfpipe.evaluation.inference import Predictions, mean_loss_of
+from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals, count_intervals, ratio_intervals
-from hfpipe.parts.data.columns import column, is_list
 from hfpipe.parts.metrics.scores import Metric, compute_all, greater_is_better
 from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
@@ -29,6 +28,7 @@ Array = np.ndarray[Any, Any]
 MetricValues = dict[str, float | None]
 Intervals = dict[str, list[float] | None]
 Metrics = Sequence[tuple[str, Metric]]
+Outputs = tuple[Array, Array]
 
 FORMAT = 1
 _LEVEL = 0.95
@@ -120,11 +120,11 @@ class _Rows:
         """Some of the rows."""
         return _Rows(self.predictions[inside], self.references[inside], self.losses[inside], self.weights[inside])
 
-    def measure(self, metrics: Metrics) -> MetricValues:
-        """The loss and every metric."""
+    def measure(self, metrics: Metrics, outputs: Outputs | None) -> MetricValues:
+        """The loss and every metric; `outputs` for those that take logits."""
         total = self.weights.sum()
         loss = float(self.losses.sum() / total) if total else None
-        return {"loss": loss, **compute_all(metrics, self.predictions, self.references)}
+        return {"loss": loss, **compute_all(metrics, self.predictions, self.references, outputs=outputs)}
 
     def intervals(self, metrics: Metrics, names: Iterable[str], seed: int) -> Intervals:
         """The interval of each of these metrics, None where there is none."""
@@ -172,9 +172,10 @@ def build_document(
         dataset: from `dataset_identity`.
         overrides: what was changed in the recipe for this measurement.
     """
-    ids, seed = _scored_rows(encoded, len(rows)), recipe.seed
+    ids, seed = scored_rows(encoded, len(rows)), recipe.seed
     counted = _counted(task, predictions, encoded, rows, ids)
-    values: MetricValues = {**counted.measure(metrics), "loss": mean_loss_of(predictions)}
+    outputs = functools.partial(outputs_for, metrics, predictions.logits, encoded)
+    values: MetricValues = {**counted.measure(metrics, outputs(ids)), "loss": mean_loss_of(predictions)}
     intervals = counted.intervals(metrics, values, seed)
     baseline = _baseline(task, metrics, counted.references)
     scored = _as_scored(task, predictions.logits, counted, ids, values, intervals, seed)
@@ -193,7 +194,9 @@ def build_document(
         baseline=baseline,
         notices=[*_same_for_all(task, counted.predictions), *_against_baseline(recipe, values, intervals, baseline)],
         findings=task.findings(scored),
-        slices=[_slice(one, ids, counted, metrics, seed) for one in slices_of(recipe, task, split, encoded, rows)],
+        slices=[
+            _slice(one, ids, counted, metrics, outputs, seed) for one in slices_of(recipe, task, split, encoded, rows)
+        ],
         calibration=_calibration_of(task),
         examples_per_second=len(rows) / predictions.seconds,
     )
@@ -290,12 +293,6 @@ def _calibration_of(task: Task) -> Calibration:
     return NONE if task.calibration is None else task.calibration
 
 
-def _scored_rows(encoded: datasets.Dataset, rows: int) -> Array:
-    """The numbers of the rows that count: those whose one label is ignored do not."""
-    labels = column(encoded, "labels")
-    return np.arange(rows) if is_list(labels.type) else np.flatnonzero(np.asarray(labels) != IGNORED)
-
-
 def _raw_rows(encoded: datasets.Dataset, rows: int) -> Array:
     """The raw row of each encoded one: of a long text several encoded rows come from one."""
     return np.asarray(encoded["row"][:]) if "row" in encoded.column_names else np.arange(rows)
@@ -306,11 +303,13 @@ def _by_row(values: Array | None, encoded: datasets.Dataset, rows: int) -> Array
     return np.bincount(_raw_rows(encoded, rows), weights=values, minlength=rows)
 
 
-def _slice(part: Slice, ids: Array, counted: _Rows, metrics: Metrics, seed: int) -> dict[str, Any]:
+def _slice(
+    part: Slice, ids: Array, counted: _Rows, metrics: Metrics, outputs: Callable[[Array], Outputs | None], seed: int
+) -> dict[str, Any]:
     """The metrics of some of the rows, with their intervals."""
     inside = part.rows[ids]
     mine = counted.where(inside)
-    values = mine.measure(metrics) if inside.any() else {}
+    values = mine.measure(metrics, outputs(ids[inside])) if inside.any() else {}
     return {
         "what": part.what,
         "by": part.by,

@@ -16,12 +16,14 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from hfpipe.errors import NumericError
+from hfpipe.parts.data.columns import column, is_list
 from hfpipe.parts.inputs.batches import Collate, evaluation_loader
 from hfpipe.parts.inputs.buckets import cut_by_tokens
-from hfpipe.parts.metrics.scores import compute_all
+from hfpipe.parts.metrics.functions import logits_and_labels
+from hfpipe.parts.metrics.scores import compute_all, takes_logits
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
-from hfpipe.parts.tasks import Task, outputs_of
+from hfpipe.parts.tasks import IGNORED, Task, outputs_of
 
 Array = np.ndarray[Any, Any]
 
@@ -134,9 +136,27 @@ def compute_metrics(
 
     def compute(prediction: Any) -> dict[str, float | None]:
         predictions, references = task.decode(prediction.predictions, encoded, rows)
-        return compute_all(metrics, predictions, references)
+        ids = scored_rows(encoded, len(rows))
+        outputs = outputs_for(metrics, prediction.predictions, encoded, ids)
+        return compute_all(metrics, predictions, references, outputs=outputs)
 
     return compute
+
+
+def outputs_for(
+    metrics: Sequence[tuple[str, Any]], logits: Sequence[Array], encoded: datasets.Dataset, ids: Array
+) -> tuple[Array, Array] | None:
+    """Logits and label ids of these rows, where a metric takes them."""
+    if not any(takes_logits(metric) for _, metric in metrics):
+        return None
+    labels = encoded["labels"][:]
+    return logits_and_labels([logits[row] for row in ids], [labels[row] for row in ids])
+
+
+def scored_rows(encoded: datasets.Dataset, rows: int) -> Array:
+    """The numbers of the rows that count: those whose one label is ignored do not."""
+    labels = column(encoded, "labels")
+    return np.arange(rows) if is_list(labels.type) else np.flatnonzero(np.asarray(labels) != IGNORED)
 
 
 def mean_loss_of(predictions: Predictions) -> float:

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import compute_all, greater_is_better
+from hfpipe.parts.metrics.scores import compute_all, greater_is_better, takes_logits
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.optimizers import build_optimizer
@@ -250,25 +250,24 @@ def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task
     Raises:
         RecipeError: a metric of another kind of task, with its name.
     """
+    outputs = None
+    for name, metric in metrics:
+        if takes_logits(metric):
+            outputs = tasks.dummy_outputs(task)
+            if outputs is None:
+                raise RecipeError(
+                    f"metric {name!r} takes logits and label ids of rows, and {recipe.task.kind} scores parts of rows",
+                    where=recipe.where("evaluate.metrics"),
+                    allowed="a function (predictions, references)",
+                )
     try:
-        return list(compute_all(metrics, *task.dummy_predictions(), names_only=True))
+        return list(compute_all(metrics, *task.dummy_predictions(), outputs=outputs, names_only=True))
     except DataError as error:
         raise RecipeError(
             f"{error.where} does not measure {recipe.task.kind}: {error.what}",
             where=recipe.where("evaluate.metrics"),
             fix="Without `metrics` the kind of task has its own.",
         ) from error
-
-
-class GivenMetric:
-    """A metric function of the user's, with the call of an evaluate.Metric."""
-
-    def __init__(self, function: Callable[..., dict[str, float]]) -> None:
-        self.function = function
-
-    def compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
-        """Metric names to numbers."""
-        return self.function(predictions, references)
 
 
 def option_problems(recipe: Recipe) -> list[str]:

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfpipe.errors import RecipeError
 from hfpipe.evaluation.document import dataset_identity, slices_of
 from hfpipe.parts.build import (
-    GivenMetric,
     check_parts,
     load_metrics,
     make_objective,
@@ -29,6 +28,7 @@ from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
 from hfpipe.parts.inputs.rows import Notify, Rows, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
+from hfpipe.parts.metrics.functions import given_metric
 from hfpipe.parts.metrics.scores import greater_is_better
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.compiling import compile_in_place
@@ -71,7 +71,7 @@ def prepare(
         loss: `(logits, targets, **arguments) -> [items]`.
         optimizer: `(parameter_groups, lr=..., **arguments) -> Optimizer`.
         schedule: `(optimizer, num_steps) -> scheduler`.
-        metrics: `(predictions, references) -> {name: number}`.
+        metrics: `(predictions, references) -> {name: number}`, or Trainer's `compute_metrics(eval_pred) -> {name: number}`.
 
     Raises:
         HfpipeError: whatever is wrong, with its place in the recipe.
@@ -112,7 +112,7 @@ def prepare(
         objective=make_objective(recipe, rows.task, train_data, loss),
         optimizer=built,
         schedule=make_schedule(recipe, built, schedule, timeline.num_steps),
-        metrics=[("metrics", GivenMetric(metrics))] if metrics else load_metrics(recipe, rows.task),
+        metrics=[("metrics", given_metric(metrics, "metrics"))] if metrics else load_metrics(recipe, rows.task),
         precision=precision,
         device=state.device,
         loader=loader,

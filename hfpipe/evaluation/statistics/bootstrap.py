@@ -10,7 +10,7 @@ import numpy as np
 
 from hfpipe.errors import HfpipeError
 from hfpipe.parts.metrics.array_metrics import StatisticMetric
-from hfpipe.parts.metrics.scores import Metric, compute_all
+from hfpipe.parts.metrics.scores import Metric, compute_all, takes_logits
 from hfpipe.parts.metrics.sums import Sums, ratio
 
 Array = np.ndarray[Any, Any]
@@ -83,6 +83,8 @@ def resampled(
     found: dict[str, Array] = {}
     fewer = min(resamples, _SLOW_RESAMPLES)
     for name, metric in metrics:
+        if takes_logits(metric):
+            continue
         sums_of = getattr(metric, "sums", None)
         if sums_of is not None:
             sums = sums_of(predictions, references)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.metrics import scripts
+from hfpipe.parts.metrics.functions import SIGNATURES, described, function_metric
 from hfpipe.parts.metrics.scores import Metric
 from hfpipe.recipe.catalog import METRICS, resolve
 
@@ -16,7 +17,8 @@ def load_metric(name: str, **arguments: Any) -> Metric:
     """Build the metric that a recipe names.
 
     Args:
-        name: a name of the catalog; `module:attribute`; the path of a metric script (`./x`, `/x`, `~/x` or `x.py`, a
+        name: a name of the catalog; `module:attribute` of a metric, of what makes one, or of a function of the signatures
+            in `functions.py`; the path of a metric script (`./x`, `/x`, `~/x` or `x.py`, a
             file or a folder that holds a script of its own name); or `evaluate:NAME`, which asks the Hub, or the
             modules cache when `HF_HUB_OFFLINE` or `HF_EVALUATE_OFFLINE` is set. The last two run the script's code,
             and no other name ever leads to them.
@@ -52,12 +54,13 @@ def _built(target: Any, name: str, arguments: dict[str, Any]) -> Metric:
         return cast(Metric, target)
     if not callable(target):
         raise RecipeError(f"it is {target!r}", where=where, allowed="a metric, or what makes one")
+    if not isinstance(target, type) and ":" in name and (function := function_metric(target, where, arguments)):
+        return function
     try:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
-        raise RecipeError(
-            f"{error}", where=where, allowed=f"{getattr(target, '__name__', name)}{inspect.signature(target)}"
-        ) from error
+        taken = f"; or a function {SIGNATURES}" if ":" in name else ""
+        raise RecipeError(f"{error}", where=where, allowed=f"{described(target)}{taken}") from error
     metric = target(**arguments)
     if not callable(getattr(metric, "compute", None)):
         raise RecipeError(

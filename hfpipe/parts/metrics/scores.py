@@ -41,8 +41,18 @@ class Metric(Protocol):
         """Return the scores by name."""
 
 
+def takes_logits(metric: Metric) -> bool:
+    """Whether a metric is computed from logits and label ids, which no resample and no constant prediction has."""
+    return bool(getattr(metric, "takes_logits", False))
+
+
 def compute_all(
-    metrics: Sequence[tuple[str, Metric]], predictions: Any, references: Any, *, names_only: bool = False
+    metrics: Sequence[tuple[str, Metric]],
+    predictions: Any,
+    references: Any,
+    *,
+    outputs: tuple[Any, Any] | None = None,
+    names_only: bool = False,
 ) -> dict[str, float | None]:
     """Score the predictions with every metric, under flat names.
 
@@ -53,6 +63,8 @@ def compute_all(
         metrics: pairs of the name in the recipe and the metric.
         predictions: class ids or numbers, `[examples]`.
         references: class ids or numbers, `[examples]`.
+        outputs: logits and label ids of the same examples, for functions that take an EvalPrediction; without them these
+            are left out.
         names_only: check the values and give each score as None; scipy and scikit-learn are not imported for it.
 
     Raises:
@@ -62,9 +74,13 @@ def compute_all(
     scores: dict[str, float | None] = {}
     sources: dict[str, str] = {}
     for name, metric in metrics:
+        if takes_logits(metric) and outputs is None:
+            continue
         try:
-            if names_only and isinstance(metric, StatisticMetric):
-                result: Any = dict.fromkeys(metric.name_scores(predictions, references))
+            if takes_logits(metric) and outputs is not None:
+                result: Any = metric.compute(predictions=outputs[0], references=outputs[1])
+            elif names_only and isinstance(metric, StatisticMetric):
+                result = dict.fromkeys(metric.name_scores(predictions, references))
             else:
                 result = metric.compute(predictions=predictions, references=references)
         except DataError as error:

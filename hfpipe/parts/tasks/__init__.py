@@ -21,7 +21,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.parts.data.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
-from hfpipe.parts.tasks.findings import Scored
+from hfpipe.parts.tasks.findings import Scored, hot
 from hfpipe.parts.tasks.text import Lines, TextTask
 from hfpipe.parts.tasks.tokenizer import lengths, lengths_of
 from hfpipe.recipe import schema
@@ -36,6 +36,7 @@ __all__ = [
     "TextTask",
     "calibrated",
     "class_counts",
+    "dummy_outputs",
     "head_task",
     "lengths",
     "lengths_of",
@@ -188,6 +189,19 @@ def calibrated(task: Task, calibration: Calibration) -> Task:
         return task
     made: Task = replace(task, calibration=calibration)  # type: ignore[type-var]
     return made
+
+
+def dummy_outputs(task: Task) -> tuple[Array, Array] | None:
+    """Logits and label ids of two rows, to try a metric on that takes them; None where rows are scored in parts."""
+    predictions, references = task.dummy_predictions()
+    if predictions.dtype.kind == "f" and not task.names:
+        return predictions[:, None].astype(np.float32), references.astype(np.float32)
+    if predictions.dtype.kind == "i":
+        return hot(predictions, task.num_labels or 2).astype(np.float32), references
+    if not task.names:
+        return None
+    ids = np.tile(np.arange(len(task.names)), (2, 1))
+    return np.eye(len(task.names), dtype=np.float32)[ids], ids
 
 
 def require_threshold_fits(task: Task, threshold: str | None, where: str) -> None:

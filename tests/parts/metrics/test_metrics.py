@@ -560,7 +560,7 @@ def test_own_classes_and_objects(tmp_path, monkeypatch):
 
         ready = Plain(3)
         number = 3
-        def score(predictions, references): return {}
+        def score(predictions, references, rows): return {}
     """)
     (tmp_path / "own_metrics_of_a_test.py").write_text(own)
     monkeypatch.syspath_prepend(tmp_path)
