@@ -99,6 +99,8 @@ def _finetune_seeds(recipe: str | None, seeds: str | None, options: dict[str, An
 
 
 def _document(run: Run) -> dict[str, Any]:
+    from hfpipe.reports.wording import own_evaluation
+
     summary = run.read_json("metrics.json")
     return {
         "run": str(run.path),
@@ -111,16 +113,23 @@ def _document(run: Run) -> dict[str, Any]:
         "steps": summary["steps"],
         "stopped_early": run.metadata.get("stopped_early"),
         "examples_per_second": summary["examples_per_second"],
+        "intervals": summary["intervals"],
+        "baseline": own_evaluation(run).get("baseline"),
+        **({"leak": summary["leak"]} if "leak" in summary else {}),
+        "report": str(run.path / "report.html"),
     }
 
 
 def _print_page(run: Run) -> None:
+    from hfpipe.reports.wording import own_evaluation, result
     from hfpipe.system.display import duration, metrics_line
 
     summary, early = run.read_json("metrics.json"), run.metadata.get("stopped_early")
     print(run.path)
     if summary["metrics"]:
         print(f"{metrics_line(summary['metrics'])}  on {summary['examples']:,} examples of {summary['split']}")
+    if main := result(own_evaluation(run), run.recipe.evaluate.best):
+        print(f"{main['name']}: {' '.join(main['sentences'])}")
     for split, metrics in summary.get("also", {}).items():
         print(f"{metrics_line(metrics)}  on {split}")
     share = summary.get("padding_share")
@@ -130,3 +139,5 @@ def _print_page(run: Run) -> None:
         f"{summary['steps']:,}{of} steps in {duration(summary['seconds'])}, "
         f"{summary['examples_per_second']:.1f} examples/s (training only){padding}"
     )
+    if (run.path / "report.html").is_file():
+        print(f"report: {run.path / 'report.html'}")

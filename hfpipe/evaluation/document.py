@@ -68,6 +68,8 @@ class EvaluationDocument:
         notices: what a reader of these metrics should know.
         findings: what the kind of task adds.
         slices: the parts of the split that were measured by themselves.
+        leak: how many of the scored rows have the text of a training row, and what is measured on the others; None where
+            there is no such row, or nobody looked.
         calibration: how logits became probabilities and decisions.
         examples_per_second: rows over the time of the forward passes.
     """
@@ -87,6 +89,7 @@ class EvaluationDocument:
     notices: list[str]
     findings: dict[str, Any]
     slices: list[dict[str, Any]]
+    leak: dict[str, Any] | None
     calibration: Calibration
     examples_per_second: float
 
@@ -157,6 +160,7 @@ def build_document(
     split: str,
     dataset: str,
     overrides: Sequence[str] = (),
+    in_train: Array | None = None,
 ) -> SplitEvaluation:
     """Measure predictions against the labels of a split.
 
@@ -171,6 +175,7 @@ def build_document(
         split: the split or slice.
         dataset: from `dataset_identity`.
         overrides: what was changed in the recipe for this measurement.
+        in_train: which raw rows have the text of a training row, `[rows]` of bool; None where nobody looked.
     """
     ids, seed = scored_rows(encoded, len(rows)), recipe.seed
     counted = _counted(task, predictions, encoded, rows, ids)
@@ -179,6 +184,7 @@ def build_document(
     intervals = counted.intervals(metrics, values, seed)
     baseline = _baseline(task, metrics, counted.references)
     scored = _as_scored(task, predictions.logits, counted, ids, values, intervals, seed)
+    measured = functools.partial(_part, ids, counted, metrics, outputs, seed)
     document = EvaluationDocument(
         target=target,
         split=split,
@@ -195,8 +201,10 @@ def build_document(
         notices=[*_same_for_all(task, counted.predictions), *_against_baseline(recipe, values, intervals, baseline)],
         findings=task.findings(scored),
         slices=[
-            _slice(one, ids, counted, metrics, outputs, seed) for one in slices_of(recipe, task, split, encoded, rows)
+            {"what": one.what, "by": one.by, "value": one.value, **measured(one.rows[ids])}
+            for one in slices_of(recipe, task, split, encoded, rows)
         ],
+        leak=None if in_train is None else _leak(recipe, in_train[ids], measured),
         calibration=_calibration_of(task),
         examples_per_second=len(rows) / predictions.seconds,
     )
@@ -303,21 +311,29 @@ def _by_row(values: Array | None, encoded: datasets.Dataset, rows: int) -> Array
     return np.bincount(_raw_rows(encoded, rows), weights=values, minlength=rows)
 
 
-def _slice(
-    part: Slice, ids: Array, counted: _Rows, metrics: Metrics, outputs: Callable[[Array], Outputs | None], seed: int
+def _part(
+    ids: Array,
+    counted: _Rows,
+    metrics: Metrics,
+    outputs: Callable[[Array], Outputs | None],
+    seed: int,
+    inside: Array,
 ) -> dict[str, Any]:
     """The metrics of some of the rows, with their intervals."""
-    inside = part.rows[ids]
     mine = counted.where(inside)
     values = mine.measure(metrics, outputs(ids[inside])) if inside.any() else {}
     return {
-        "what": part.what,
-        "by": part.by,
-        "value": part.value,
         "examples": int(inside.sum()),
         "metrics": values,
         "intervals": mine.intervals(metrics, values, seed) if values else {},
     }
+
+
+def _leak(recipe: Recipe, in_train: Array, measured: Callable[[Array], dict[str, Any]]) -> dict[str, Any] | None:
+    """What is measured on the rows that are not in the training split, where some are."""
+    if not in_train.any():
+        return None
+    return {"train": recipe.dataset.splits.train, "rows": int(in_train.sum()), **measured(~in_train)}
 
 
 def _baseline(task: Task, metrics: Metrics, references: Array) -> dict[str, Any] | None:

@@ -9,13 +9,14 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import RecipeError
-from hfpipe.evaluation.document import SplitEvaluation, build_document, dataset_identity, fit
+from hfpipe.evaluation.document import Array, SplitEvaluation, build_document, dataset_identity, fit
 from hfpipe.evaluation.inference import Predictions, predict
 from hfpipe.parts import tasks
 from hfpipe.parts.build import load_metrics, make_objective, try_metrics
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
+from hfpipe.parts.inputs.audit import rows_in_train
 from hfpipe.parts.inputs.rows import Notify, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.metrics.scores import Metric
@@ -108,9 +109,19 @@ def evaluate_checkpoint(
                 split=name,
                 dataset=evaluator.dataset,
                 overrides=overrides,
+                in_train=_in_train(recipe, raw, name, part),
             )
         )
     return found
+
+
+def _in_train(recipe: Recipe, raw: RawData | RawStream, split: str, rows: datasets.Dataset) -> Array | None:
+    """Which rows have the text of a training row; None where these are training rows, or no such rows can be read."""
+    train, where = recipe.dataset.splits.train, recipe.where("dataset.splits.train")
+    if isinstance(raw, RawStream) or base_of(train) not in raw.splits or raw.shared(train, split, where):
+        return None
+    known = raw.split(train, where)
+    return rows_in_train(recipe, known, rows) if {*recipe.task.input_columns} <= {*known.column_names} else None
 
 
 def _evaluator(recipe: Recipe, raw: RawData | RawStream, checkpoint: models.Checkpoint, task: tasks.Task) -> _Evaluator:

@@ -258,7 +258,8 @@ def summarised(group: Group) -> dict[str, Any]:
     """What the finished runs of a group say together.
 
     Returns:
-        `split`, `metrics` (name to what `seed_spread.spread` says), the same by split under `also`,
+        `split`, `metrics` (name to what `seed_spread.spread` says), the same by split under `also`, and under `leak` for the
+        examples that the training split does not have, where it has some;
         `runs` (`seed`, `run`, `metrics`, `steps` and `examples_per_second` each), and `notices` (for one release also as
         `remarks`).
     """
@@ -289,7 +290,21 @@ def summarised(group: Group) -> dict[str, Any]:
     ]
     summary = {"split": split, "metrics": spreads(split, {seed: one["metrics"] for seed, one in written.items()})}
     notices = _notices(group)
+    leaks = {seed: one["leak"] for seed, one in written.items() if one.get("leak")}
+    if leaks:
+        values = {seed: (leaks.get(seed) or one)["metrics"] for seed, one in written.items()}
+        summary["leak"] = _leak_of_all(leaks, spreads(split, values))
+        notices.insert(0, f"{summary['leak']['text']}: see `leak` for the metrics on the others")
     return {**summary, **({"also": also} if also else {}), "runs": rows, "notices": notices, "remarks": notices}
+
+
+def _leak_of_all(leaks: Mapping[int, Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What a leak of the training split means for the seeds: `train`, `rows` (the most of a seed), `metrics` and `text`."""
+    worst = max(leaks.values(), key=lambda one: one["rows"])
+    of = worst["rows"] + worst["examples"]
+    up_to = "up to " if len({one["rows"] for one in leaks.values()}) > 1 else ""
+    text = f"{up_to}{worst['rows']:,} of {of:,} examples have the text of a row of {worst['train']}"
+    return {"train": worst["train"], "rows": worst["rows"], "text": text, "metrics": metrics}
 
 
 def _baseline(run: Run, split: str | None) -> dict[str, float | None]:

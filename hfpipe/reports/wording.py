@@ -86,7 +86,9 @@ def result(document: Document, best: str | None) -> dict[str, Any] | None:
     """The main metric of an evaluation in words, or None where nothing was measured.
 
     Returns:
-        `name`, `value` and `sentences`: the number of examples with the interval, then the baseline.
+        `name`, `value` and `sentences`: the number of examples with the interval, then the baseline. Of examples that the
+        training split has too there is a sentence before them, and `of` and `beside` qualify the value: what it is
+        measured on, and `name`, `value` and `of` of the same metric on the other examples.
     """
     metrics = document.get("metrics") or {}
     name = main_metric(best, metrics)
@@ -100,6 +102,7 @@ def result(document: Document, best: str | None) -> dict[str, Any] | None:
         f"{level} interval {between(interval)}, {on}" if is_interval(interval) else f"measured {on}" if on else ""
     )
     sentences = [f"{measured.rstrip(', ')}."] if measured else []
+    leak = leak_of(document, name)
     baseline = document.get("baseline") or {}
     other = (baseline.get("metrics") or {}).get(name)
     if other is not None:
@@ -113,7 +116,34 @@ def result(document: Document, best: str | None) -> dict[str, Any] | None:
                 else f", {'below' if other < interval[0] else 'above'} the whole interval"
             )
         sentences.append(f"{what[:1].upper()}{what[1:]}, would have {number(other)}{position}.")
-    return {"name": name, "value": metrics[name], "sentences": sentences}
+    if leak is None:
+        return {"name": name, "value": metrics[name], "sentences": sentences}
+    return {"name": name, "value": metrics[name], "sentences": [leak["sentence"], *sentences], **leak}
+
+
+def leak_of(document: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """What a leak of the training split means for a metric, or None where there is none.
+
+    Returns:
+        `sentence`: all of it in one; `of`: what the metric of the whole split is measured on; `beside`: `name`, `value` and
+        `of` of the examples that are not in the training split, or None where no such number is known.
+    """
+    leak = document.get("leak")
+    if not leak:
+        return None
+    rows, train = int(leak["rows"]), leak["train"]
+    others, value = int(leak["examples"]), (leak.get("metrics") or {}).get(name)
+    of = f"with {rows:,} of {rows + others:,} examples that {train} has too"
+    has = "has" if rows == 1 else "have"
+    sentence = f"{rows:,} of these {rows + others:,} examples {has} the text of a row of {train}"
+    if value is None:
+        why = f"on the {others:,} others {name} is undefined" if others else "no other example is left"
+        return {"sentence": f"{sentence}; {why}.", "of": of, "beside": None}
+    beside = {"name": name, "value": value, "of": f"on the {others:,} examples that {train} does not have"}
+    interval = (leak.get("intervals") or {}).get(name)
+    around = f" ({between(interval)})" if is_interval(interval) else ""
+    return {"sentence": f"{sentence}; on the {others:,} others {name} is {number(value)}{around}.", "of": of,
+            "beside": beside}  # fmt: skip
 
 
 def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:

@@ -90,6 +90,8 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
     identity = (run.metadata.get("identity") or {}).get("dataset") or {}
     is_on_hub = _on_hub(recipe.dataset.path, recipe.dataset.data_files) is not None
     name = _data_name(recipe)
+    known = (document.get("leak") or {}).get("rows")
+    of = f" ({known:,} of the {document.get('examples'):,} examples stand in the training data)" if known else ""
     for metric, value in (document.get("metrics") or {}).items():
         if metric == "loss" or not isinstance(value, int | float) or not math.isfinite(value):
             continue
@@ -102,7 +104,7 @@ def _results(run: Run, recipe: Recipe, document: Mapping[str, Any]) -> Iterator[
             dataset_split=document.get("split"),
             dataset_revision=identity.get("commit") if is_on_hub else None,
             metric_type=metric,
-            metric_name=metric,
+            metric_name=f"{metric}{of}",
             metric_value=round(float(value), 6),
         )
 

@@ -95,7 +95,8 @@ def _write_results(
     run.write_json(
         "metrics.json",
         {"split": split, "metrics": metrics, "intervals": intervals, "examples": rows["evaluation"], **summary}
-        | ({"also": also} if also else {}),
+        | ({"also": also} if also else {})
+        | ({"leak": main.document["leak"]} if main and main.document["leak"] else {}),
     )
     recorder({"type": "end", "status": "finished", "step": last["step"], "seconds": seconds})
     write_transformers_files(run, rows, {**summary, "metrics": metrics})
@@ -153,6 +154,7 @@ def _evaluations(run: Run, job: Job, predictions: Mapping[str, Predictions]) -> 
             target=run.id,
             split=split,
             dataset=job.identity["dataset"]["configured"],
+            in_train=job.audit.in_train.get(split),
         )
         write_evaluation(run, file_name(split), found[split].document, found[split].examples)
     return found

@@ -76,16 +76,25 @@ class SplitAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the data of a recipe hold: each split, and the rows that a split shares with the training split."""
+    """What the data of a recipe hold: each split, and the rows that a split shares with the training split.
+
+    `in_train` says of each other split which of its rows have the text of a training row, `[rows]` of bool.
+    """
 
     splits: dict[str, SplitAudit]
-    shared: dict[str, int]
+    in_train: dict[str, Array]
     max_length: int
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def shared(self) -> dict[str, int]:
+        """How many rows of each other split have the text of a training row."""
+        return {split: int(rows.sum()) for split, rows in self.in_train.items()}
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        splits = {split: asdict(one) for split, one in self.splits.items()}
+        return {"splits": splits, "shared": self.shared, "max_length": self.max_length, "notices": self.notices}
 
 
 def audit(recipe: Recipe, rows: Rows) -> Audit:
@@ -96,21 +105,20 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
         DataError: with `dataset.strict`, anything that would be a notice about the rows.
     """
     train, *others = rows.raw
-    audited = {}
-    shared = {}
+    audited, in_train = {}, {}
     with duplicates.fingerprints({split: len(part) for split, part in rows.raw.items()}) as prints:
         for split in rows.raw:
             audited[split] = _look(recipe, rows, split, prints[split])
         for split in others:
             if split != train:
-                shared[split] = duplicates.shared(prints[split], prints[train])
-    found = Audit(audited, shared, rows.max_length)
+                in_train[split] = duplicates.among(_text_hashes(recipe, rows.raw[split]), prints[train])
+    found = Audit(audited, in_train, rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
     about_rows = [text for split, one in audited.items() for text in _about_rows(split, one)]
     about_rows += [
         f"{split}: {count:,} of {audited[split].rows:,} rows have the same text as a row of {train}"
-        for split, count in shared.items()
+        for split, count in found.shared.items()
         if count
     ]
     if about_rows and recipe.dataset.strict:
@@ -128,6 +136,20 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
         if one.unknown > UNKNOWN_TOLD:
             found.notices.append(f"{split}: {one.unknown:.1%} of the tokens are unknown to the tokenizer")
     return found
+
+
+def rows_in_train(recipe: Recipe, train: datasets.Dataset, rows: datasets.Dataset) -> Array:
+    """Which rows have the text of a row of the training split, `[rows]` of bool."""
+    with duplicates.fingerprints({"train": len(train)}) as prints:
+        for piece in _pieces(train, recipe.task.input_columns):
+            prints["train"].add(duplicates.hashes(_keys(piece, recipe)))
+        return duplicates.among(_text_hashes(recipe, rows), prints["train"])
+
+
+def _text_hashes(recipe: Recipe, rows: datasets.Dataset) -> duplicates.Hashes:
+    """The hash of the texts of each row, `[rows]`."""
+    pieces = [duplicates.hashes(_keys(piece, recipe)) for piece in _pieces(rows, recipe.task.input_columns)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
 
 
 def _about_rows(split: str, one: SplitAudit) -> list[str]:

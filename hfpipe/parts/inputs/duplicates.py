@@ -112,7 +112,9 @@ def _with_two_labels(part: Hashes) -> int:
     return len(np.unique(texts[1:][another_label]))
 
 
-def shared(prints: Fingerprints, known: Fingerprints) -> int:
-    """How many rows have a text that occurs among the known."""
-    pairs = zip(prints.parts(), known.parts(), strict=True)
-    return sum(int(np.isin(part[:, 0], other[:, 0]).sum()) for part, other in pairs)
+def among(texts: Hashes, known: Fingerprints) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of the texts occur among the known, `[rows]`."""
+    found = np.zeros(len(texts), bool)
+    for part in known.parts():
+        found |= np.isin(texts, part[:, 0])
+    return found

@@ -125,6 +125,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         "split": summary.get("split"),
         "main": name,
         "mean": (metrics.get(name) or {}) if name else {},
+        "leak": _leak_of_seeds(summary.get("leak"), name),
         "findings": strip_paths(wording.notices_of(summary)),
         "rows": [{"name": one, **_spread(metrics[one] or {})} for one in order],
         "curves": figures.seeds_curves(records, name),
@@ -157,6 +158,14 @@ def _seed(folder: Path, run: Run, columns: Sequence[str]) -> dict[str, Any]:
         "cells": [wording.number(metrics[one]) if one in metrics else "" for one in columns],
         "steps": wording.number(summary.get("steps")) if summary.get("steps") else "",
     }
+
+
+def _leak_of_seeds(leak: Mapping[str, Any] | None, name: str | None) -> dict[str, Any] | None:
+    """The text of a leak, and the mean of the metric on the examples that the training split does not have."""
+    if not leak:
+        return None
+    mean = ((leak.get("metrics") or {}).get(name) or {}).get("mean")
+    return {"text": leak.get("text"), "train": leak.get("train"), "mean": mean}
 
 
 def _spread(found: Mapping[str, Any]) -> dict[str, str]:

@@ -16,11 +16,14 @@ def metrics(document: Document, first: str | None) -> dict[str, Any]:
     """Each metric with its interval, the baseline's, and where they lie between 0 and 1.
 
     Returns:
-        `rows` of `name`, `value`, `interval`, `baseline` and `picture` (percentages, or None); `more`, how many metrics
-        are left out; and whether any row has an interval, a baseline, a picture.
+        `rows` of `name`, `value`, `interval`, `baseline`, `not_in_train` and `picture` (percentages, or None); `more`, how
+        many metrics are left out; whether any row has an interval, a baseline, a picture; and under `not_in_train` what
+        heads the metrics of the examples that the training split does not have, if there is one that it has.
     """
     values, intervals = document.get("metrics") or {}, document.get("intervals") or {}
     baseline = (document.get("baseline") or {}).get("metrics") or {}
+    leak = document.get("leak") or {}
+    others = leak.get("metrics") or {}
     names = sorted(values, key=lambda name: (name != first, name == "loss"))
     rows = [
         {
@@ -28,6 +31,7 @@ def metrics(document: Document, first: str | None) -> dict[str, Any]:
             "value": number(values[name]),
             "interval": between(intervals.get(name)),
             "baseline": number(baseline[name]) if baseline.get(name) is not None else "",
+            "not_in_train": number(others[name]) if name in others else "",
             "picture": None if name == "loss" else _picture(values[name], intervals.get(name), baseline.get(name)),
         }
         for name in names[:_MOST_METRICS]
@@ -37,6 +41,7 @@ def metrics(document: Document, first: str | None) -> dict[str, Any]:
         "more": max(0, len(names) - _MOST_METRICS),
         "has_interval": any(row["interval"] for row in rows),
         "has_baseline": any(row["baseline"] for row in rows),
+        "not_in_train": f"not in {leak['train']} ({leak['examples']:,})" if others else "",
         "has_picture": any(row["picture"] for row in rows),
     }
 

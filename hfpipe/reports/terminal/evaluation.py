@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfpipe.reports.wording import between, is_interval, notices_of, number
+from hfpipe.reports.wording import between, is_interval, leak_of, main_metric, notices_of, number
 
 _MOST_CLASSES = 20  # printed; report.html and the document have all of them
 
@@ -19,6 +19,8 @@ def show(document: Mapping[str, Any]) -> None:
     console.print(_metrics(document))
     for notice in notices_of(document):
         console.print(f"note: {notice}")
+    if (name := main_metric(None, document["metrics"])) and (leak := leak_of(document, name)):
+        console.print(f"note: {leak['sentence']}")
     if document["baseline"]:
         console.print(f"baseline: {document['baseline']['what']}", style="dim")
     if document["fitted_on"]:
@@ -52,9 +54,14 @@ def _metrics(document: Mapping[str, Any]) -> Any:
     metrics, baseline = document["metrics"], (document["baseline"] or {}).get("metrics", {})
     # The metrics of each class stand in the table of the classes.
     own = {f"{one['name']}_{name}" for one in document["classes"] or () for name in (*_THREE, "support")}
-    table = _table("metric", "value", "95 % interval", *(["baseline"] if baseline else []))
+    leak = document.get("leak") or {}
+    others = leak.get("metrics") or {}
+    not_in_train = [f"not in {leak['train']}"] if others else []
+    table = _table("metric", "value", "95 % interval", *not_in_train, *(["baseline"] if baseline else []))
     for name in [name for name in metrics if name not in own]:
         beside = [number(baseline[name]) if name in baseline else ""] if baseline else []
+        if others:
+            beside.insert(0, number(others.get(name)))
         table.add_row(name, number(metrics[name]), between(document["intervals"].get(name)), *beside)
     return table
 

@@ -124,7 +124,9 @@ def _with_intervals(document: dict[str, Any]) -> str:
     for name, value in list((document.get("metrics") or {}).items())[:8]:
         between = intervals.get(name)
         parts.append(metrics_line({name: value}) + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else ""))
-    return "  ".join(parts) + f"  on {document.get('examples', '?')} examples"
+    known = (document.get("leak") or {}).get("rows")
+    leak = f", {known:,} of them with the text of a row of {document['leak']['train']}" if known else ""
+    return "  ".join(parts) + f"  on {document.get('examples', '?')} examples{leak}"
 
 
 def _fact(name: str, value: Any) -> str:
