@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,6 +11,14 @@ import typer
 
 from hfpipe.cli.options import Json, Overrides, RecipeArgument
 from hfpipe.cli.output import answer
+from hfpipe.system.text import plural, shortened
+
+_FEATURE = 300  # characters of a column's type that are shown, such as the names of its classes
+_ROW, _LEAST, _ITEMS = (
+    800,
+    40,
+    10,
+)  # of a row about so many characters, of a value at least so many, of a list so many items
 
 
 def show(
@@ -56,6 +65,7 @@ def peek(
     ] = None,
     split: Annotated[str | None, typer.Option(help="The split. [default: the first]")] = None,
     rows: Annotated[int, typer.Option(min=0, help="How many rows to show.")] = 5,
+    full: Annotated[bool, typer.Option("--full", help="Cut no long values; --json never does.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show features, sizes and a few rows of a data set without downloading it."""
@@ -71,8 +81,16 @@ def peek(
         sizes = (f"{name} {'?' if count is None else f'{count:,}'}" for name, count in seen.splits.items())
         print(f"rows: {', '.join(sizes)}")
         for name, kind in seen.features.items():
-            print(f"  {name}: {kind}")
+            print(f"  {name}: {kind if full else shortened(kind, _FEATURE)[0]}")
+        cut = 0
         for row in seen.rows:
-            print(json.dumps(row, ensure_ascii=False, default=str))
+            shown, parts = (row, 0) if full else shortened(row, max(_ROW // max(len(row), 1), _LEAST), _ITEMS)
+            cut += parts
+            print(json.dumps(shown, ensure_ascii=False, default=str))
+        if cut:
+            print(
+                f"note: {plural(cut, 'long value')} cut; --full shows {'it' if cut == 1 else 'them'} whole",
+                file=sys.stderr,
+            )
 
     answer(as_json, lambda: asdict(seen), page)

@@ -25,15 +25,18 @@ def list_runs(
     until: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only runs started no later: a date, 7d, 12h.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many at most, of the newest.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The best by a metric first, such as accuracy or loss.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many at most, from the top.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs, newest first."""
+    """List the runs, the newest or the best first."""
     from hfpipe.reports.terminal import runs as runs_page
     from hfpipe.runs import default_folder, listing
 
     folder = runs_dir or default_folder()
-    rows = listing.table(folder, recipe=recipe, status=status, since=since, until=until, limit=limit)
+    rows = listing.table(folder, recipe=recipe, status=status, since=since, until=until, limit=limit, sort=sort)
 
     def page() -> None:
         if rows:

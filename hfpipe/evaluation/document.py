@@ -17,10 +17,11 @@ import numpy as np
 from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals, count_intervals, ratio_intervals
-from hfpipe.parts.metrics.scores import Metric, compute_all, greater_is_better
+from hfpipe.parts.metrics.scores import Metric, compute_all
 from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot
+from hfpipe.recipe.catalog import greater_is_better
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.snapshot import digest_of_text
 

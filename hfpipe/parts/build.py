@@ -16,13 +16,23 @@ from transformers import TrainingArguments
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import compute_all, greater_is_better, takes_logits
+from hfpipe.parts.metrics.scores import compute_all, takes_logits
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.optimizers import build_optimizer
 from hfpipe.parts.optim.schedules import PLATEAU, build_schedule
 from hfpipe.parts.tasks.classes import counts_of
-from hfpipe.recipe.catalog import ENGINES, LOSSES, OPTIMIZERS, SCHEDULES, is_metric_script, is_reference, near, resolve
+from hfpipe.recipe.catalog import (
+    ENGINES,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    greater_is_better,
+    is_metric_script,
+    is_reference,
+    near,
+    resolve,
+)
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.text import lower_first
 

@@ -132,6 +132,24 @@ METRICS: dict[str, Entry] = {
 }
 
 
+_BETTER_WHEN_GREATER = (
+    "accuracy", "f1", "precision", "recall", "matthews_correlation", "quadratic_kappa", "pearson", "spearmanr",
+    *(f"{score}_{average}" for score in ("f1", "precision", "recall") for average in ("micro", "macro", "weighted")),
+    "subset_accuracy", "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
+)  # fmt: skip
+GREATER_IS_BETTER = {**dict.fromkeys(_BETTER_WHEN_GREATER, True), **dict.fromkeys(("mse", "mae", "loss"), False)}
+
+
+def greater_is_better(score: str) -> bool | None:
+    """Whether a greater score is the better one; None for a score that hfpipe does not know.
+
+    `PER_f1` is the F1 of a class, and better when it is greater, as F1 is; so with precision and recall.
+    """
+    if score.endswith(("_f1", "_precision", "_recall")):
+        return True
+    return GREATER_IS_BETTER.get(score)
+
+
 def is_metric_script(name: str) -> bool:
     """Whether a metric is a script, from the Hub (`evaluate:NAME`) or from a file, whose code would run."""
     return name.startswith(("evaluate:", "./", "../", "/", "~")) or name.endswith(".py")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import RecipeError
-from hfpipe.recipe.catalog import near
+from hfpipe.recipe.catalog import greater_is_better, near
 from hfpipe.runs.store import Run, list_runs
 
 STATUSES = (
@@ -35,8 +35,9 @@ def table(
     since: str | None = None,
     until: str | None = None,
     limit: int | None = None,
+    sort: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a run, the newest first.
+    """One row a run, the newest first, or the best first by a metric.
 
     Args:
         folder: of the runs.
@@ -45,6 +46,9 @@ def table(
         since: only runs started at that time or later, see `moment`.
         until: only runs started no later; a day counts whole.
         limit: no more rows than that.
+        sort: a metric, by which the best run is first, and runs without it last; `metric` is then this one. Which
+            direction is better, hfpipe knows of its own metrics, and the recipes of others (`evaluate.greater_is_better`);
+            of one that nobody knows the greatest is first.
 
     Returns:
         Rows with `id`, `path`, `recipe`, `engine`, `status`, `metric` ({name: number or None}, the metric that the
@@ -52,7 +56,7 @@ def table(
         and `problem` where something of the run can't be read.
 
     Raises:
-        RecipeError: a status or a time that is none.
+        RecipeError: a status or a time that is none, or a metric that no such run has.
     """
     if status is not None and status not in STATUSES:
         raise RecipeError(
@@ -62,7 +66,7 @@ def table(
     last = moment(until, "--until", end_of_day=True) if until else None
     rows: list[dict[str, Any]] = []
     for run in list_runs(folder):
-        if limit is not None and len(rows) >= limit:
+        if sort is None and limit is not None and len(rows) >= limit:
             break
         found = row(run)
         started = _time(found["started"])
@@ -73,7 +77,32 @@ def table(
         if (first and started and started < first) or (last and started and started > last):
             continue
         rows.append(found)
-    return rows
+    return (rows if sort is None else _sorted(rows, sort))[:limit]
+
+
+def _sorted(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The best first by a metric, the newer of equal ones first; runs without it last."""
+    known = list(dict.fromkeys(name for one in rows for name in one["metrics"]))
+    if rows and metric not in known:
+        raise RecipeError(
+            f"no run has a metric {metric!r}{near(metric, known)}", where="--sort", allowed=", ".join(known) or "none"
+        )
+    having = [one for one in rows if one["metrics"].get(metric) is not None]
+    rising = greater_is_better(metric)
+    if rising is None:
+        rising = next((found for one in having if (found := _declared(Path(one["path"]), metric)) is not None), True)
+    having.sort(key=lambda one: one["metrics"][metric], reverse=rising)
+    ordered = [*having, *(one for one in rows if one["metrics"].get(metric) is None)]
+    return [{**one, "metric": {metric: one["metrics"][metric]} if metric in one["metrics"] else {}} for one in ordered]
+
+
+def _declared(path: Path, metric: str) -> bool | None:
+    """What the recipe of a run says about the direction of its best metric, where it is this one."""
+    try:
+        evaluate = Run(path).recipe.evaluate
+    except RecipeError:
+        return None
+    return evaluate.greater_is_better if evaluate.best == metric else None
 
 
 def row(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ def replaced_folder(target: Path, *, keep_if: Callable[[Path], bool] = lambda fo
         staged.mkdir()  # not by tempfile: the folder has the usual permissions, as a cache may be shared
         yield staged
         for path in sorted(staged.rglob("*")):
+            _share(path, staged)
             _sync(path)
         _sync(staged)
         _put(staged, target, keep_if)
@@ -87,6 +89,14 @@ def _put(staged: Path, target: Path, keep_if: Callable[[Path], bool]) -> None:
 
 def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _share(path: Path, folder: Path) -> None:
+    """Let a file be read by whoever may read the folder: safetensors and tempfile write files for their owner alone."""
+    usual = folder.stat().st_mode & 0o666
+    mode = path.stat().st_mode
+    if path.is_file() and not path.is_symlink() and mode & usual != usual:
+        path.chmod(stat.S_IMODE(mode) | usual)
 
 
 def _sync(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -18,6 +18,31 @@ def listed(values: Iterable[object], most: int | None = None) -> str:
     names = [str(value) for value in values]
     more = f" and {len(names) - most:,} more" if most is not None and len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def shortened(value: Any, characters: int, items: int = 20) -> tuple[Any, int]:
+    """A value to be looked at, with its long texts and lists cut where they say so.
+
+    Args:
+        value: as JSON has it; bytes become their number.
+        characters: the longest text that stays whole.
+        items: the longest list that stays whole.
+
+    Returns:
+        The value, and how many texts and lists in it were cut.
+    """
+    if isinstance(value, str) and len(value) > characters:
+        return f"{value[:characters]}... ({len(value):,} characters)", 1
+    if isinstance(value, bytes | bytearray):
+        return f"({plural(len(value), 'byte')})", 1
+    if isinstance(value, Mapping):
+        parts = {str(key): shortened(part, characters, items) for key, part in value.items()}
+        return {key: part for key, (part, _) in parts.items()}, sum(cut for _, cut in parts.values())
+    if isinstance(value, list | tuple):
+        shown = [shortened(part, characters, items) for part in value[:items]]
+        more = [f"... ({plural(len(value), 'item')})"] if len(value) > items else []
+        return [*(part for part, _ in shown), *more], sum(cut for _, cut in shown) + len(more)
+    return value, 0
 
 
 def lower_first(text: str) -> str:

@@ -29,13 +29,12 @@ from hfpipe.parts.inputs.buckets import padding_multiple
 from hfpipe.parts.inputs.rows import Notify, Rows, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.metrics.functions import given_metric
-from hfpipe.parts.metrics.scores import greater_is_better
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.compiling import compile_in_place
 from hfpipe.parts.model.precision import choose
 from hfpipe.parts.optim.reduction import effective_rate
 from hfpipe.parts.tasks import calibration
-from hfpipe.recipe.catalog import is_metric_script, near
+from hfpipe.recipe.catalog import greater_is_better, is_metric_script, near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 from hfpipe.system.processes import join

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hfpipe.errors import RecipeError
-from hfpipe.recipe import Recipe, load_recipe
+from hfpipe.recipe import Recipe, load_recipe, to_yaml, with_overrides
 from hfpipe.reports.terminal.runs import print_table
 from hfpipe.runs import Run, delete_run, find_run, list_runs, listing
 from hfpipe.runs.evaluations import write_evaluation
@@ -141,6 +141,38 @@ def test_the_deciding_figure_is_shown(make: Callable[..., Run], tmp_path: Path) 
     assert listing.row(run)["metric"] == {"loss": 0.5}
     run.write_json("metrics.json", {"metrics": {}})
     assert listing.row(run)["metric"] == {}
+
+
+def test_the_best_runs_first(make: Callable[..., Run], tmp_path: Path, hfpipe_command: Callable[..., Any]) -> None:
+    """By any metric, in its own direction; undefined and missing ones last; the limit is taken from the top."""
+    scores = {
+        "a": {"accuracy": 0.5, "loss": 0.3},
+        "b": {"accuracy": 0.9, "loss": 0.4},
+        "c": {"accuracy": None, "loss": 0.1},
+        "d": {},
+        "e": {"accuracy": 0.9, "loss": 0.2},
+    }
+    for days, (name, metrics) in enumerate(scores.items()):
+        make(name, days).write_json("metrics.json", {"metrics": metrics})
+    folder = tmp_path / "runs"
+    assert ids(folder, sort="accuracy") == ["e", "b", "a", "d", "c"]
+    assert ids(folder, sort="loss") == ["c", "e", "a", "b", "d"]
+    assert ids(folder, sort="loss", limit=2) == ["c", "e"]
+    done = hfpipe_command("runs", "list", "--runs-dir", folder, "--sort", "loss", "--limit", "1")
+    assert "loss 0.1000" in done.out
+    with pytest.raises(RecipeError, match=r"--sort: no run has a metric 'acuracy'; did you mean 'accuracy'"):
+        listing.table(folder, sort="acuracy")
+    assert listing.table(tmp_path / "empty", sort="accuracy") == []
+
+
+def test_the_direction_of_a_metric_of_ones_own(make: Callable[..., Run], tmp_path: Path, recipe: Recipe) -> None:
+    """Is what the recipe says of it; where nobody knows, the greatest is first."""
+    for days, (name, cost) in enumerate({"a": 3.0, "b": 1.0}.items()):
+        make(name, days).write_json("metrics.json", {"metrics": {"cost": cost}})
+    assert ids(tmp_path / "runs", sort="cost") == ["a", "b"]
+    own = with_overrides(recipe, ["evaluate.best=cost", "evaluate.greater_is_better=false"])
+    (tmp_path / "runs" / "a" / "recipe.yaml").write_text(to_yaml(own))
+    assert ids(tmp_path / "runs", sort="cost") == ["b", "a"]
 
 
 def test_a_run_whose_process_is_gone_died(make: Callable[..., Run], dead: int) -> None:

@@ -73,3 +73,19 @@ def test_a_removed_folder_is_never_seen_half(tmp_path: Path, monkeypatch: pytest
             atomic.remove_folder(tmp_path / "step-1")
     assert not (tmp_path / "step-1").exists()
     assert len(atomic.leftovers(tmp_path, "step-*")) == 1
+
+
+def test_files_are_as_readable_as_their_folder(tmp_path: Path) -> None:
+    """A file that a library wrote for its owner alone gets what the umask allows; what may be run, still may."""
+    before = os.umask(0o027)
+    try:
+        with atomic.replaced_folder(tmp_path / "folder") as folder:
+            (folder / "plain.json").write_text("{}")
+            for name, mode in (("inner/model.safetensors", 0o600), ("run.sh", 0o700)):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("x")
+                (folder / name).chmod(mode)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "folder").rglob("*") if path.is_file()}
+    assert modes == {"plain.json": 0o640, "model.safetensors": 0o640, "run.sh": 0o740}

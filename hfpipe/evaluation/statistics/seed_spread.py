@@ -14,7 +14,7 @@ from hfpipe.evaluation.statistics.significance import (
     smallest_difference,
     t_interval,
 )
-from hfpipe.parts.metrics.scores import greater_is_better
+from hfpipe.recipe.catalog import greater_is_better
 
 
 def spread(

@@ -76,7 +76,7 @@ def p_text(p: float) -> str:
 
 def _lead(row: Mapping[str, Any], names: tuple[str, str]) -> str:
     """Which one is ahead by how much, with the interval seen from its side."""
-    from hfpipe.parts.metrics.scores import greater_is_better
+    from hfpipe.recipe.catalog import greater_is_better
 
     difference, rising = row["difference"], greater_is_better(row["name"])
     if not difference:

@@ -1,4 +1,4 @@
-"""The scores of several metrics under flat names, and which of them are better when they are greater."""
+"""The scores of several metrics under flat names."""
 
 from __future__ import annotations
 
@@ -11,23 +11,6 @@ import numpy as np
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.metrics.array_metrics import StatisticMetric
 from hfpipe.parts.metrics.sums import finite
-
-_BETTER_WHEN_GREATER = (
-    "accuracy", "f1", "precision", "recall", "matthews_correlation", "quadratic_kappa", "pearson", "spearmanr",
-    *(f"{score}_{average}" for score in ("f1", "precision", "recall") for average in ("micro", "macro", "weighted")),
-    "subset_accuracy", "exact_match", "has_answer_exact_match", "has_answer_f1", "no_answer_exact_match", "no_answer_f1",
-)  # fmt: skip
-GREATER_IS_BETTER = {**dict.fromkeys(_BETTER_WHEN_GREATER, True), **dict.fromkeys(("mse", "mae", "loss"), False)}
-
-
-def greater_is_better(score: str) -> bool | None:
-    """Whether a greater score is the better one; None for a score that hfpipe does not know.
-
-    `PER_f1` is the F1 of a class, and better when it is greater, as F1 is; so with precision and recall.
-    """
-    if score.endswith(("_f1", "_precision", "_recall")):
-        return True
-    return GREATER_IS_BETTER.get(score)
 
 
 class Metric(Protocol):

@@ -143,3 +143,28 @@ def test_what_lies_here_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch
         peek("notes.py")
     with pytest.raises(DataError, match=r"CONFIG: rows\.csv is a file and has no configurations"):
         peek("rows.csv", "mrpc")
+
+
+def test_a_long_row_is_cut_and_said(tmp_path: Path) -> None:
+    """A page of a long text, a long list and many classes fits a screen, and says what it left out; --full does not cut."""
+    row = {"text": "word " * 3460, "tags": list(range(500)), "inner": {"body": "x" * 5000}}
+    (tmp_path / "long.jsonl").write_text(json.dumps(row) + "\n")
+    run = CliRunner().invoke
+    cut = run(app, ["peek", str(tmp_path / "long.jsonl")])
+    assert cut.exit_code == 0
+    assert len(cut.stdout) < 1500
+    assert "(17,300 characters)" in cut.stdout
+    assert "(500 items)" in cut.stdout
+    assert "(5,000 characters)" in cut.stdout
+    assert "3 long values cut; --full shows them whole" in cut.stderr
+    whole = run(app, ["peek", str(tmp_path / "long.jsonl"), "--full"])
+    assert json.loads(whole.stdout.splitlines()[-1]) == row
+    assert json.loads(run(app, ["peek", str(tmp_path / "long.jsonl"), "--json"]).stdout)["rows"] == [row]
+
+
+def test_many_columns_share_the_line(tmp_path: Path) -> None:
+    """With 400 columns a row is cut shorter, and a value still has its beginning."""
+    (tmp_path / "wide.jsonl").write_text(json.dumps({f"c{number}": "y" * 200 for number in range(400)}) + "\n")
+    done = CliRunner().invoke(app, ["peek", str(tmp_path / "wide.jsonl")])
+    assert len(done.stdout.splitlines()[-1]) < 400 * 100
+    assert "y" * 40 + "... (200 characters)" in done.stdout

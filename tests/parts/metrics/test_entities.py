@@ -14,7 +14,8 @@ from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
 from hfpipe.parts.metrics.entities import Seqeval, count, entities, scheme_of, types_of
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import compute_all, greater_is_better
+from hfpipe.parts.metrics.scores import compute_all
+from hfpipe.recipe.catalog import greater_is_better
 
 TYPES = ("PER", "LOC")
 LABELS = {

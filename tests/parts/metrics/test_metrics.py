@@ -31,8 +31,8 @@ from hfpipe.errors import DataError, MachineError, RecipeError
 from hfpipe.parts.metrics import scripts
 from hfpipe.parts.metrics.adapter import as_evaluate_metric
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all, greater_is_better
-from hfpipe.recipe.catalog import METRICS
+from hfpipe.parts.metrics.scores import compute_all
+from hfpipe.recipe.catalog import GREATER_IS_BETTER, METRICS, greater_is_better
 
 GLUE_ACCURACY = ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
 OUTPUTS = {

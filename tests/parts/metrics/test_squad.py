@@ -9,8 +9,9 @@ from hfpipe.errors import DataError
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals
 from hfpipe.parts.metrics.load import load_metric
-from hfpipe.parts.metrics.scores import GREATER_IS_BETTER, compute_all
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.parts.metrics.squad import Squad, normalized
+from hfpipe.recipe.catalog import GREATER_IS_BETTER
 
 
 def scored(*rows: tuple[str, list[str]]) -> dict[str, float | None]:
