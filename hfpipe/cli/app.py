@@ -13,9 +13,11 @@ import typer
 
 from hfpipe.cli import data, recipes, runs, tools
 from hfpipe.cli.evaluate import evaluate
+from hfpipe.cli.examples import examples
 from hfpipe.cli.finetune import finetune
 from hfpipe.cli.output import print_json
 from hfpipe.cli.predict import glue_zip, predict
+from hfpipe.cli.usage import explain
 from hfpipe.errors import HfpipeError, StoppedByUser
 from hfpipe.system.text import one_line
 
@@ -25,15 +27,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks. Can be given anywhere on the command line.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Can be given anywhere.")] = False,
 ) -> None:
     """Options of every command."""
     if version:
@@ -43,16 +44,19 @@ def options(
         raise typer.Exit
 
 
-app.command()(finetune)
-app.command()(evaluate)
-app.command()(predict)
-app.command("glue-zip")(glue_zip)
-app.command()(tools.compare)
-app.command("data")(data.show)
-app.command()(data.preprocess)
-app.command()(data.peek)
-app.command()(tools.push)
-app.command()(tools.doctor)
+for _name, _command in {
+    "finetune": finetune,
+    "evaluate": evaluate,
+    "predict": predict,
+    "glue-zip": glue_zip,
+    "compare": tools.compare,
+    "data": data.show,
+    "preprocess": data.preprocess,
+    "peek": data.peek,
+    "push": tools.push,
+    "doctor": tools.doctor,
+}.items():
+    app.command(_name, epilog=examples(_name))(_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 
@@ -79,6 +83,7 @@ def main() -> None:
         _leave(as_machine_error(error), arguments, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a fault of hfpipe itself, printed without a traceback
         if isinstance(error, _USAGE_ERRORS):
+            explain(error, arguments)
             error.show()  # with the usage above it
             if "--json" in arguments:
                 print_json({"error": error.format_message(), "exit_code": error.exit_code})

@@ -27,7 +27,10 @@ def show(
     examples: Annotated[int, typer.Option(help="Rows of the training split to show.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Look at the data of a recipe without training: classes, lengths, truncation, repeated rows, leaks."""
+    """Look at the data of a recipe without training.
+
+    Classes, lengths, truncation, repeated rows, leaks.
+    """
     from hfpipe.parts.inputs.preview import look_at_data
     from hfpipe.reports.terminal.data import page
     from hfpipe.system import display
@@ -43,7 +46,7 @@ def show(
 
 
 def preprocess(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check and tokenize the data of a recipe, so that a later run starts from the cache."""
+    """Check and tokenize data, so that a later run starts at once."""
     from hfpipe.parts.inputs.preview import preprocess as run_preprocess
     from hfpipe.system import display
 
@@ -68,7 +71,10 @@ def peek(
     full: Annotated[bool, typer.Option("--full", help="Cut no long values; --json never does.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show features, sizes and a few rows of a data set without downloading it."""
+    """Show features, sizes and a few rows of a data set.
+
+    It is not downloaded.
+    """
     from hfpipe.parts.inputs.preview import peek as run_peek
     from hfpipe.system import display
 

@@ -23,7 +23,10 @@ def evaluate(
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run or a checkpoint: every metric with its 95 % interval and a baseline, the classes, the slices."""
+    """Measure a run or a checkpoint, with intervals and a baseline.
+
+    Shown are every metric with its 95 % interval, the classes, and the slices.
+    """
     from hfpipe.evaluation.evaluate import evaluate as run_evaluate
     from hfpipe.reports.terminal.evaluation import show
     from hfpipe.system import display

@@ -7,14 +7,36 @@ from typing import Annotated
 
 import typer
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")]
+from hfpipe.cli import completion
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.", autocompletion=completion.recipes
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: train.epochs=1", show_default=False),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Changes to the recipe: train.epochs=1",
+        show_default=False,
+        autocompletion=completion.fields,
+    ),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, its id, or the start of its id.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run: its folder, its id, or the start of its id.", autocompletion=completion.runs
+    ),
+]
 RunOrGroup = Annotated[
-    str, typer.Argument(metavar="RUN|GROUP", help="A run or a group: its folder, its id, or the start of its id.")
+    str,
+    typer.Argument(
+        metavar="RUN|GROUP",
+        help="A run or a group: its folder, its id, or the start of its id.",
+        autocompletion=completion.runs_or_groups,
+    ),
 ]
 RunsDir = Annotated[
     Path | None, typer.Option("--runs-dir", help="Folder of the runs. [default: $HFPIPE_RUNS_DIR or runs]")

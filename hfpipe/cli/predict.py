@@ -61,9 +61,9 @@ def predict(
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Label the rows of a file, one JSON object a row, in the order of the file.
+    """Label the rows of a file, in their order.
 
-    After a stop the same command goes on where it was.
+    One JSON object a row is written, or a file with --output. After a stop the same command goes on where it was.
     """
     from hfpipe.system import display
 
@@ -162,7 +162,10 @@ def glue_zip(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the files for the GLUE server and pack them; the same files give the same zip."""
+    """Check and pack the files for the GLUE server.
+
+    The same files give the same zip.
+    """
     from hfpipe.evaluation.prediction.glue import pack
 
     packed = pack(folder, output, complete=complete)

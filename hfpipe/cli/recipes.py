@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from hfpipe.cli.examples import examples
 from hfpipe.cli.options import Json, Overrides, RecipeArgument
 from hfpipe.cli.output import answer, print_json
 
 app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("recipes list"))
 def list_recipes(as_json: Json = False) -> None:
     """List the shipped recipes."""
     from hfpipe.recipe import shipped
@@ -28,7 +29,7 @@ def list_recipes(as_json: Json = False) -> None:
     answer(as_json, lambda: {"recipes": [{"name": name, "about": about} for name, about in found.items()]}, page)
 
 
-@app.command()
+@app.command("show", epilog=examples("recipes show"))
 def show(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -43,7 +44,7 @@ def show(
         print(shipped.find(recipe).read_text(encoding="utf-8"), end="")
 
 
-@app.command()
+@app.command("copy", epilog=examples("recipes copy"))
 def copy(
     recipe: RecipeArgument,
     to: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it. A file that exists is not replaced.")],
@@ -54,9 +55,12 @@ def copy(
     print(shipped.copy(recipe, to))
 
 
-@app.command()
+@app.command("validate", epilog=examples("recipes validate"))
 def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Check a recipe: every field, every part and its arguments, without data or weights."""
+    """Check a recipe without data or weights.
+
+    Every field, every part and its arguments are checked, and every mistake is told at once.
+    """
     from hfpipe.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -66,7 +70,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
     answer(as_json, lambda: {"recipe": recipe, "valid": True}, lambda: print(f"{recipe}: valid"))
 
 
-@app.command()
+@app.command("schema", epilog=examples("recipes schema"))
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     from hfpipe.recipe.schema import json_schema

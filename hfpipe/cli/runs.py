@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from hfpipe.cli.examples import examples
 from hfpipe.cli.options import Json, RunArgument, RunOrGroup, RunsDir, Yes
 from hfpipe.cli.output import answer, require_confirmed
 
 app = typer.Typer(help="List, show, compare, export and delete runs.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("runs list"))
 def list_runs(
     runs_dir: RunsDir = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of the recipe of this name.")] = None,
@@ -47,9 +48,9 @@ def list_runs(
     answer(as_json, lambda: {"runs_dir": str(folder), "runs": rows}, page)
 
 
-@app.command()
+@app.command("show", epilog=examples("runs show"))
 def show(run: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> None:
-    """Show what a run remembers, or what the seeds of a group say together."""
+    """Show what a run remembers, or what a group's seeds say."""
     from hfpipe.reports.terminal import runs as runs_page
     from hfpipe.reports.terminal import seeds as seeds_page
     from hfpipe.runs import default_folder, groups
@@ -65,9 +66,12 @@ def show(run: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> No
     answer(as_json, lambda: about, lambda: print(runs_page.page(found, about), end=""))
 
 
-@app.command()
+@app.command("diff", epilog=examples("runs diff"))
 def diff(first: RunOrGroup, second: RunOrGroup, runs_dir: RunsDir = None, as_json: Json = False) -> None:
-    """Show what differs: recipe, versions, machine, data, and the metrics, with tests against chance where possible."""
+    """Show what differs between two runs or groups.
+
+    Recipe, versions, machine, data, and the metrics, with tests against chance where possible.
+    """
     from hfpipe.experiments.diff.evaluations import compare_evaluations
     from hfpipe.reports.terminal.difference import show as show_difference
     from hfpipe.runs import default_folder, groups
@@ -85,9 +89,12 @@ def diff(first: RunOrGroup, second: RunOrGroup, runs_dir: RunsDir = None, as_jso
     )
 
 
-@app.command()
+@app.command("report", epilog=examples("runs report"))
 def report(run: RunArgument, runs_dir: RunsDir = None, as_json: Json = False) -> None:
-    """Write report.html of a run anew, with the evaluations made since."""
+    """Write report.html of a run anew.
+
+    The evaluations made since are in it.
+    """
     from hfpipe.reports import write_report
     from hfpipe.runs import default_folder, find_run
 
@@ -97,7 +104,7 @@ def report(run: RunArgument, runs_dir: RunsDir = None, as_json: Json = False) ->
     answer(as_json, lambda: {"run": str(found.path), "report": path}, lambda: print(path))
 
 
-@app.command()
+@app.command("delete", epilog=examples("runs delete"))
 def delete(
     runs: Annotated[
         list[str],
@@ -107,7 +114,10 @@ def delete(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Delete runs and groups with everything in their folders. If one of them is running or missing, none is deleted."""
+    """Delete runs and groups with everything in their folders.
+
+    If one of them is running or missing, none is deleted.
+    """
     from hfpipe.runs import default_folder, groups
 
     found = groups.find_all(runs, runs_dir or default_folder())
@@ -121,7 +131,7 @@ def delete(
     answer(as_json, lambda: {"deleted": [str(run.path) for run in found]}, lambda: None)
 
 
-@app.command()
+@app.command("reproduce", epilog=examples("runs reproduce"))
 def reproduce(
     run: RunArgument,
     runs_dir: RunsDir = None,
@@ -131,7 +141,10 @@ def reproduce(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a run again from its recorded recipe, and say whether the weights came out equal."""
+    """Train a run again: are the weights equal?
+
+    It is trained from its recorded recipe, and the weights and metrics are compared.
+    """
     from hfpipe.errors import NumericError
     from hfpipe.experiments.reproduce import reproduce as run_again
     from hfpipe.system import display
@@ -142,14 +155,17 @@ def reproduce(
         raise typer.Exit(NumericError.exit_code)
 
 
-@app.command()
+@app.command("export", epilog=examples("runs export"))
 def export(
     run: RunArgument,
     to: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Write a folder ready for `from_pretrained` or upload: the model, its card, recipe.yaml and metrics.json."""
+    """Write a folder ready for `from_pretrained` or an upload.
+
+    The model, its card, recipe.yaml and metrics.json are in it.
+    """
     from hfpipe.sharing.export import export as run_export
     from hfpipe.system import display
 

@@ -47,7 +47,10 @@ def push(
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Upload the model of a run to the Hub, privately, after showing the files."""
+    """Upload the model of a run to the Hub, privately.
+
+    The files are shown first, and nothing is sent without a yes.
+    """
     from hfpipe.runs import default_folder, find_run
     from hfpipe.sharing.push import push as run_push
     from hfpipe.sharing.push import uploads
@@ -72,7 +75,10 @@ def doctor(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe on this machine by measuring it; without a recipe, check the machine."""
+    """Check a recipe on this machine, or the machine alone.
+
+    A recipe is checked by measuring it: does the loss depend on accumulation, do both engines agree?
+    """
     from hfpipe.experiments.doctor import examine, exit_code
 
     checks = examine(recipe, overrides=overrides or [], show=lambda check: None if as_json else print(check.line()))

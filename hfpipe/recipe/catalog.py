@@ -155,9 +155,64 @@ def is_metric_script(name: str) -> bool:
     return name.startswith(("evaluate:", "./", "../", "/", "~")) or name.endswith(".py")
 
 
+# Names of habit and of other libraries, as `plain_name` has them, and the name that is meant where it is allowed.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "text-classification": (
+        "classification", "sequence_classification", "single_label_classification", "sentiment", "sentiment_analysis",
+        "binary", "binary_classification", "multiclass", "multi_class", "nli", "zero_shot_classification",
+    ),
+    "text-regression": ("regression", "sequence_regression", "sts"),
+    "multi-label-classification": ("multilabel", "multi_label", "multilabel_classification", "tagging"),
+    "token-classification": ("ner", "pos", "chunking", "tokens", "sequence_labeling", "named_entity_recognition"),
+    "question-answering": ("qa", "squad", "extractive_qa", "extractive_question_answering"),
+    "multiple-choice": ("mc", "swag", "choices", "mcq"),
+    "cross_entropy": ("ce", "crossentropy", "crossentropyloss", "cross_entropy_loss", "nll", "categorical_crossentropy"),
+    "bce_with_logits": ("bce", "bceloss", "bcewithlogitsloss", "binary_cross_entropy", "binary_crossentropy"),
+    "l1": ("l1loss", "mean_absolute_error"),
+    "smooth_l1": ("huber", "huber_loss", "smoothl1loss"),
+    "mse": ("mseloss", "mean_squared_error", "rmse", "l2"),
+    "mae": ("mean_absolute_error", "l1"),
+    "adamw": ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adam_w"),
+    "cosine": ("cosine_annealing", "cosineannealinglr", "cosine_schedule"),
+    "linear": ("linear_with_warmup", "linear_schedule_with_warmup"),
+    "constant": ("none", "fixed"),
+    "reduce_lr_on_plateau": ("plateau", "reducelronplateau"),
+    "accuracy": ("acc", "accuracy_score"),
+    "f1": ("f1_score", "f_score", "macro_f1", "f1_macro"),
+    "matthews_correlation": ("mcc", "matthews", "matthews_corrcoef"),
+    "spearmanr": ("spearman", "spearman_correlation"),
+    "pearson": ("pearsonr", "pearson_correlation"),
+    "quadratic_kappa": ("kappa", "cohen_kappa", "qwk"),
+    "squad": ("exact_match", "em"),
+    "fp16": ("float16", "half", "16"),
+    "bf16": ("bfloat16",),
+    "fp32": ("float32", "full", "32"),
+    "epoch": ("epochs",),
+    "never": ("no", "none"),
+    "loop": ("accelerate", "pytorch", "torch"),
+}  # fmt: skip
+
+
+def plain_name(name: str) -> str:
+    """A name without its dashes at the front, in lower case, with `_` between its words."""
+    return name.strip().lstrip("-").lower().replace("-", "_").replace(" ", "_")
+
+
+def close_names(name: str, allowed: Iterable[str]) -> list[str]:
+    """The allowed names that were probably meant, two at most: an alias, the same in other case, or nearly the same."""
+    names, plain = list(allowed), plain_name(name)
+    same = [one for one in names if plain_name(one) == plain or plain in _ALIASES.get(one, ())]
+    if same or not plain:
+        return same[:2]
+    spelt: dict[str, str] = {}
+    for one in names:
+        spelt.setdefault(plain_name(one), one)
+    return [spelt[close] for close in difflib.get_close_matches(plain, list(spelt), n=2, cutoff=0.6)]
+
+
 def near(name: str, allowed: Iterable[str]) -> str:
     """Say which allowed name was probably meant: "; did you mean 'x'?", or nothing."""
-    close = difflib.get_close_matches(name, list(allowed), n=2, cutoff=0.6)
+    close = close_names(name, allowed)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

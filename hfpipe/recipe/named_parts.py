@@ -22,6 +22,7 @@ from hfpipe.recipe.catalog import (
     is_metric_script,
     near,
 )
+from hfpipe.recipe.hints import hint_for
 from hfpipe.recipe.kinds import kind_in
 from hfpipe.recipe.schema import Loss, Optimizer, Schedule
 
@@ -65,12 +66,16 @@ def _argument(
     try:
         check_argument(table, name, key, common, what)
     except RecipeError as error:
+        if "did you mean" not in error.what:
+            error.what += hint_for(key)
         yield path, str(error)
 
 
 def _metric(path: tuple[str, ...], metric: Any) -> Iterator[Problem]:
     given = metric if isinstance(metric, Mapping) else {"name": metric}
     name = given.get("name")
+    if not isinstance(metric, str | Mapping):
+        return  # the schema says so
     if not isinstance(name, str):
         yield path, f"a metric is a name, or a mapping with a `name`; got {metric!r}"
     elif not is_metric_script(name):

@@ -336,8 +336,8 @@ class Model(Section):
             if name in value:
                 raise PydanticCustomError(
                     "idle",
-                    "`{name}` comes from the data, and can't be set; declare the classes with task.label: {{column: label, "
-                    "names: [...]}}",
+                    "`{name}` comes from the data, and can't be set; declare the classes with task.label: {column: label, "
+                    "names: [...]}",
                     {"name": name},
                 )
         return value

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import RoundTripConstructor
@@ -17,11 +17,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from hfpipe.errors import RecipeError, RefusedError
 from hfpipe.recipe import shipped
-from hfpipe.recipe.catalog import near
-from hfpipe.recipe.kinds import kind_in
+from hfpipe.recipe.hints import hint_for
 from hfpipe.recipe.named_parts import named_part_problems
-from hfpipe.recipe.schema import Recipe, Task
-from hfpipe.recipe.trainer_options import OLD_NAMES
+from hfpipe.recipe.problems import schema_problems
+from hfpipe.recipe.schema import Recipe
 
 Positions = dict[tuple[str, ...], str]
 
@@ -29,6 +28,7 @@ _LONGEST_FILE = 100_000  # bytes; a recipe is a page, so more is a mistake or an
 _MOST_BRACKETS = 1_000  # the parser takes time that grows with the square of their depth
 _MOST_NODES = 20_000  # values after aliases are followed, which stops an alias bomb
 _MOST_EXTENDS = 8
+_OVERRIDE = "override "  # where a value stands that was set by one
 
 
 class _Constructor(RoundTripConstructor):
@@ -221,10 +221,10 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        label = origin or f"override {override!r}"
+        label = origin or f"{_OVERRIDE}{override!r}"
         path = tuple(key.strip().split("."))
         if not equals or not all(re.fullmatch(r"[\w-]+", piece) for piece in path):
-            problems.append(f"{label}: an override is KEY=VALUE, such as train.epochs=1")
+            problems.append(f"{label}: an override is KEY=VALUE, such as train.epochs=1{_meant_override(override)}")
             continue
         try:
             value = _plain(_parse(text, label), (), label, {}, [0])
@@ -250,12 +250,22 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
     return problems
 
 
+def _meant_override(text: str) -> str:
+    """What was probably meant by an override without `=`, or with something else than a path before it."""
+    key, _, value = re.sub(r"^-+", "", text).replace("=", ":", 1).partition(":")
+    if Path(text).suffix in (".yaml", ".yml") or os.path.isfile(text):
+        return f"; {text!r} is a file, and RECIPE comes first and alone"
+    return hint_for(key.strip(), value.strip() or "VALUE") if re.search(r"[A-Za-z]", key) else ""
+
+
 def _validate(fields: dict[str, Any], positions: Positions, name: str, problems: list[str]) -> Recipe:
     recipe = None
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
-        problems = problems + [_tell(detail, positions, name, fields) for detail in error.errors()]
+        written = {path for path, place in positions.items() if place.startswith(_OVERRIDE)}
+        told = schema_problems(error.errors(), fields, written)
+        problems = problems + [f"{_place(path, positions, name)}: {what}" for path, what in told]
     problems = problems + [f"{_place(path, positions, name)}: {what}" for path, what in named_part_problems(fields)]
     if problems or recipe is None:
         raise RecipeError("\n".join(sorted(dict.fromkeys(problems), key=_by_line)))
@@ -274,50 +284,3 @@ def _by_line(problem: str) -> tuple[str, int, int]:
     """Sort key: problems in the order of the file, overrides after it."""
     found = re.match(r"(.*?):(\d+):(\d+): ", problem)
     return (found[1], int(found[2]), int(found[3])) if found else ("~", 0, 0)
-
-
-def _tell(detail: ErrorDetails, positions: Positions, name: str, fields: Mapping[str, Any]) -> str:
-    """One mistake as file:line:column: path: what; did you mean ..."""
-    location = [str(piece) for piece in detail["loc"]]
-    path, model = _known_path(location)
-    what = detail["msg"]
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        key = path[-1]
-        allowed = list(model.model_fields) if model else []
-        allowed += [one for one in kind_in(fields).fields if model is Task and one not in allowed]
-        if key in OLD_NAMES:
-            what = f"unknown field; in hfpipe: {OLD_NAMES[key]}"
-        else:
-            what = f"unknown field{near(key, allowed) or '; allowed: ' + ', '.join(allowed)}"
-    elif kind == "missing":
-        what = "missing"
-    elif kind != "idle":
-        got = detail["input"]
-        own = what.removeprefix("Value error, ")  # pydantic's title before a text of the schema's own
-        what = f"{own if own != what else what[0].lower() + what[1:]}, got {got!r}"
-        if kind == "literal_error" and isinstance(got, str):
-            what += near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
-    return f"{_place(path, positions, name)}: {what}"
-
-
-def _known_path(location: list[str]) -> tuple[list[str], type[BaseModel] | None]:
-    """Drop from pydantic's location what is no part of the recipe (names of union members), and find the section."""
-    model: type[BaseModel] | None = Recipe
-    path: list[str] = []
-    for index, piece in enumerate(location):
-        path.append(piece)
-        if model is None:
-            break
-        field = model.model_fields.get(piece)
-        if field is None:
-            break
-        annotation = field.annotation
-        nested = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-        if nested is None:
-            following = location[index + 1 : index + 2]
-            path.extend(p for p in following if p.isdigit())
-            model = model if index == len(location) - 1 else None
-            break
-        model = nested
-    return path, model
