@@ -7,6 +7,7 @@ of the package, and prints what it returns; whatever is heavy is imported inside
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -44,7 +45,7 @@ def options(
         raise typer.Exit
 
 
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "evaluate": evaluate,
     "predict": predict,
@@ -55,7 +56,8 @@ for _name, _command in {
     "peek": data.peek,
     "push": tools.push,
     "doctor": tools.doctor,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name, epilog=examples(_name))(_command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")

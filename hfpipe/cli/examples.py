@@ -5,7 +5,6 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "finetune": (
         "hfpipe finetune reviews.yaml --epochs 5 --lr 3e-5",
-        "hfpipe finetune reviews.csv --text review --label stars",
         "hfpipe finetune mrpc train.batch_size=16 evaluate.patience=2",
         "hfpipe finetune mrpc --seeds 5",
         "hfpipe finetune --resume reviews-20261129-104509",
@@ -23,8 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "glue-zip": ("hfpipe glue-zip glue --output submission.zip",),
     "compare": (
         "hfpipe compare mrpc --vary optimizer.lr=1e-5,5e-5",
-        "hfpipe compare mrpc --vary engine=trainer,loop --vary seed=1,2",
-        "hfpipe compare RUN OTHER",
+        "hfpipe compare mrpc train.epochs=1 --vary engine=trainer,loop",
     ),
     "data": ("hfpipe data mrpc", "hfpipe data reviews.yaml --examples 10"),
     "preprocess": ("hfpipe preprocess mrpc model.max_length=256",),
@@ -33,10 +31,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("hfpipe doctor", "hfpipe doctor mrpc train.accumulate=4"),
     "recipes list": ("hfpipe recipes list",),
     "recipes show": ("hfpipe recipes show mrpc", "hfpipe recipes show mrpc --resolved train.epochs=1"),
-    "recipes new": (
-        "hfpipe recipes new reviews.csv",
-        "hfpipe recipes new pairs.jsonl --text first,second --label same --output pairs.yaml",
-    ),
     "recipes copy": ("hfpipe recipes copy mrpc mine.yaml",),
     "recipes validate": ("hfpipe recipes validate mine.yaml", "hfpipe recipes validate mrpc train.epochs=1"),
     "recipes schema": ("hfpipe recipes schema > recipe.schema.json",),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hfpipe.cli import completion
 from hfpipe.cli.options import Json, Overrides, RunsDir
 from hfpipe.cli.output import answer
 from hfpipe.errors import RecipeError
@@ -18,17 +19,34 @@ if TYPE_CHECKING:
 def finetune(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped recipe. Not needed with --resume."),
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or a shipped recipe. Not needed with --resume.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     overrides: Overrides = None,
-    engine: Annotated[str | None, typer.Option(help="trainer, loop, or module:attribute.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data: train.epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate: optimizer.lr.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a micro-batch: train.batch_size.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout: seed.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Hub id or folder to start from: model.checkpoint.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="trainer, loop, or module:attribute.", autocompletion=completion.one_of("engine")),
+    ] = None,
     runs_dir: RunsDir = None,
     name: Annotated[str | None, typer.Option(help="Id of the run. [default: the recipe's name and the time]")] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N|A,B,...", help="Train from several seeds: how many, or which.")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN|GROUP", help="Go on with a run or group that was stopped.")
+        str | None,
+        typer.Option(
+            metavar="RUN|GROUP",
+            help="Go on with a run or group that was stopped.",
+            autocompletion=completion.runs_or_groups,
+        ),
     ] = None,
     allow_change: Annotated[
         list[str] | None,
@@ -51,10 +69,15 @@ def finetune(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a checkpoint as a recipe says, or go on with a run that was stopped."""
+    """Fine-tune a checkpoint as a recipe says.
+
+    With --resume a run that was stopped goes on. An option that names a field, such as train.epochs, sets it.
+    """
     changes = list(overrides or [])
     if resume is not None and recipe is not None and "=" in recipe:
         changes, recipe = [recipe, *changes], None
+    fields = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed, "checkpoint": checkpoint}
+    changes = [*_as_overrides(fields, changes), *changes]
     of_one_run: dict[str, Any] = {
         "allow_change": allow_change or (),
         "reset_optimizer": reset_optimizer,
@@ -68,6 +91,8 @@ def finetune(
         "name": name,
         "resume": resume,
     }
+    if seeds is not None and seed is not None:
+        raise RecipeError("one seed, and --seeds several", where="--seed", fix="Say one of the two.")
     if seeds is not None or (resume is not None and _is_group(resume, runs_dir)):
         for option, given in of_one_run.items():
             if given is not None and given is not False and given != ():
@@ -79,6 +104,33 @@ def finetune(
 
     run = run_finetune(recipe, **options, **of_one_run, display=display.choose(quiet=as_json))
     answer(as_json, lambda: _document(run), lambda: _print_page(run))
+
+
+_FIELDS = {
+    "epochs": "train.epochs",
+    "lr": "optimizer.lr",
+    "batch-size": "train.batch_size",
+    "seed": "seed",
+    "checkpoint": "model.checkpoint",
+}
+
+
+def _as_overrides(options: dict[str, Any], overrides: list[str]) -> list[str]:
+    """The overrides that options stand for.
+
+    Raises:
+        RecipeError: a field that is set twice.
+    """
+    from hfpipe.system.text import json_line
+
+    given = {option: value for option, value in options.items() if value is not None}
+    set_already = {override.partition("=")[0].strip() for override in overrides}
+    for option in given:
+        if _FIELDS[option] in set_already:
+            raise RecipeError(
+                f"sets {_FIELDS[option]}, and so does an override", where=f"--{option}", fix="Say one of the two."
+            )
+    return [f"{_FIELDS[option]}={json_line(value)}" for option, value in given.items()]
 
 
 def _is_group(name: str, runs_dir: Path | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hfpipe.cli import completion
 from hfpipe.cli.examples import examples
 from hfpipe.cli.options import Json, RunArgument, RunOrGroup, RunsDir, Yes
 from hfpipe.cli.output import answer, require_confirmed
@@ -19,7 +20,12 @@ app = typer.Typer(help="List, show, compare, export and delete runs.", no_args_i
 def list_runs(
     runs_dir: RunsDir = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of the recipe of this name.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only runs with this status: finished, failed, died, ...")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            help="Only runs with this status: finished, failed, died, ...", autocompletion=completion.one_of("status")
+        ),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DATE", help="Only runs started then or later: a date, 7d, 12h.")
     ] = None,
@@ -27,7 +33,12 @@ def list_runs(
         str | None, typer.Option(metavar="DATE", help="Only runs started no later: a date, 7d, 12h.")
     ] = None,
     sort: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="The best by a metric first, such as accuracy or loss.")
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="The best by a metric first, such as accuracy or loss.",
+            autocompletion=completion.metrics,
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many at most, from the top.")] = None,
     as_json: Json = False,

@@ -22,7 +22,10 @@ def compare(
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train variants of a recipe from one seed, and say where their losses part and how far."""
+    """Train variants of a recipe, and say how they differ.
+
+    All are trained from one seed; shown is where their losses part, and how far.
+    """
     from hfpipe.experiments.compare.compare import compare as run_comparison
     from hfpipe.experiments.compare.grid import parse_vary
     from hfpipe.experiments.compare.table import show

@@ -11,9 +11,9 @@ _COMMANDS = {
     "resume": "finetune --resume RUN", "continue": "finetune --resume RUN",
     "eval": "evaluate", "test": "evaluate", "score": "evaluate",
     "infer": "predict", "inference": "predict", "label": "predict", "generate": "predict",
-    "upload": "push", "publish": "push", "check": "doctor", "validate": "recipes validate", "init": "recipes new",
-    "new": "recipes new", "schema": "recipes schema", "list": "runs list", "ls": "runs list", "show": "runs show",
-    "diff": "runs diff", "report": "runs report", "delete": "runs delete", "rm": "runs delete", "remove": "runs delete",
+    "upload": "push", "publish": "push", "check": "doctor", "validate": "recipes validate",
+    "schema": "recipes schema", "list": "runs list", "ls": "runs list", "show": "runs show", "diff": "runs diff",
+    "report": "runs report", "delete": "runs delete", "rm": "runs delete", "remove": "runs delete",
     "reproduce": "runs reproduce", "export": "runs export", "tokenize": "preprocess", "version": "--version",
 }  # fmt: skip
 
@@ -48,6 +48,8 @@ def _explain_option(error: Any, option: str, command: Any, arguments: Sequence[s
     close = close_names(option, names)
     if fields and same:
         hint = f"; write {same} {value}, or {fields[0]}={value}"
+    elif fields and command.name in ("evaluate", "predict") and _is_of_a_training(fields[0]):
+        hint = f"; it would be {fields[0]}, which does nothing where nothing is trained"
     elif close and not fields:
         hint = f"; did you mean {' or '.join(names[one] for one in close)}?"
     else:
@@ -64,3 +66,14 @@ def _value_after(option: str, arguments: Sequence[str]) -> str:
         if one == option and index + 1 < len(arguments) and not arguments[index + 1].startswith("--"):
             return arguments[index + 1]
     return "VALUE"
+
+
+def _is_of_a_training(field: str) -> bool:
+    from hfpipe.errors import RecipeError
+    from hfpipe.runs.targets import require_effect
+
+    try:
+        require_effect([f"{field}=VALUE"])
+    except RecipeError:
+        return True
+    return False

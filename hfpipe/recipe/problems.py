@@ -146,8 +146,10 @@ def _sentence(
         )
     own = detail["msg"].removeprefix("Value error, ")  # pydantic's title before a text of the schema's own
     what = own if own != detail["msg"] else own[0].lower() + own[1:]
-    hint = near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"])) if kind == "literal_error" else ""
-    return f"{what}, got {got!r}{hint if isinstance(got, str) else ''}"
+    if kind == "literal_error" and isinstance(got, str):
+        hint = near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
+        return f"{what}, got {got!r}{hint}"
+    return f"{what}, got {got!r}"
 
 
 def _meant_field(path: Path, section: type[BaseModel] | None, fields: Mapping[str, Any], value: str | None) -> str:

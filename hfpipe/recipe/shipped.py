@@ -46,6 +46,8 @@ def find(source: str | Path, where: str = "") -> Path:
         candidate = folder() / f"{path.name.removesuffix('.yaml')}.yaml"
         if candidate.is_file():
             return candidate
+    if "=" in str(source):
+        raise RecipeError(f"{str(source)!r} is an override, and RECIPE comes first", where=where or "RECIPE")
     raise RecipeError(
         f"no recipe at {str(source)!r}{near(path.name.removesuffix('.yaml'), names())}",
         where=where,

@@ -280,7 +280,7 @@ def test_overrides_win_and_are_typed_as_yaml() -> None:
         ("train.epoch=1", "train.epoch: unknown field; did you mean 'epochs'?"),
         ("name.first=x", "name is a single value and has no 'first'"),
         ("train.epochs=[1", "not YAML 1.2"),
-        ("learning_rate=1e-3", "in hfpipe: optimizer.lr"),
+        ("learning_rate=1e-3", "unknown field; write optimizer.lr=0.001"),
         ("loss.name=crossentropy", "did you mean 'cross_entropy'?"),
         ("schedule.warmup=true", "schedule.warmup: "),
     ],
