@@ -157,15 +157,6 @@ def is_metric_script(name: str) -> bool:
 
 # Names of habit and of other libraries, as `plain_name` has them, and the name that is meant where it is allowed.
 _ALIASES: dict[str, tuple[str, ...]] = {
-    "text-classification": (
-        "classification", "sequence_classification", "single_label_classification", "sentiment", "sentiment_analysis",
-        "binary", "binary_classification", "multiclass", "multi_class", "nli", "zero_shot_classification",
-    ),
-    "text-regression": ("regression", "sequence_regression", "sts"),
-    "multi-label-classification": ("multilabel", "multi_label", "multilabel_classification", "tagging"),
-    "token-classification": ("ner", "pos", "chunking", "tokens", "sequence_labeling", "named_entity_recognition"),
-    "question-answering": ("qa", "squad", "extractive_qa", "extractive_question_answering"),
-    "multiple-choice": ("mc", "swag", "choices", "mcq"),
     "cross_entropy": ("ce", "crossentropy", "crossentropyloss", "cross_entropy_loss", "nll", "categorical_crossentropy"),
     "bce_with_logits": ("bce", "bceloss", "bcewithlogitsloss", "binary_cross_entropy", "binary_crossentropy"),
     "l1": ("l1loss", "mean_absolute_error"),
@@ -199,9 +190,17 @@ def plain_name(name: str) -> str:
 
 
 def close_names(name: str, allowed: Iterable[str]) -> list[str]:
-    """The allowed names that were probably meant, two at most: an alias, the same in other case, or nearly the same."""
+    """The allowed names that were probably meant, two at most: an alias, the same in other case, or nearly the same.
+
+    Rows of a table may have `aliases` of their own.
+    """
     names, plain = list(allowed), plain_name(name)
-    same = [one for one in names if plain_name(one) == plain or plain in _ALIASES.get(one, ())]
+    rows = allowed if isinstance(allowed, Mapping) else {}
+    same = [
+        one
+        for one in names
+        if plain_name(one) == plain or plain in (*_ALIASES.get(one, ()), *getattr(rows.get(one), "aliases", ()))
+    ]
     if same or not plain:
         return same[:2]
     spelt: dict[str, str] = {}

@@ -38,6 +38,7 @@ class Kind:
         losses: hfpipe's losses that it takes; empty for all.
         losses_because: what the other losses can't do.
         hub_task: the Hub's name of the task.
+        aliases: what others call it, in lower case with `_`; a recipe that says so is told the name.
     """
 
     loss: str
@@ -58,6 +59,7 @@ class Kind:
     losses: tuple[str, ...] = ()
     losses_because: str = ""
     hub_task: str = "text-classification"
+    aliases: tuple[str, ...] = ()
 
 
 _NO_CLASSES = "class_weights need classes, and {kind} has none"
@@ -71,6 +73,19 @@ KINDS: dict[str, Kind] = {
         has_classes=True,
         one_class_a_row=True,
         calibratable=True,
+        aliases=(
+            "classification",
+            "sequence_classification",
+            "single_label_classification",
+            "sentiment",
+            "sentiment_analysis",
+            "binary",
+            "binary_classification",
+            "multiclass",
+            "multi_class",
+            "nli",
+            "zero_shot_classification",
+        ),
     ),
     "text-regression": Kind(
         target="hfpipe.parts.tasks.numbers:NumberTask",
@@ -81,6 +96,7 @@ KINDS: dict[str, Kind] = {
             ("class_weights", "label_smoothing"),
             "label_smoothing and class_weights need classes, and a regression has none",
         ),
+        aliases=("regression", "sequence_regression", "sts"),
     ),
     "multi-label-classification": Kind(
         target="hfpipe.parts.tasks.multi_label:MultiLabelTask",
@@ -90,6 +106,7 @@ KINDS: dict[str, Kind] = {
         has_classes=True,
         several_labels=True,
         calibratable=True,
+        aliases=("multilabel", "multi_label", "multilabel_classification", "tagging"),
     ),
     "token-classification": Kind(
         target="hfpipe.parts.tasks.tokens:TokenTask",
@@ -102,6 +119,7 @@ KINDS: dict[str, Kind] = {
         is_words=True,
         has_classes=True,
         hub_task="token-classification",
+        aliases=("ner", "pos", "chunking", "tokens", "sequence_labeling", "named_entity_recognition"),
     ),
     "question-answering": Kind(
         target="hfpipe.parts.tasks.questions:QuestionTask",
@@ -119,6 +137,7 @@ KINDS: dict[str, Kind] = {
         losses=("cross_entropy", "focal", "kl_div"),
         losses_because="can't leave out padding",
         hub_task="question-answering",
+        aliases=("qa", "squad", "extractive_qa", "extractive_question_answering"),
     ),
     "multiple-choice": Kind(
         target="hfpipe.parts.tasks.choices:ChoiceTask",
@@ -131,6 +150,7 @@ KINDS: dict[str, Kind] = {
         one_class_a_row=True,
         refuses={"class_weights": _NO_CLASSES},
         hub_task="multiple-choice",
+        aliases=("mc", "swag", "choices", "mcq"),
     ),
 }
 DEFAULT = "text-classification"

@@ -147,7 +147,7 @@ def _sentence(
     own = detail["msg"].removeprefix("Value error, ")  # pydantic's title before a text of the schema's own
     what = own if own != detail["msg"] else own[0].lower() + own[1:]
     if kind == "literal_error" and isinstance(got, str):
-        hint = near(got, re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
+        hint = near(got, KINDS if path == ("task", "kind") else re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
         return f"{what}, got {got!r}{hint}"
     return f"{what}, got {got!r}"
 
