@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from hfpipe.evaluation.examples import LISTED, add_texts, examples_of, mistakes_of
 from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals, count_intervals, ratio_intervals
@@ -71,6 +72,7 @@ class EvaluationDocument:
         slices: the parts of the split that were measured by themselves.
         leak: how many of the scored rows have the text of a training row, and what is measured on the others; None where
             there is no such row, or nobody looked.
+        mistakes: those that the model is most certain of, by row; see `evaluation.examples`.
         calibration: how logits became probabilities and decisions.
         examples_per_second: rows over the time of the forward passes.
     """
@@ -91,6 +93,7 @@ class EvaluationDocument:
     findings: dict[str, Any]
     slices: list[dict[str, Any]]
     leak: dict[str, Any] | None
+    mistakes: list[dict[str, Any]]
     calibration: Calibration
     examples_per_second: float
 
@@ -119,6 +122,11 @@ class _Rows:
     references: Array
     losses: Array
     weights: Array
+
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        """All four."""
+        return self.predictions, self.references, self.losses, self.weights
 
     def where(self, inside: Array) -> _Rows:
         """Some of the rows."""
@@ -186,6 +194,10 @@ def build_document(
     baseline = _baseline(task, metrics, counted.references)
     scored = _as_scored(task, predictions.logits, counted, ids, values, intervals, seed)
     measured = functools.partial(_part, ids, counted, metrics, outputs, seed)
+    examples = examples_of(task.names, *counted.arrays, ids, scored.probabilities)
+    mistakes = mistakes_of(examples, recipe.evaluate.mistakes or LISTED)
+    if recipe.evaluate.mistakes:
+        add_texts(examples, [one["id"] for one in mistakes], rows, recipe.task.input_columns)
     document = EvaluationDocument(
         target=target,
         split=split,
@@ -206,10 +218,11 @@ def build_document(
             for one in slices_of(recipe, task, split, encoded, rows)
         ],
         leak=None if in_train is None else _leak(recipe, in_train[ids], measured),
+        mistakes=mistakes,
         calibration=_calibration_of(task),
         examples_per_second=len(rows) / predictions.seconds,
     )
-    return SplitEvaluation(document.as_json(), _examples(counted, ids, scored.probabilities))
+    return SplitEvaluation(document.as_json(), examples)
 
 
 def _counted(
@@ -246,26 +259,6 @@ def _as_scored(
         ratio_intervals=functools.partial(ratio_intervals, seed=seed),
         count_intervals=functools.partial(count_intervals, examples=len(ids), seed=seed),
     )
-
-
-def _examples(counted: _Rows, ids: Array, probabilities: Array | None) -> list[dict[str, Any]]:
-    """Each row that counts, for evaluations/*.examples.jsonl."""
-    found = []
-    for index, number in enumerate(ids):
-        prediction, reference = _plain(counted.predictions[index]), _plain(counted.references[index])
-        one: dict[str, Any] = {
-            "id": int(number),
-            "prediction": prediction,
-            "reference": reference,
-            "said": prediction,  # the names of the release before
-            "right": reference,
-            "loss": float(counted.losses[index]),
-            "weight": float(counted.weights[index]),
-        }
-        if probabilities is not None:
-            one["probabilities"] = [round(float(probability), 6) for probability in probabilities[index]]
-        found.append(one)
-    return found
 
 
 def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.Dataset, dataset: str) -> Calibration:
@@ -369,10 +362,3 @@ def _against_baseline(
         reached = f"the interval of {name}, {interval[0]:.4f} to {interval[1]:.4f}, reaches the {other:.4f} of"
         return [f"{reached} {baseline['what']}"]
     return []
-
-
-def _plain(value: Any) -> Any:
-    """A prediction or a reference as JSON has it."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value

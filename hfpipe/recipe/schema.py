@@ -485,6 +485,9 @@ class Evaluate(Section):
     threshold: Literal["f1"] | None = None
     """`f1`: the decision threshold that maximises F1 on `dataset.splits.calibration`, in place of 1/2: of class 1 of two, or
     of each class where an example has several. It is kept in the model's config too."""
+    mistakes: Annotated[int, Field(ge=0)] = 0
+    """Keep the texts of so many mistakes, those that the model is most certain of, for `report.html` and
+    `evaluations/*.examples.jsonl`. With 0 no text of the data is kept, and ten of them are listed by row and class."""
     slices: Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
     """Parts of a split that are measured by themselves at the end: by the values of a column (`genre`), by the length in
     tokens (`length` for its quarters, `{length: [32, 64]}` for up to 32, up to 64, and more), or by an expression over the

@@ -67,18 +67,23 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], origin: str = "") -
         overrides: `dotted.path=value` each.
         origin: what the changes come from, where nobody wrote them as overrides; errors name it as their place.
     """
-    fields, positions = recipe.model_dump(mode="json"), dict(recipe._positions)
+    fields, positions = recipe.model_dump(mode="json", exclude_unset=True), dict(recipe._positions)
     problems = _override(fields, overrides, positions, origin)
     return _validate(fields, positions, "the recipe", problems)
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """The fully resolved recipe as YAML, which :func:`load_recipe` reads back to an equal recipe."""
+def to_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
+    """The recipe as YAML, which :func:`load_recipe` reads back to an equal recipe.
+
+    Args:
+        recipe: to write.
+        defaults: write every field; else only those that somebody gave, in a file or as an override.
+    """
     yaml = YAML()
     yaml.default_flow_style = None
     yaml.width = 120
     text = io.StringIO()
-    yaml.dump(recipe.model_dump(mode="json"), text)
+    yaml.dump(recipe.model_dump(mode="json", exclude_unset=not defaults), text)
     return text.getvalue()
 
 

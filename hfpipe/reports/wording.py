@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from hfpipe.errors import RecipeError
+from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.evaluations import evaluation_names, file_name, read_evaluation
 from hfpipe.runs.store import Run
 from hfpipe.system.redaction import relative, strip_path
@@ -144,6 +145,17 @@ def leak_of(document: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     around = f" ({between(interval)})" if is_interval(interval) else ""
     return {"sentence": f"{sentence}; on the {others:,} others {name} is {number(value)}{around}.", "of": of,
             "beside": beside}  # fmt: skip
+
+
+def subject(recipe: Recipe | None) -> str:
+    """What was trained on what: the checkpoint and the data, without this machine's paths."""
+    if recipe is None:
+        return ""
+    data, files = recipe.dataset, recipe.dataset.data_files
+    named = files if isinstance(files, dict) else {"": files or ()}
+    listed = [one for part in named.values() for one in ([part] if isinstance(part, str) else part)]
+    what = ", ".join(strip_path(one) for one in dict.fromkeys(listed)) or strip_path(data.path)
+    return f"{strip_path(recipe.model.checkpoint)} on {what}{f', {data.name}' if data.name else ''}"
 
 
 def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:

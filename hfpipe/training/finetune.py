@@ -19,7 +19,7 @@ from hfpipe.errors import (
     RecipeError,
     StoppedByUser,
 )
-from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.recipe import Recipe, to_yaml, with_overrides
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.runs.targets import as_recipe, reach_hub
 from hfpipe.system import snapshot
@@ -217,6 +217,7 @@ def _remembered(session: Session) -> Iterator[None]:
             host=platform.node(),
             best=recipe.evaluate.best,
             command=sys.argv,
+            written=to_yaml(recipe, defaults=False),
             versions=snapshot.versions(),
             machine=snapshot.machine(),
             commit=snapshot.commit(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from hfpipe.reports.wording import number
 Record = Mapping[str, Any]
 _MOST_METRICS = len(SERIES)
 _MOST_POINTS = 600  # of a scatter
+_MOST_TICKS = 8  # of epochs
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ def curves(records: Sequence[Record], chosen: int | None, first: str | None) -> 
     """
     steps = [one for one in records if one.get("type") == "step"]
     evaluations = [one for one in records if one.get("type") == "evaluation" and one.get("metrics")]
-    last = steps[-1].get("step") if steps else None
-    mark = chosen if chosen != last else None
+    last = steps[-1].get("step") if steps else evaluations[-1].get("step") if evaluations else None
+    axis = _Steps(last, chosen if steps and chosen != last else None, _epoch_ends([*steps, *evaluations]))
+    plain = replace(axis, mark=None)
     made = [
-        _curve("loss", "Loss", "Mean loss of an item.", steps, evaluations, mark),
-        _evaluated(evaluations, first, mark, last),
-        _curve("lr", "Learning rate", "Of each step.", steps, (), None),
-        _curve("grad_norm", "Gradient norm", "Before clipping.", steps, (), None),
+        _curve("loss", "Loss", "Mean loss of an item.", steps, evaluations, axis),
+        _evaluated(evaluations, first, axis),
+        _curve("lr", "Learning rate", "Of each step.", steps, (), plain),
+        _curve("grad_norm", "Gradient norm", "Before clipping.", steps, (), plain),
     ]
     return [one for one in made if one is not None]
 
@@ -57,9 +59,39 @@ def caption_of_curves(records: Sequence[Record], chosen: int | None) -> str:
         caption.append(
             f"Each point is the mean of {width:,} steps, and the band reaches from their least to their greatest."
         )
+    ends = _epoch_ends(one for one in records if one.get("type") == "step")
+    if ends:
+        (step, number), *_ = ends
+        caption.append(f"An epoch has {round(step / number):,} steps.")
     if steps and chosen is not None and chosen != steps[-1]:
         caption.append(f"The dotted line is step {chosen:,}, whose weights the run ended with.")
     return " ".join(caption)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The horizontal axis that the curves of a page share.
+
+    Attributes:
+        last: the step that it ends with.
+        mark: a step to mark, or None.
+        epochs: step and number of each whole epoch.
+    """
+
+    last: int | None
+    mark: int | None = None
+    epochs: Sequence[tuple[int, int]] = ()
+
+
+def _epoch_ends(records: Iterable[Record]) -> list[tuple[int, int]]:
+    """The step by which each epoch was whole, with the number of that epoch."""
+    ends: dict[int, int] = {}
+    for one in records:
+        epoch, step = one.get("epoch"), one.get("step")
+        if isinstance(epoch, int | float) and isinstance(step, int) and epoch + 1e-6 >= 1:
+            number = int(epoch + 1e-6)
+            ends[number] = min(step, ends.get(number, step))
+    return [(step, number) for number, step in sorted(ends.items())]
 
 
 def _column(records: Iterable[Record], key: str) -> list[float | None]:
@@ -67,7 +99,7 @@ def _column(records: Iterable[Record], key: str) -> list[float | None]:
 
 
 def _curve(
-    key: str, title: str, caption: str, steps: Sequence[Record], evaluations: Sequence[Record], mark: int | None
+    key: str, title: str, caption: str, steps: Sequence[Record], evaluations: Sequence[Record], axis: _Steps
 ) -> Figure | None:
     values = _column(steps, key)
     known = [value for value in values if value is not None and np.isfinite(value)]
@@ -77,7 +109,6 @@ def _curve(
     measured = [(one["step"], one["metrics"].get("loss")) for one in evaluations]
     measured = [(step, value) for step, value in measured if value is not None]
     top = _top([*known, *(value for _, value in measured)])
-    last = steps[-1]["step"]
     from matplotlib.ticker import MaxNLocator
 
     def paint(panel: Any) -> None:
@@ -91,7 +122,7 @@ def _curve(
             panel.set_ylim(bottom=0)
         panel.yaxis.set_major_locator(MaxNLocator(5))
         panel.yaxis.set_major_formatter(lambda value, _: _tick(value))
-        _axis(panel, mark, last)
+        _axis(panel, axis)
 
     if top is not None:
         above = sum(value > top for value in known)
@@ -122,17 +153,31 @@ def _line(panel: Any, series: Series, colour: str, label: str | None, opacity: f
     panel.plot(series.steps, series.mean, color=colour, linewidth=1.1, label=label, alpha=opacity, **style)
 
 
-def _axis(panel: Any, mark: int | None, last: int | None) -> None:
-    """Steps from the first to the last, so that the panels of a page can be compared."""
+def _axis(panel: Any, steps: _Steps) -> None:
+    """From the first step to the last, so that the panels of a page can be compared; ticked by epoch if one is whole."""
     from matplotlib.ticker import MaxNLocator
 
-    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    panel.set_xlabel("step", fontsize=9)
-    if last is not None:
-        panel.set_xlim(-0.02 * last, 1.02 * last)
-    if mark is not None:
-        panel.axvline(mark, color=INK, linewidth=0.9, linestyle=":")
+    if steps.epochs:
+        every = -(-len(steps.epochs) // _MOST_TICKS)
+        shown = steps.epochs[every - 1 :: every]
+        panel.set_xticks([step for step, _ in shown], [f"{number:,}" for _, number in shown])
+        panel.set_xlabel("epoch", fontsize=9)
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        panel.set_xlabel("step", fontsize=9)
+    if steps.last is not None:
+        panel.set_xlim(-0.02 * steps.last, 1.02 * steps.last)
+    if steps.mark is not None:
+        panel.axvline(steps.mark, color=INK, linewidth=0.9, linestyle=":")
+
+
+def _up_to_one(values: Iterable[float | None], limits: Callable[..., tuple[float, float]]) -> None:
+    """End an axis of shares at 0 and 1: there is nothing beyond them. `limits` gets and sets those of the axis."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if known and min(known) >= 0 and max(known) <= 1:
+        low, high = limits()
+        limits(max(low, 0.0), min(high, 1.0))
 
 
 def _names(evaluations: Sequence[Record], first: str | None) -> list[str]:
@@ -143,7 +188,7 @@ def _names(evaluations: Sequence[Record], first: str | None) -> list[str]:
     return sorted(seen, key=lambda name: name != first)
 
 
-def _evaluated(evaluations: Sequence[Record], first: str | None, mark: int | None, last: int | None) -> Figure | None:
+def _evaluated(evaluations: Sequence[Record], first: str | None, axis: _Steps) -> Figure | None:
     names = _names(evaluations, first)
     if not names:
         return None
@@ -153,8 +198,9 @@ def _evaluated(evaluations: Sequence[Record], first: str | None, mark: int | Non
         for colour, name in zip(SERIES, shown, strict=False):
             series = thin([one["step"] for one in evaluations], [one["metrics"].get(name) for one in evaluations])
             few = {"marker": "o", "markersize": 3.5} if len(series.steps) <= 40 else {}
-            panel.plot(series.steps, series.mean, color=colour, linewidth=1.4, label=name, **few)
-        _axis(panel, mark, last or evaluations[-1]["step"])
+            panel.plot(series.steps, series.mean, color=colour, linewidth=1.4, label=name, clip_on=False, **few)
+        _up_to_one([one["metrics"].get(name) for one in evaluations for name in shown], panel.set_ylim)
+        _axis(panel, axis)
 
     caption = "On the evaluation split."
     if len(names) > len(shown):
@@ -178,11 +224,12 @@ def reliability(calibration: Mapping[str, Any] | None) -> Figure | None:
     def paint(panel: Any) -> None:
         panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
         confidence, accuracy = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
-        panel.plot(confidence, accuracy, color=SERIES[0], linewidth=1.2)
+        panel.plot(confidence, accuracy, color=SERIES[0], linewidth=1.2, clip_on=False)
         sizes = [12 + 60 * one["count"] / most for one in bins]
-        panel.scatter(confidence, accuracy, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3)
-        panel.set_xlim(-0.02, 1.03)
-        panel.set_ylim(-0.03, 1.05)
+        panel.scatter(confidence, accuracy, s=sizes, color=SERIES[0], edgecolors=PAPER, linewidths=0.8, zorder=3,
+                      clip_on=False)  # fmt: skip
+        panel.set_xlim(0, 1)
+        panel.set_ylim(0, 1)
         panel.set_xlabel("confidence", fontsize=9)
         panel.set_ylabel("accuracy", fontsize=9)
 
@@ -245,7 +292,7 @@ def lengths(split: str, histogram: Sequence[Sequence[int]]) -> Figure | None:
         widths = [edge - start for start, (edge, _) in zip(starts, histogram, strict=True)]
         panel.bar(starts, [count for _, count in histogram], width=widths, align="edge", color=SERIES[0], edgecolor=PAPER,
                   linewidth=0.6)  # fmt: skip
-        _axis(panel, None, histogram[-1][0])
+        _axis(panel, _Steps(histogram[-1][0]))
         panel.set_xlabel("tokens", fontsize=9)
         panel.set_ylabel("rows", fontsize=9)
 
@@ -273,7 +320,7 @@ def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> lis
                 panel.plot(series.steps, series.mean, color=SERIES[0], linewidth=0.9, alpha=0.6)
             if top is not None:
                 panel.set_ylim(top=top)
-            _axis(panel, None, max(found[-1]["step"] for found in steps.values()))
+            _axis(panel, _steps_of(steps.values()))
 
         caption = f" Each point is the mean of {width:,} steps." if width > 1 else ""
         caption += f" Cut off above {number(top)}." if top is not None else ""
@@ -294,13 +341,27 @@ def seeds_curves(runs: Mapping[str, Sequence[Record]], first: str | None) -> lis
                 at = [one["step"] for one in found]
                 series = thin(at, [one["metrics"].get(name) for one in found], 150)
                 panel.plot(
-                    series.steps, series.mean, color=SERIES[0], marker="o", markersize=3, linewidth=0.9, alpha=0.6
+                    series.steps,
+                    series.mean,
+                    color=SERIES[0],
+                    marker="o",
+                    markersize=3,
+                    linewidth=0.9,
+                    alpha=0.6,
+                    clip_on=False,
                 )
-            _axis(panel, None, max(found[-1]["step"] for found in evaluated.values()))
+            _up_to_one([one["metrics"].get(name) for found in evaluated.values() for one in found], panel.set_ylim)
+            _axis(panel, _steps_of(evaluated.values()))
 
         description = f"{name} at the evaluations of {len(evaluated)} seeds."
         made.append(Figure(name, "On the evaluation split, a line a seed.", draw("seeds-metric", description, metric)))
     return made
+
+
+def _steps_of(runs: Iterable[Sequence[Record]]) -> _Steps:
+    """The axis of several runs: that of the longest."""
+    longest = max(runs, key=lambda records: int(records[-1]["step"]))
+    return _Steps(longest[-1]["step"], None, _epoch_ends(longest))
 
 
 def strip(rows: Sequence[tuple[str, Sequence[float], Sequence[float] | None, float | None]]) -> Figure | None:
@@ -322,10 +383,11 @@ def strip(rows: Sequence[tuple[str, Sequence[float], Sequence[float] | None, flo
             if interval is not None:
                 panel.plot(interval, [0, 0], color=SERIES[0], linewidth=7, alpha=0.25, solid_capstyle="butt")
             panel.scatter(values, [0] * len(values), s=30, color=SERIES[0], alpha=0.75, edgecolors=PAPER, linewidths=0.8,
-                          zorder=3)  # fmt: skip
+                          zorder=3, clip_on=False)  # fmt: skip
             panel.plot([float(np.mean(values))] * 2, [-0.5, 0.5], color=SERIES[0], linewidth=1.4)
             if baseline is not None:
                 panel.plot([baseline] * 2, [-0.5, 0.5], color=SERIES[1], linewidth=1.4, linestyle="--")
+            _up_to_one([*values, *(interval or ()), baseline] if name != "loss" else (), panel.set_xlim)
             panel.set_ylim(-1, 1)
             panel.set_yticks([0], [name])
             panel.tick_params(axis="y", length=0)

@@ -11,7 +11,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe.schema import Recipe
 from hfpipe.reports import wording
 from hfpipe.reports.html import figures, tables
-from hfpipe.runs.evaluations import prediction_of, reference_of
+from hfpipe.runs.evaluations import file_name, prediction_of, read_examples, reference_of
 from hfpipe.runs.store import Run
 from hfpipe.system.redaction import strip_path, strip_paths
 
@@ -65,6 +65,7 @@ def write_report(run: Run) -> None:
             {"id": one.get("id"), "prediction": prediction_of(one), "reference": reference_of(one)}
             for one in (errors.get("worst") or [])[:_WORST]
         ],
+        "mistakes": tables.mistakes(own, _texts(run, own) if recipe and recipe.evaluate.mistakes else {}),
         "slices": tables.slices(own, name),
         "others": [_other_evaluation(one.get("split") or key, one, best, name) for key, one in others.items()],
         "data": tables.data(audit),
@@ -73,10 +74,21 @@ def write_report(run: Run) -> None:
         else None,
         "command": wording.command(about),
         "changes": wording.changes(about),
+        "subject": wording.subject(recipe),
+        "written": strip_path(str(about.get("written") or "")).rstrip(),
         "recipe": _recipe_text(run),
         "facts": _facts(strip_paths(about)),
     }
     run.write_text("report.html", render("report.html", page))
+
+
+def _texts(run: Run, document: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """The texts that were kept of some rows of the evaluation split, by row and column."""
+    try:
+        examples = read_examples(run, file_name(str(document.get("split")))) or []
+    except (OSError, ValueError):
+        return {}
+    return {one["id"]: one["text"] for one in examples if one.get("text")}
 
 
 def _other_evaluation(title: str, document: Mapping[str, Any], best: str | None, first: str | None) -> dict[str, Any]:
@@ -142,6 +154,8 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         ),
         "columns": order[:6],
         "seeds": [_seed(folder, run, order[:6]) for run in runs],
+        "subject": wording.subject(recipe),
+        "written": strip_path(str(runs[0].metadata.get("written") or "")).rstrip() if runs else "",
         "recipe": _recipe_text(runs[0]) if runs else "",
     }
     Run(folder).write_text("report.html", render("group.html", page))

@@ -120,6 +120,32 @@ def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[s
     ]
 
 
+def mistakes(document: Document, texts: Mapping[int, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The mistakes that the model is most certain of, with the texts that were kept of them by row and column."""
+    found = [one for one in document.get("mistakes") or [] if not isinstance(one.get("prediction"), float)]
+    if not found or (document.get("confusion") is None and not texts):
+        return None
+    rows = [
+        {
+            "id": one.get("id"),
+            "texts": [_text(value) for value in (texts.get(one.get("id", -1)) or {}).values()],
+            "reference": _text(one.get("reference")),
+            "prediction": _text(one.get("prediction")),
+            "probability": number(one["probability"]) if "probability" in one else "",
+        }
+        for one in found
+    ]
+    return {"rows": rows, "has_texts": any(row["texts"] for row in rows)}
+
+
+def _text(value: Any) -> str:
+    """A class, classes, tags, or the text of an answer."""
+    if isinstance(value, Mapping):
+        answers = (value.get("answers") or {}).get("text") or []
+        return str(value.get("prediction_text") or " / ".join(answers) or "(no answer)")
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def slices(document: Document, first: str | None) -> list[dict[str, Any]]:
     """Metrics of parts of the split, a table for each way that it was sliced."""
     found = [one for one in document.get("slices") or [] if one]

@@ -1,0 +1,118 @@
+"""Each example of a measured split: what was predicted and what is right, by name, and the mistakes made most certainly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import datasets
+
+Array = np.ndarray[Any, Any]
+
+LISTED = 10  # mistakes that a document lists where nobody says how many
+_LONGEST = 2000  # characters of a text that are kept
+
+
+def examples_of(
+    names: Sequence[str],
+    predictions: Array,
+    references: Array,
+    losses: Array,
+    weights: Array,
+    ids: Array,
+    probabilities: Array | None,
+) -> list[dict[str, Any]]:
+    """Each row that counts, for evaluations/*.examples.jsonl.
+
+    Args:
+        names: the classes in order; empty where there are none.
+        predictions: as the task decodes them, `[scored]`, and so on for the others.
+        references: what is right.
+        losses: summed over the items of a row.
+        weights: how much the row counts in the loss.
+        ids: the number of each row in its split.
+        probabilities: of the classes, `[scored, classes]`, or None.
+    """
+    found = []
+    for index, number in enumerate(ids):
+        prediction, reference = _plain(predictions[index]), _plain(references[index])
+        one: dict[str, Any] = {
+            "id": int(number),
+            "prediction": prediction,
+            "reference": reference,
+            **_by_name(names, prediction, reference),
+            "said": prediction,  # the names of the release before
+            "right": reference,
+            "loss": float(losses[index]),
+            "weight": float(weights[index]),
+        }
+        if probabilities is not None:
+            one["probabilities"] = [round(float(probability), 6) for probability in probabilities[index]]
+        found.append(one)
+    return found
+
+
+def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The mistakes that the model is most certain of, the most certain first.
+
+    That is the probability of the class that was predicted, or where a row has no such, the loss of the row.
+
+    Returns:
+        `id`, `prediction` and `reference` (by name where they have one), `loss`, and `probability` where there is one.
+    """
+    found = []
+    for one in examples:
+        if one["prediction"] == one["reference"]:
+            continue
+        mistake = {
+            "id": one["id"],
+            "prediction": one.get("prediction_name", one["prediction"]),
+            "reference": one.get("reference_name", one["reference"]),
+            "loss": one["loss"],
+        }
+        if "probabilities" in one and isinstance(one["prediction"], int):
+            mistake["probability"] = one["probabilities"][one["prediction"]]
+        found.append(mistake)
+    return sorted(found, key=lambda one: -one.get("probability", one["loss"]))[:most]
+
+
+def add_texts(
+    examples: Sequence[dict[str, Any]], numbers: Sequence[int], rows: datasets.Dataset, columns: Sequence[str]
+) -> None:
+    """Put the texts of the rows of these numbers beside what was predicted of them, under `text`, by column."""
+    by_id = {one["id"]: one for one in examples}
+    for number in numbers:
+        row = rows[number]
+        by_id[number]["text"] = {name: _short(row[name]) for name in columns}
+
+
+def _by_name(names: Sequence[str], prediction: Any, reference: Any) -> dict[str, Any]:
+    """The classes by name, where prediction and reference are numbers of classes, or 0 and 1 for each class."""
+    if not names:
+        return {}
+    pair = (prediction, reference)
+    if all(isinstance(one, int) for one in pair):
+        named = [names[one] for one in pair]
+    elif all(isinstance(one, list) and len(one) == len(names) and set(one) <= {0, 1} for one in pair):
+        named = [[name for name, is_on in zip(names, one, strict=True) if is_on] for one in pair]
+    else:
+        return {}
+    return {"prediction_name": named[0], "reference_name": named[1]}
+
+
+def _short(value: Any) -> Any:
+    """A text, or a list of them, at most so long."""
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"
+
+
+def _plain(value: Any) -> Any:
+    """A prediction or a reference as JSON has it."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,83 @@
+"""The mistakes that a model is most certain of: listed by row and class, and with their texts where that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hfpipe
+from hfpipe.evaluation.examples import mistakes_of
+from hfpipe.runs.evaluations import read_evaluation, read_examples
+
+
+def test_the_most_certain_mistakes_come_first(
+    recipe_fields: dict[str, Any], tmp_path: Path, pairs: dict[str, list[dict[str, Any]]]
+) -> None:
+    """As by hand from the examples, whose classes have names; without being asked no text of the data is kept."""
+    run = hfpipe.finetune(recipe_fields, runs_dir=tmp_path)
+    document, examples = read_evaluation(run, "validation"), read_examples(run, "validation")
+    names = document["names"]
+    wrong = [one for one in examples if one["prediction"] != one["reference"]]
+    wrong.sort(key=lambda one: -max(one["probabilities"]))
+    assert wrong
+    assert [one["id"] for one in document["mistakes"]] == [one["id"] for one in wrong[:10]]
+    assert all(one["reference_name"] == names[one["reference"]] for one in examples)
+    first = document["mistakes"][0]
+    assert first["prediction"] == names[wrong[0]["prediction"]]
+    assert first["probability"] == max(wrong[0]["probabilities"])
+    texts = [row["sentence1"] for row in pairs["validation"]]
+    kept = "".join(path.read_text() for path in (run.path / "evaluations").iterdir())
+    assert not any(text in kept for text in texts)
+    page = (run.path / "report.html").read_text()
+    assert "<h2>Mistakes</h2>" in page
+    assert not any(text in page for text in texts)
+
+
+def test_texts_are_kept_by_choice(
+    recipe_fields: dict[str, Any], tmp_path: Path, pairs: dict[str, list[dict[str, Any]]]
+) -> None:
+    """With `evaluate.mistakes: 3` the texts of three stand in the examples and on the page, and of no other row."""
+    run = hfpipe.finetune(recipe_fields, overrides=["evaluate.mistakes=3"], runs_dir=tmp_path)
+    document, examples = read_evaluation(run, "validation"), read_examples(run, "validation")
+    listed = [one["id"] for one in document["mistakes"]]
+    assert len(listed) == 3
+    with_text = {one["id"]: one["text"] for one in examples if "text" in one}
+    assert sorted(with_text) == sorted(listed)
+    row = pairs["validation"][listed[0]]
+    assert with_text[listed[0]] == {"sentence1": row["sentence1"], "sentence2": row["sentence2"]}
+    assert "sentence1" not in (run.path / "evaluations" / "validation.json").read_text()  # what push uploads
+    page = (run.path / "report.html").read_text()
+    assert f"<p>{row['sentence1']}</p>" in page
+
+
+@pytest.mark.parametrize("losses", [[0.1, 3.0, 2.0, 5.0]])
+def test_without_probabilities_the_loss_tells(losses: list[float]) -> None:
+    """Rows of several labels, or of words: the highest loss first, and what is right is no mistake."""
+    predictions = [[0, 1], [1, 1], [1, 0], [0, 0]]
+    examples = [
+        {"id": number, "prediction": prediction, "reference": [0, 0], "loss": loss}
+        for number, (prediction, loss) in enumerate(zip(predictions, losses, strict=True))
+    ]
+    assert [one["id"] for one in mistakes_of(examples, 2)] == [1, 2]
+
+
+def test_the_report_names_its_subject_and_shows_the_recipe_as_it_was_written(
+    recipe_fields: dict[str, Any], tmp_path: Path, hfpipe_command: Callable[..., Any]
+) -> None:
+    """Checkpoint and data stand in the header; what was given stands open, every default folded; nothing else differs."""
+    run = hfpipe.finetune(recipe_fields, overrides=["train.max_steps=4"], runs_dir=tmp_path)
+    page = (run.path / "report.html").read_text()
+    head = page[page.index("<h1>") : page.index("<h2>")]
+    checkpoint = Path(recipe_fields["model"]["checkpoint"]).name
+    assert f"{checkpoint} on " in head
+    assert str(tmp_path) not in page
+    written = run.metadata["written"]
+    assert "max_steps: 4" in written
+    assert "label_smoothing" not in written
+    assert "label_smoothing" in page[page.index("<details>") : page.index("</details>")]
+    assert "label_smoothing" not in page[: page.index("<details>")]
+    # An override from the command line and a seed of a group change no default into something that was given.
+    assert hfpipe.load_recipe(run.path / "recipe.yaml") == run.recipe
