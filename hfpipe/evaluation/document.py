@@ -276,8 +276,8 @@ def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.
     """
     labels, logits = np.asarray(encoded["labels"][:]), np.stack(predictions.logits)
     is_several = labels.ndim > 1  # 0 and 1 for each class
-    if not is_several:
-        labels, logits = labels[labels != IGNORED], logits[labels != IGNORED]
+    counted = (labels[:, 0] if is_several else labels) != IGNORED
+    labels, logits = labels[counted], logits[counted]
     split, where = recipe.dataset.splits.calibration, recipe.where("evaluate.threshold")
     temperature = fit_temperature(logits, labels) if recipe.evaluate.calibrate else 1.0
     found = Calibration(temperature, (), split, dataset)

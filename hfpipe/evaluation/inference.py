@@ -11,6 +11,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -154,9 +156,13 @@ def outputs_for(
 
 
 def scored_rows(encoded: datasets.Dataset, rows: int) -> Array:
-    """The numbers of the rows that count: those whose one label is ignored do not."""
+    """The numbers of the rows that count: those whose one label, or 0 and 1 of each class, is ignored do not."""
     labels = column(encoded, "labels")
-    return np.arange(rows) if is_list(labels.type) else np.flatnonzero(np.asarray(labels) != IGNORED)
+    if is_list(labels.type):
+        if not pa.types.is_floating(labels.type.value_type):
+            return np.arange(rows)  # labels of tokens, or of windows
+        labels = pc.list_element(labels, 0)
+    return np.flatnonzero(np.asarray(labels) != IGNORED)
 
 
 def mean_loss_of(predictions: Predictions) -> float:

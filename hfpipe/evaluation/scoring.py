@@ -205,12 +205,17 @@ def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawSt
     """The classes as the recipe declares them, else as the checkpoint's head names them, else as the data do."""
     names = models.head_names(checkpoint)
     unnamed = all(name == f"LABEL_{index}" for index, name in enumerate(names))
-    head = tasks.head_task(recipe.task, names)
-    if recipe.task.names is None and not unnamed and head.names:
+
+    def rows() -> datasets.Dataset:
+        read = raw.head if isinstance(raw, RawStream) else raw.split
+        return read(_split_with_classes(recipe, raw), recipe.where("dataset.splits.train"))
+
+    where = recipe.where("task")
+    spec = tasks.as_trained(recipe.task, models.head_form(checkpoint), rows, raw.name, where)
+    head = tasks.head_task(spec, names)
+    if spec.names is None and not unnamed and head.names:
         return head
-    read = raw.head if isinstance(raw, RawStream) else raw.split
-    rows = read(_split_with_classes(recipe, raw), recipe.where("dataset.splits.train"))
-    return tasks.make_task(recipe.task, rows, raw.name, recipe.where("task"))
+    return tasks.make_task(spec, rows(), raw.name, where)
 
 
 def _split_with_classes(recipe: Recipe, raw: RawData | RawStream) -> str:
@@ -228,7 +233,7 @@ def _weighed(
     tokenizer: PreTrainedTokenizerBase,
 ) -> datasets.Dataset | None:
     """The encoded training rows, where class weights are counted on them."""
-    if recipe.loss.class_weights is None or isinstance(recipe.loss.class_weights, list):
+    if not recipe.loss.counts_classes:
         return None
     split = recipe.dataset.splits.train
     rows = raw.split(split, recipe.where("dataset.splits.train"))

@@ -91,7 +91,7 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     if recipe.dataset.streaming:
         changes += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
     changes += tasks.pinned(recipe.task, task)
-    if recipe.loss.class_weights is not None and not isinstance(recipe.loss.class_weights, list):
+    if recipe.loss.class_weights is not None and recipe.loss.counts_classes:
         weights = class_weights(recipe.loss.class_weights, tasks.class_counts(recipe.task, task, whole))
         changes.append(f"loss.class_weights={weights.tolist()}")
     return with_overrides(recipe, changes), {"train": rows}

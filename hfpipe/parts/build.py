@@ -90,7 +90,7 @@ def make_objective(
         num_labels = task.num_labels or 0
         counts = counts_of(train_data["labels"][:] if train_data is not None else [], num_labels)
         try:
-            weights = losses.class_weights(recipe.loss.class_weights, counts)
+            weights = losses.class_weights(recipe.loss.class_weights, counts, task.names)
         except RecipeError as error:
             raise _placed(error, recipe, "loss.class_weights") from None
     bound = _bind_loss(recipe, loss or resolve(LOSSES, recipe.loss.name, "loss"), weights)

@@ -32,7 +32,8 @@ class Kind:
         is_words: whether the text of a row is a list of words.
         has_classes: whether classes are learned, so that the recipe may declare their names.
         one_class_a_row: whether every row has one class, by which a split can be stratified.
-        several_labels: whether `task.label` may name several columns.
+        several_labels: whether `task.label` may name several columns, or one whose texts have several names.
+        forms: the words for `task.label.form`, by which the recipe says how labels are to be read.
         calibratable: whether probabilities can be calibrated and a decision threshold fitted.
         refuses: the fields of `loss` that do nothing with this kind, and why.
         losses: hfpipe's losses that it takes; empty for all.
@@ -54,6 +55,7 @@ class Kind:
     has_classes: bool = False
     one_class_a_row: bool = False
     several_labels: bool = False
+    forms: tuple[str, ...] = ()
     calibratable: bool = False
     refuses: Mapping[str, str] = field(default_factory=dict)
     losses: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ KINDS: dict[str, Kind] = {
         outputs=("labels", "probabilities"),
         has_classes=True,
         several_labels=True,
+        forms=("classes", "columns"),
         calibratable=True,
         aliases=("multilabel", "multi_label", "multilabel_classification", "tagging"),
     ),
@@ -147,6 +150,7 @@ KINDS: dict[str, Kind] = {
         fields={"choices": None},
         required={"choices": "the columns of the endings"},
         inputs=("text", "choices"),
+        forms=("from_zero", "from_one", "letters", "text", "keys"),
         one_class_a_row=True,
         refuses={"class_weights": _NO_CLASSES},
         hub_task="multiple-choice",

@@ -188,11 +188,21 @@ class Dataset(Section):
 class Label(Section):
     """The column to learn, with its classes declared."""
 
-    column: str
-    """The column to learn."""
+    column: str | Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=2)]
+    """The column to learn; for several classes an example also a list of columns with 0 or 1 in them."""
     names: dict[str, str] | Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | None = None
     """The classes in order: `[no, yes]` names the values 0 and 1, or puts the data's own names in this order;
-    `{"-1": no, "1": yes}` says what each value means (several values may mean one class)."""
+    `{"-1": no, "1": yes}` says what each value means (several values may mean one class). Multiple choice: the values that
+    mean the first choice, the second, ... (`[A, B, C, D]`)."""
+    form: Literal["classes", "columns", "from_zero", "from_one", "letters", "text", "keys"] | None = None
+    """How the column says it, where the data can be read in two ways; null finds it. Several classes an example: lists of
+    `classes`, or `columns` of 0 and 1, one a class. Multiple choice: the number of the choice, counted `from_zero` or
+    `from_one`, its `letters`, its `text`, or the `keys` that each row has for its choices."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """Several classes an example: what stands between the names in a text (`"a, b"`). White space around a name is no part
+    of it, and an empty text has no class."""
+    missing: Literal["error", "ignore"] = "error"
+    """Rows without a label (null, NaN, or nothing but white space): refused, or left out of loss and metrics."""
 
 
 def _known_kind(name: str) -> str:
@@ -242,14 +252,33 @@ class Task(Section):
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The column or columns to learn."""
-        if isinstance(self.label, Label):
-            return (self.label.column,)
-        return (self.label,) if isinstance(self.label, str) else self.label
+        column = self.label.column if isinstance(self.label, Label) else self.label
+        return (column,) if isinstance(column, str) else column
 
     @property
     def names(self) -> tuple[str, ...] | dict[str, str] | None:
         """The classes as declared, or None."""
         return self.label.names if isinstance(self.label, Label) else None
+
+    @property
+    def form(self) -> str | None:
+        """How the label column is to be read, or None where the data say it."""
+        return self.label.form if isinstance(self.label, Label) else None
+
+    @property
+    def separator(self) -> str | None:
+        """What stands between the labels in a text, or None."""
+        return self.label.separator if isinstance(self.label, Label) else None
+
+    @property
+    def ignores_missing(self) -> bool:
+        """Whether a row may have no label."""
+        return isinstance(self.label, Label) and self.label.missing == "ignore"
+
+    def with_form(self, form: str) -> Self:
+        """The same section, which says how the label column is to be read."""
+        label = self.label if isinstance(self.label, Label) else Label(column=self.label)
+        return self.model_copy(update={"label": label.model_copy(update={"form": form})})
 
     @property
     def traits(self) -> Kind:
@@ -290,18 +319,40 @@ class Task(Section):
             raise PydanticCustomError(
                 "idle", "`text` of {kind} is {wanted}", {"kind": self.kind, "wanted": own.text_is}
             )
-        if isinstance(self.label, tuple) and not own.several_labels:
+        if len(self.label_columns) > 1 and not own.several_labels:
             takers = " or ".join(name for name, kind in KINDS.items() if kind.several_labels)
             raise PydanticCustomError("idle", "several label columns need kind: {takers}", {"takers": takers})
         for field, what in own.required.items():
             if getattr(self, field) is None:
                 raise PydanticCustomError("idle", "`{field}` is missing: {what}", {"field": field, "what": what})
-        if self.names is not None and not own.has_classes:
+        self._require_label_of_the_kind(own)
+        if self.names is not None and not (own.has_classes or own.forms):
             raise PydanticCustomError("idle", "`names` are of classes, and {kind} has none", {"kind": self.kind})
         if isinstance(self.names, tuple) and (twice := [one for one in self.names if self.names.count(one) > 1]):
             raise PydanticCustomError("idle", "`names` has {name} twice; a mapping says that several values mean one class",
                                       {"name": repr(twice[0])})  # fmt: skip
         return self
+
+    def _require_label_of_the_kind(self, own: Kind) -> None:
+        """Refuse ways to say a label that this kind of task does not have, or that exclude each other."""
+        what = {"kind": self.kind, "form": self.form, "forms": " or ".join(own.forms) or "none"}
+        if self.form is not None and self.form not in own.forms:
+            raise PydanticCustomError(
+                "idle", "`label.form` {form} does nothing with kind: {kind}; it has {forms}", what
+            )
+        if self.separator is not None and not own.several_labels:
+            takers = " or ".join(name for name, kind in KINDS.items() if kind.several_labels)
+            raise PydanticCustomError("idle", "`label.separator` needs kind: {takers}", {"takers": takers})
+        if self.ignores_missing and not (own.has_classes or own.forms):
+            raise PydanticCustomError("idle", "`label.missing` is for classes and choices, and {kind} has none", what)
+        if len(self.label_columns) > 1 and (
+            self.names is not None or self.form is not None or self.separator is not None
+        ):
+            raise PydanticCustomError(
+                "idle", "several label columns are a class each: leave names, form and separator out"
+            )
+        if self.form is not None and self.names is not None and not own.has_classes:
+            raise PydanticCustomError("idle", "`label.names` says what each value means: leave `form` out")
 
 
 def _task_with(fields: Mapping[str, Any]) -> type[Task]:
@@ -354,8 +405,15 @@ class Loss(NamedPart):
     """mean: divided by the items of the whole update; sum: not divided; none: a vector, summed for backward."""
     label_smoothing: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread evenly over all classes, 0 to 1."""
-    class_weights: Literal["balanced"] | dict[Literal["effective_number"], Finite] | list[Finite] | None = None
-    """A weight for each class: `balanced`, `{effective_number: 0.999}`, or a list in the order of the classes."""
+    class_weights: Literal["balanced"] | dict[str, Finite] | list[Finite] | None = None
+    """A weight for each class: `balanced`, `{effective_number: 0.999}`, a list in the order of the classes, or by their
+    names (`{spam: 5.0}`; a class that is not named weighs 1)."""
+
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the weights are made of how often each class is a label."""
+        weights = self.class_weights
+        return weights == "balanced" or (isinstance(weights, dict) and set(weights) == {"effective_number"})
 
 
 class Optimizer(NamedPart):
@@ -685,9 +743,7 @@ class Recipe(Section):
         problems = {
             "`train.max_steps` is missing: a stream has no length": self.train.max_steps is None,
             "`dataset.splits.hold_out` needs the whole split": self.dataset.splits.hold_out is not None,
-            "`loss.class_weights` that are counted need the whole split; give them as a list": not isinstance(
-                self.loss.class_weights, list | None
-            ),
+            "`loss.class_weights` that are counted need the whole split; give them as a list": self.loss.counts_classes,
             "`train.workers` above 1 would each read the whole stream": self.train.workers > 1,
             "`train.batching` needs the lengths of all rows": self.train.batching != Batching(),
         }

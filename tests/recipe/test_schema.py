@@ -67,7 +67,7 @@ def test_recipes_are_frozen(model: type[BaseModel]) -> None:
         ("loss", "reduction", "average"),
         ("loss", "label_smoothing", 1.0),
         ("loss", "class_weights", "balancd"),
-        ("loss", "class_weights", {"effective": 0.9}),
+        ("loss", "class_weights", {"effective": "0.9"}),
         ("evaluate", "every", 0),
         ("evaluate", "every", "steps"),
         ("checkpoints", "keep_last", 0),

@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 from hfpipe.errors import DataError, ModelError
 from hfpipe.parts import tasks
 from hfpipe.parts.data.columns import IGNORED, is_list, is_text
+from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs import duplicates
+from hfpipe.parts.inputs.class_notices import alike_names, rare_classes
 from hfpipe.parts.inputs.rows import Rows
 from hfpipe.parts.model import models
-from hfpipe.parts.tasks.classes import counts_of
+from hfpipe.parts.tasks.classes import counts_of, is_missing
 from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
 
@@ -53,6 +55,7 @@ class SplitAudit:
         contradicted: texts that have more than one label.
         repeated_ids: rows whose `id` or `idx` is that of an earlier row.
         ignored: rows whose label is -100.
+        unlabelled: rows without a label, where the recipe says that they are left out.
     """
 
     rows: int
@@ -66,6 +69,7 @@ class SplitAudit:
     contradicted: int
     repeated_ids: int
     ignored: int
+    unlabelled: int = 0
 
     @property
     def only_class(self) -> str | None:
@@ -116,6 +120,8 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
     about_rows = [text for split, one in audited.items() for text in _about_rows(split, one)]
+    if recipe.task.names is None:
+        about_rows += alike_names(train, audited[train].labels or {})
     about_rows += [
         f"{split}: {count:,} of {audited[split].rows:,} rows have the same text as a row of {train}"
         for split, count in found.shared.items()
@@ -126,6 +132,7 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
             "; ".join(about_rows), where=recipe.where("dataset.strict"), fix="Mend the rows, or drop dataset.strict."
         )
     found.notices.extend(about_rows)
+    found.notices.extend(_about_labels(rows, train, audited))
     for split, one in audited.items():
         found.notices.extend(oddities(recipe.task, rows.raw[split], split))
         if one.full > CUT_TOLD * one.rows:
@@ -152,6 +159,14 @@ def _text_hashes(recipe: Recipe, rows: datasets.Dataset) -> duplicates.Hashes:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
 
 
+def _about_labels(rows: Rows, train: str, audited: dict[str, SplitAudit]) -> list[str]:
+    """How labels are read where the data decide it, and classes of few rows."""
+    reading = getattr(rows.task, "reading", "")
+    counts = {split: one.labels for split, one in audited.items() if one.labels and one.only_class is None}
+    is_whole = train in counts and not isinstance(rows.source, RawStream)
+    return [*([reading] if reading else []), *(rare_classes(train, counts) if is_whole else [])]
+
+
 def _about_rows(split: str, one: SplitAudit) -> list[str]:
     """What is odd about the rows of a split, each in one line."""
     notices = []
@@ -159,6 +174,8 @@ def _about_rows(split: str, one: SplitAudit) -> list[str]:
         notices.append(f"{split}: every label is {one.only_class!r}, so metrics on it say little")
     if one.ignored:
         notices.append(f"{split}: {one.ignored:,} labels are {IGNORED} and are left out")
+    if one.unlabelled:
+        notices.append(f"{split}: {one.unlabelled:,} of {one.rows:,} rows have no label, or lack one, and are left out")
     if one.empty:
         notices.append(f"{split}: {one.empty:,} of {one.rows:,} rows have an empty text")
     if one.contradicted:
@@ -174,11 +191,12 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
     """Count a split; the hashes of its texts and labels go into `prints`."""
     raw, encoded, task = rows.raw[split], rows.encoded[split].data, rows.task
     seen = _look_at_tokens(rows, encoded)
-    empty = 0
+    empty, unlabelled = 0, 0
     ids = [name for name in _IDS if name in raw.column_names]
     with duplicates.fingerprints({name: len(raw) for name in ids}) as own:
         for piece in _pieces(raw, [*recipe.task.input_columns, *recipe.task.label_columns, *ids]):
             empty += _empty(piece, recipe)
+            unlabelled += _unlabelled(piece, recipe) if recipe.task.ignores_missing else 0
             prints.add(duplicates.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
             for name in ids:
                 own[name].add(duplicates.hashes(_as_text(piece[name])))
@@ -195,7 +213,8 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
         contradicted=duplicates.contradicted(prints),
         repeated_ids=repeated_ids,
         # of words most tokens carry no label
-        ignored=seen.ignored if task.names and seen.items == len(encoded) else 0,
+        ignored=max(0, seen.ignored - unlabelled) if task.names and seen.items == len(encoded) else 0,
+        unlabelled=unlabelled,
     )
 
 
@@ -280,16 +299,23 @@ def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as one text a row: lists are joined, numbers written."""
+    """A column as one text a row: lists and structs are joined, numbers written, and what is missing is empty."""
+    if pa.types.is_null(values.type):
+        return pa.chunked_array([pa.array([""] * len(values), pa.string())])
+    if pa.types.is_struct(values.type):
+        return _joined([_as_text(pc.struct_field(values, [place])) for place in range(values.type.num_fields)])
     if is_list(values.type):
         chunks = []
         for chunk in values.chunks:
             inner = chunk.flatten()
-            inner = inner if is_text(inner.type) else inner.cast(pa.string())
-            offsets = pa.array(np.concatenate([[0], np.cumsum(np.asarray(pc.list_value_length(chunk)))]), pa.int32())
+            inner = _as_text(pa.chunked_array([inner])).combine_chunks()
+            offsets = pa.array(
+                np.concatenate([[0], np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(chunk), 0)))]), pa.int32()
+            )
             chunks.append(pc.binary_join(pa.ListArray.from_arrays(offsets, inner.cast(pa.string())), _BETWEEN))
-        return pa.chunked_array(chunks, pa.string())
-    return values.cast(pa.large_string()).cast(pa.string()) if not is_text(values.type) else values
+        return pc.fill_null(pa.chunked_array(chunks, pa.string()), "")
+    texts = values.cast(pa.large_string()).cast(pa.string()) if not is_text(values.type) else values
+    return pc.fill_null(texts, "")
 
 
 def _label_hashes(piece: pa.Table, recipe: Recipe) -> duplicates.Hashes | None:
@@ -313,6 +339,21 @@ def _empty(piece: pa.Table, recipe: Recipe) -> int:
         else:
             empty |= np.asarray(pc.equal(pc.utf8_trim_whitespace(values), ""))
     return int(empty.sum())
+
+
+def _unlabelled(piece: pa.Table, recipe: Recipe) -> int:
+    """How many rows have no label, or a list with a hole in it."""
+    missing = np.zeros(len(piece), dtype=bool)
+    for name in recipe.task.label_columns:
+        values = piece[name]
+        if is_list(values.type):
+            missing |= np.asarray(pc.is_null(values))
+            missing[np.asarray(pc.list_parent_indices(values))[is_missing(pc.list_flatten(values))]] = True
+        elif not (is_text(values.type) and recipe.task.separator is not None):  # an empty text has no class
+            missing |= is_missing(values)
+        else:
+            missing |= np.asarray(pc.is_null(values))
+    return int(missing.sum())
 
 
 def _flat(values: pa.ChunkedArray) -> Array:

@@ -99,6 +99,8 @@ def read_rows(
             )
             for split, rows in raw.items()
         }
+    loss = (recipe.loss, recipe.where("loss"))
+    tasks.require_loss_fits(task, [one.data for one in encoded.values()], *loss)
     for split, one in encoded.items():
         notice(f"{split}: {one.summary}")
         if one.rebuilt:

@@ -25,6 +25,8 @@ from hfpipe.system.hub import checkpoint_folder, own_root
 from hfpipe.system.snapshot import digest_of_files, digest_of_text
 from hfpipe.system.text import listed, one_line
 
+_FORM = "hfpipe_label_form"  # in the model's config
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -198,6 +200,7 @@ def load_model(
     if task.names:
         config.id2label = dict(enumerate(task.names))
         config.label2id = {name: index for index, name in enumerate(task.names)}
+    _remember_form(config, task)
     try:
         model, info = getattr(transformers, task.auto_model).from_pretrained(
             checkpoint.folder,
@@ -252,6 +255,21 @@ def load_trained(
             fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
         )
     return model, tokenizer
+
+
+def _remember_form(config: Any, task: Task) -> None:
+    """Keep in the model's config how its labels were said, where the kind knows several forms, so that they stay that."""
+    form = getattr(task, "form", None)
+    if form in task.kind.forms:
+        setattr(config, _FORM, form)
+    elif hasattr(config, _FORM):
+        delattr(config, _FORM)
+
+
+def head_form(checkpoint: Checkpoint) -> str | None:
+    """How the labels were said that a checkpoint was trained on by hfpipe, or None."""
+    form = getattr(checkpoint.config, _FORM, None)
+    return form if isinstance(form, str) else None
 
 
 def head_names(checkpoint: Checkpoint) -> tuple[str, ...]:

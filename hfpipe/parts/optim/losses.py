@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.recipe.catalog import near
+from hfpipe.system.text import listed
 
 
 def cross_entropy(
@@ -270,17 +272,21 @@ def smooth_l1(
     return case.weighted(F.smooth_l1_loss(case.logits, case.dense(), beta=beta, reduction="none").mean(dim=-1))
 
 
-def class_weights(spec: str | Mapping[Any, float] | Sequence[float], counts: Sequence[int]) -> Tensor:
+def class_weights(
+    spec: str | Mapping[Any, float] | Sequence[float], counts: Sequence[int], names: Sequence[str] = ()
+) -> Tensor:
     """Make the weight of each class from the recipe's words and the training split's counts.
 
     * `"balanced"`: n / (C n_c), n the number of examples. Source: scikit-learn's `compute_class_weight`.
     * `{"effective_number": beta}`: (1 - beta) / (1 - beta^n_c), scaled to sum to C; beta from 0 (all the same) to just
       below 1 (nearly 1 / n_c). Source: Cui et al. 2019, "Class-balanced loss based on effective number of samples".
     * a list: as it stands.
+    * a mapping from names of classes: 1 for those that are not named.
 
     Args:
-        spec: one of the three.
+        spec: one of the four.
         counts: `[classes]`, examples of each class in the training split.
+        names: of the classes.
 
     Returns:
         `[classes]`, float32: the very numbers that `item_weights` and the losses use, so that they divide out.
@@ -299,13 +305,21 @@ def class_weights(spec: str | Mapping[Any, float] | Sequence[float], counts: Seq
         # (1 - beta) is the same in every class and falls out of the scaling; expm1 keeps the digits for beta near 1.
         raw = [1.0 / -math.expm1(count * math.log(beta)) if beta else 1.0 for count in counts]
         weights = [len(counts) * one / math.fsum(raw) for one in raw]
+    elif isinstance(spec, Mapping) and spec:
+        if stray := [name for name in spec if name not in names]:
+            raise RecipeError(
+                f"no class is called {stray[0]!r}{near(str(stray[0]), ['effective_number', *names])}",
+                where="loss.class_weights",
+                allowed=f"effective_number, or classes: {listed(names, 20)}",
+            )
+        weights = _listed_weights([spec.get(name, 1.0) for name in names], len(counts))
     elif isinstance(spec, Sequence) and not isinstance(spec, str):
         weights = _listed_weights(spec, len(counts))
     else:
         raise RecipeError(
             f"class weights {spec!r} are not understood",
             where="loss.class_weights",
-            allowed="balanced, {effective_number: BETA}, or a list of one number per class",
+            allowed="balanced, {effective_number: BETA}, a list of one number per class, or {CLASS: number}",
         )
     return torch.tensor(weights, dtype=torch.float32)
 

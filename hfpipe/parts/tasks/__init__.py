@@ -6,7 +6,7 @@ One module a kind of task, all with the shape of :class:`Task`; nothing is inher
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
 from hfpipe.parts.tasks.findings import Scored, hot
 from hfpipe.parts.tasks.text import Lines, TextTask
-from hfpipe.parts.tasks.tokenizer import lengths, lengths_of
+from hfpipe.parts.tasks.tokenizer import filler_of, lengths, lengths_of
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import Kind, task_class
 from hfpipe.system.text import listed
@@ -34,20 +34,24 @@ __all__ = [
     "Scored",
     "Task",
     "TextTask",
+    "as_trained",
     "calibrated",
     "class_counts",
     "dummy_outputs",
+    "form_of_head",
     "head_task",
     "lengths",
     "lengths_of",
     "make_task",
     "outputs_of",
     "pinned",
+    "require_loss_fits",
     "require_threshold_fits",
 ]
 
 Array = np.ndarray[Any, Any]
 
+_OF_CHOICES = ("cross_entropy", "focal", "kl_div")  # a softmax leaves out what has the lowest logit
 SIDE_COLUMNS = ("row", "words", "offsets")
 """Columns of encoded rows that no model reads: the number of the raw row, the word of each scored token, and where each
 token stands in its text."""
@@ -219,17 +223,68 @@ def require_threshold_fits(task: Task, threshold: str | None, where: str) -> Non
 
 
 def pinned(spec: schema.Task, task: Task) -> list[str]:
-    """The overrides that declare the classes found in a whole split, so that a few of its rows give the same task."""
-    if not task.names or spec.names is not None or len(spec.label_columns) > 1:
-        return []
-    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in task.names)
-    return [f"task.label={{column: {json.dumps(spec.label_columns[0], ensure_ascii=False)}, names: [{names}]}}"]
+    """The overrides that declare what a whole split says of the labels, so that a few of its rows give the same task."""
+    declared: dict[str, Any] = spec.label.model_dump(mode="json") if isinstance(spec.label, schema.Label) else {}
+    found = {**declared, "column": list(spec.label_columns), **form_of_head(spec, task)}
+    if len(spec.label_columns) == 1:
+        found["column"] = spec.label_columns[0]
+        if task.names and spec.names is None:
+            found["names"] = list(task.names)
+    given = {key: value for key, value in found.items() if value is not None}
+    return [f"task.label={json.dumps(given, ensure_ascii=False)}"] if len(given) > 1 else []
+
+
+def form_of_head(spec: schema.Task, task: Task) -> dict[str, str]:
+    """How the labels of a task are said, where its kind knows several forms: `form`, for the recipe or a model's config."""
+    form = getattr(task, "form", None)
+    return {"form": form} if form in task.kind.forms and len(spec.label_columns) == 1 else {}
+
+
+def as_trained(
+    spec: schema.Task, form: str | None, rows: Callable[[], datasets.Dataset], title: str, where: str
+) -> schema.Task:
+    """The section with the form of the labels that a model was trained with, or that these rows have.
+
+    Args:
+        spec: the section of the recipe; what it says itself holds.
+        form: from the model's config, or None.
+        rows: raw rows of the data that say what the labels are.
+        title: of them, for messages.
+        where: the place in the recipe.
+    """
+    says_it = spec.form is not None or (spec.names is not None and not spec.traits.has_classes)
+    if says_it or not spec.traits.forms or len(spec.label_columns) > 1:
+        return spec
+    if form not in spec.traits.forms:
+        find = getattr(task_class(spec.kind), "find_form", None)
+        form = find(spec, rows(), title, where) if find is not None else None
+    return spec if form is None else spec.with_form(form)
+
+
+def require_loss_fits(task: Task, encoded: Iterable[datasets.Dataset], loss: schema.Loss, where: str) -> None:
+    """Refuse a loss that can't leave out the choices that a row does not have.
+
+    Raises:
+        RecipeError: with the losses that can.
+    """
+    uneven = getattr(task, "is_uneven", None)
+    if uneven is None or (not loss.label_smoothing and (":" in loss.name or loss.name in _OF_CHOICES)):
+        return
+    if any(uneven(rows) for rows in encoded):
+        what = "label_smoothing" if loss.label_smoothing else f"loss {loss.name}"
+        raise RecipeError(
+            f"{what} counts all choices of a batch, and the rows have different numbers of them",
+            where=where,
+            fix=f"Take {', '.join(_OF_CHOICES)}, or a loss of your own, without label_smoothing.",
+        )
 
 
 def class_counts(spec: schema.Task, task: Any, rows: datasets.Dataset) -> list[int]:
     """How often each class is a label of these raw rows, without tokenizing them."""
-    if len(spec.label_columns) > 1:
-        return [int(sum(map(float, rows[name][:]))) for name in spec.label_columns]
+    if (labels_of := getattr(task, "labels_of", None)) is not None:
+        columns = rows.select_columns(list(spec.label_columns))
+        found = [row for batch in columns.iter(batch_size=1000) for row in labels_of(batch)]
+        return counts_of(found, len(task.names))
     values = column(rows, spec.label_columns[0])
     while is_list(values.type):
         values = pc.list_flatten(values)
@@ -241,14 +296,15 @@ def outputs_of(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
     Args:
         outputs: what the model returned.
-        batch: what it was given. Where the classes are positions, padding is no position: it gets the lowest logit, so
-            that the loss does not depend on what else is in the batch.
+        batch: what it was given. Where the classes are positions or choices, padding is none of them: it gets the lowest
+            logit, so that the loss does not depend on what else is in the batch.
 
     Returns:
         `[batch, classes]`, `[batch, length, classes]`, or start and end of an extractive answer as `[batch, 2, length]`.
     """
     if "logits" in outputs:
         logits: torch.Tensor = outputs["logits"]
-        return logits
+        filler = filler_of(batch)
+        return logits if filler is None else logits.masked_fill(filler, torch.finfo(logits.dtype).min)
     spans = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
     return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min)

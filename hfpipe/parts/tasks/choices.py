@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -17,9 +18,25 @@ from transformers import DataCollatorForMultipleChoice, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
+from hfpipe.parts.data.columns import IGNORED
 from hfpipe.parts.tasks import findings
+from hfpipe.parts.tasks.answers import (
+    FROM_ONE,
+    FROM_ZERO,
+    IN_WORDS,
+    LETTERS,
+    NAMED,
+    TEXT,
+    Choices,
+    choices_in,
+    find_form,
+    index_of,
+    values_of,
+)
+from hfpipe.parts.tasks.classes import is_blank, is_missing, refuse_missing
+from hfpipe.parts.tasks.label_lists import require_kept
 from hfpipe.parts.tasks.text import Lines
-from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, rows_of_logits
+from hfpipe.parts.tasks.tokenizer import LEAST_TOKENS, filler_of, lengths, load_tokenizer, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
@@ -29,19 +46,23 @@ _BATCH = 1000  # rows that are looked at together
 
 @dataclass(frozen=True)
 class ChoiceTask:
-    """The right one of the choices of each row; all rows of a split have the same number of them.
+    """The right one of the choices of each row; rows may have different numbers of them.
 
     Attributes:
         text: the column of the context, and of the beginning of all choices where there is one.
         choices: a column a choice, or one column of lists.
         label: the column of what is right.
-        by_text: whether that is the text of the right choice; else it is its number, counted from 0.
+        form: how that is said, one of the forms in answers.py.
+        values: the choice of each value that the recipe names.
+        ignores_missing: whether a row may have no answer.
     """
 
     text: tuple[str, ...]
     choices: tuple[str, ...]
     label: str
-    by_text: bool
+    form: str
+    values: tuple[tuple[str, int], ...] = ()
+    ignores_missing: bool = False
 
     kind = KINDS["multiple-choice"]
     auto_model = "AutoModelForMultipleChoice"
@@ -52,7 +73,6 @@ class ChoiceTask:
 
     load_processor = staticmethod(load_tokenizer)
     lengths = staticmethod(lengths)
-    unpad_logits = staticmethod(rows_of_logits)
 
     @classmethod
     def make(cls, spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> ChoiceTask:
@@ -64,13 +84,30 @@ class ChoiceTask:
         assert spec.choices is not None
         label = spec.label_columns[0]
         columns.require_columns(rows, (*spec.text, *spec.choices, label), title, where)
-        return cls(spec.text, spec.choices, label, _is_by_text(rows, spec.choices, label, title, where))
+        if spec.names is not None or spec.form is not None:
+            return cls.from_head(spec, ())
+        kind = columns.column(rows, label).type
+        if not (columns.is_text(kind) or pa.types.is_integer(kind)):
+            allowed = f"{IN_WORDS[FROM_ZERO]}, or its letter, or its text"
+            raise DataError(f"{title}: {label!r} holds {kind}", where=where, allowed=allowed)
+        if not all(_may_hold_choices(columns.column(rows, name).type, len(spec.choices)) for name in spec.choices):
+            return cls.from_head(spec, ())  # `check` refuses them, with the split
+        is_class = isinstance(rows.features[label], datasets.ClassLabel)
+        form = find_form(lambda: _rows(rows, spec.choices or (), label), is_class, title, label, where)
+        return replace(cls.from_head(spec, ()), form=form)
 
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
-        """The task of a trained head; labels are not read."""
+        """The task of a trained head; labels are read as the recipe says, or counted from 0."""
         assert spec.choices is not None
-        return cls(spec.text, spec.choices, spec.label_columns[0], by_text=False)
+        form = NAMED if spec.names is not None else spec.form or FROM_ZERO
+        values = tuple(values_of(spec.names).items())
+        return cls(spec.text, spec.choices, spec.label_columns[0], form, values, spec.ignores_missing)
+
+    @property
+    def reading(self) -> str:
+        """How the labels are read, where it is not the plain number."""
+        return "" if self.form in (FROM_ZERO, NAMED) else f"{self.label!r} holds {IN_WORDS[self.form]}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -91,27 +128,39 @@ class ChoiceTask:
         _require_choices(rows, self.choices, split, where)
         if not labelled:
             return
-        values = columns.require_values(rows, self.label, split, where)
-        if self.by_text:
-            if not columns.is_text(values.type):
-                what = f"{split}: column {self.label!r} holds {values.type}"
-                raise DataError(what, where=where, allowed="the text of the right choice, as in training")
-            bad = np.array([label not in choices for choices, label in _rows(rows, self.choices, self.label)])
-            count = 0
-        else:
-            numbers = _numbers(values, self.label, split, where)
-            count = len(next(_rows(rows, self.choices))[0]) if len(rows) else 0
-            bad = (numbers < 0) | (numbers >= count)
-            if bad.any() and (numbers == -1).all():
-                raise DataError(
-                    f"{split}: every label is -1, as in a split whose labels are kept back",
-                    where=where,
-                    fix="Such a split can't be trained on or scored; `hfpipe predict` labels it.",
-                )
+        values = columns.column(rows, self.label)
+        self._require_kind(values, split, where)
+        refuse_missing(is_missing(values), split, self.label, where, ignore=self.ignores_missing)
+        require_kept(values.drop_null(), split, where)
+        bad = np.array(
+            [
+                self._index(answer, own) is None and not is_blank(answer)
+                for own, answer in _rows(rows, self.choices, self.label)
+            ]
+        )
         if bad.any():
             first = values[int(np.flatnonzero(bad)[0])].as_py()
-            of = "none of the choices of its row" if self.by_text else f"outside the {count} choices, counted from 0"
-            columns.refuse(bad, f"{split}: label {first!r} is {of}", where, "Mend or drop these rows.")
+            what = "none of the choices of its row" if self.form == TEXT else f"not {IN_WORDS[self.form]}"
+            if self.form in (FROM_ZERO, FROM_ONE):
+                own = next(itertools.islice(_rows(rows, self.choices), int(np.flatnonzero(bad)[0]), None))[0]
+                what = f"outside the {len(own.texts)} choices, counted from {int(self.form == FROM_ONE)}"
+            fix = "Mend or drop these rows, or say what each value means: label: {column: ..., names: [A, B, C, D]}."
+            columns.refuse(bad, f"{split}: label {first!r} is {what}", where, fix)
+
+    def _require_kind(self, values: pa.ChunkedArray, split: str, where: str) -> None:
+        """Refuse labels of another kind than the training rows have."""
+        fits = {TEXT: columns.is_text(values.type), LETTERS: columns.is_text(values.type)}
+        if self.form in (FROM_ZERO, FROM_ONE):
+            fits[self.form] = pa.types.is_integer(values.type) or (
+                columns.is_text(values.type) and _are_numbers(pc.unique(values).to_pylist())
+            )
+        if not fits.get(self.form, True):
+            held = "texts" if columns.is_text(values.type) else values.type
+            what = f"{split}: column {self.label!r} holds {held}"
+            raise DataError(what, where=where, allowed=f"{IN_WORDS[self.form]}, as in training")
+
+    def _index(self, answer: Any, choices: Choices) -> int | None:
+        return index_of(answer, choices, self.form, dict(self.values))
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
@@ -124,27 +173,51 @@ class ChoiceTask:
         contexts = batch[self.text[0]]
         starts = [f"{start} " if start else "" for start in batch[self.text[1]]] if len(self.text) > 1 else None
         choices = _choices_of(batch, self.choices)
-        first = [context for context, own in zip(contexts, choices, strict=True) for _ in own]
-        second = [f"{starts[row] if starts else ''}{choice}" for row, own in enumerate(choices) for choice in own]
+        first = [context for context, own in zip(contexts, choices, strict=True) for _ in own.texts]
+        second = [f"{starts[row] if starts else ''}{choice}" for row, own in enumerate(choices) for choice in own.texts]
         flat = tokenizer(first, second, truncation=True, max_length=max_length)
-        count, begins = len(choices[0]), range(0, len(first), len(choices[0]))
-        encoded: dict[str, Any] = {name: [ids[at : at + count] for at in begins] for name, ids in flat.items()}
-        if labelled and self.by_text:
-            encoded["labels"] = [own.index(label) for own, label in zip(choices, batch[self.label], strict=True)]
-        elif labelled:
-            encoded["labels"] = [int(label) for label in batch[self.label]]
+        if any(len(ids) < LEAST_TOKENS for ids in flat["input_ids"]):
+            raise DataError(
+                f"a context and a choice make fewer than {LEAST_TOKENS} tokens",
+                fix="Fill the row, or raise model.max_length.",
+            )
+        ends = np.cumsum([0, *(len(own.texts) for own in choices)]).tolist()
+        encoded: dict[str, Any] = {
+            name: [ids[start:end] for start, end in itertools.pairwise(ends)] for name, ids in flat.items()
+        }
+        if labelled:
+            found = [self._index(answer, own) for own, answer in zip(choices, batch[self.label], strict=True)]
+            encoded["labels"] = [IGNORED if one is None else one for one in found]
         return encoded
 
+    def unpad_logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
+        """The logits of the choices that each row has: those that fill the batch up stand at the end."""
+        rows = rows_of_logits(logits, batch)
+        filler = filler_of(batch)
+        if filler is None:
+            return rows
+        counts = (~filler).sum(dim=1).tolist()
+        return [row[:count] for row, count in zip(rows, counts, strict=True)]
+
+    @staticmethod
+    def is_uneven(encoded: datasets.Dataset) -> bool:
+        """Whether rows have different numbers of choices."""
+        counts = pc.unique(pc.list_value_length(columns.column(encoded, "input_ids")))
+        return len(counts) > 1
+
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
-        """Pads to the longest choice of a batch, `[batch, choices, length]`."""
+        """Pads to the longest choice and the most choices of a batch, `[batch, choices, length]`."""
         return functools.partial(_collate, DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple))
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> tuple[Array, Array | None]:
         """The number of the choice with the greatest logit, and of the right one; both `[rows]`."""
-        predictions = np.stack(logits).argmax(axis=-1)
-        return predictions, np.asarray(encoded["labels"][:]) if "labels" in encoded.column_names else None
+        predictions = np.array([int(row.argmax()) for row in logits], dtype=np.int64)
+        if "labels" not in encoded.column_names:
+            return predictions, None
+        labels = np.asarray(encoded["labels"][:])
+        return predictions[labels != IGNORED], labels[labels != IGNORED]
 
     def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
@@ -154,11 +227,11 @@ class ChoiceTask:
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
     ) -> list[dict[str, Any]]:
         """For each row the number of its `choice`, its `text`, its `score`, and the `probabilities` of all in order."""
-        probabilities = softmax(np.stack(logits).astype(float), axis=-1)
+        probabilities = [softmax(row.astype(float)) for row in logits]
         return [
             {
                 "choice": int(row.argmax()),
-                "text": choices[int(row.argmax())],
+                "text": choices.texts[int(row.argmax())],
                 "score": float(row.max()),
                 "probabilities": [float(one) for one in row],
             }
@@ -194,69 +267,58 @@ class ChoiceTask:
         ], ["print(endings[outputs.logits.argmax(-1).item()])"]
 
 
-def _is_by_text(rows: datasets.Dataset, names: tuple[str, ...], label: str, split: str, where: str) -> bool:
-    """Whether labels are the texts of choices, and not their numbers."""
-    values = columns.column(rows, label)
-    if pa.types.is_integer(values.type):
-        return False
-    if not columns.is_text(values.type):
-        raise DataError(
-            f"{split}: {label!r} holds {values.type}",
-            where=where,
-            allowed="the number of the right choice, counted from 0, or its text",
-        )
-    digits = all(text.isdecimal() for text in pc.unique(values).drop_null().to_pylist())
-    if not digits:
-        return True
-    _require_choices(rows, names, split, where)
-    pairs = [(choices, text) for choices, text in _rows(rows, names, label) if text is not None]
-    if all(text in choices for choices, text in pairs) and any(c.index(t) != int(t) for c, t in pairs):
-        raise DataError(
-            f"{split}: {label!r} holds numbers as text, and so do the choices: either the number or the text could be meant",
-            where=where,
-            fix="Store the labels as whole numbers, counted from 0.",
-        )
-    return False
-
-
-def _numbers(values: pa.ChunkedArray, name: str, split: str, where: str) -> Array:
-    """Labels as whole numbers, `[rows]`."""
-    if pa.types.is_integer(values.type):
-        return np.asarray(values)
-    texts = values.to_pylist() if columns.is_text(values.type) else None
-    if texts is None or not all(text.isdecimal() for text in texts):
-        held = "texts" if texts is not None else values.type
-        raise DataError(
-            f"{split}: column {name!r} holds {held}",
-            where=where,
-            allowed="the number of the right choice, counted from 0, as in training",
-        )
-    return np.array([int(text) for text in texts], dtype=np.int64)
+def _are_numbers(texts: Sequence[str | None]) -> bool:
+    return all(text is None or not text.strip() or text.strip().lstrip("-").isdecimal() for text in texts)
 
 
 def _require_choices(rows: datasets.Dataset, names: tuple[str, ...], split: str, where: str) -> None:
-    """Refuse choices that are no texts, or not as many in every row."""
-    if len(names) > 1:
-        for name in names:
+    """Refuse choices that are no texts, and rows with fewer than two."""
+    for name in names if len(names) > 1 else ():
+        kind = columns.column(rows, name).type
+        if not columns.is_text(kind) and not pa.types.is_null(kind):
             columns.require_text(rows, name, split, where)
-        return
-    values = columns.require_values(rows, names[0], split, where, f"column {names[0]!r} has no choices")
-    if not columns.is_list(values.type) or not columns.is_text(values.type.value_type):
-        what = f"{split}: column {names[0]!r} holds {values.type}"
-        raise DataError(what, where=where, allowed="lists of texts, or several columns of texts")
-    counts = np.asarray(pc.list_value_length(values))
-    empty = np.array([None in choices for choices, _ in _rows(rows, names)])
-    if empty.any():
-        columns.refuse(empty, f"{split}: a choice has no text", where, "Fill or drop these rows.")
-    if len(counts) and (other := counts != counts[0]).any():
-        first = counts[other][0]
-        what = f"{split}: {first} choice{'' if first == 1 else 's'} where the first row has {counts[0]}"
-        columns.refuse(other, what, where, "All rows need the same number.")
-    if len(counts) and counts[0] < 2:
-        raise DataError(f"{split}: the rows have {counts[0]} choices", where=where, allowed="2 or more")
+    if len(names) == 1:
+        values = columns.require_values(rows, names[0], split, where, f"column {names[0]!r} has no choices")
+        if not _holds_choices(values.type):
+            what = f"{split}: column {names[0]!r} holds {values.type}"
+            allowed = "lists of texts, {text: [...], label: [...]}, {A: ..., B: ...}, or several columns of texts"
+            raise DataError(what, where=where, allowed=allowed)
+    bad: dict[str, list[bool]] = {"a choice has no text": [], "fewer than 2 choices": [], "as many keys as choices": []}
+    for own, _ in _rows(rows, names):
+        for what, is_so in zip(
+            bad,
+            (
+                None in own.texts or (len(names) > 1 and any(is_blank(text) for text in own.texts)),
+                len(own.texts) < 2,
+                bool(own.keys) and (len(own.keys) != len(own.texts) or len(set(own.keys)) < len(own.keys)),
+            ),
+            strict=True,
+        ):
+            bad[what].append(is_so)
+    for what, is_bad in bad.items():
+        if any(is_bad):
+            told = f"not {what}, each another one" if what.startswith("as many") else what
+            columns.refuse(np.array(is_bad), f"{split}: {told}", where, "Fill or drop these rows.")
 
 
-def _rows(rows: datasets.Dataset, names: tuple[str, ...], label: str | None = None) -> Iterator[tuple[list[str], Any]]:
+def _may_hold_choices(kind: pa.DataType, of: int) -> bool:
+    """Whether one of so many columns may hold choices."""
+    return columns.is_text(kind) or pa.types.is_null(kind) if of > 1 else _holds_choices(kind)
+
+
+def _holds_choices(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds the choices of a row."""
+    if columns.is_list(kind):
+        inner = kind.value_type
+        return columns.is_text(inner) or (pa.types.is_struct(inner) and any(columns.is_text(one.type) for one in inner))
+    if not pa.types.is_struct(kind):
+        return False
+    if any(columns.is_list(one.type) for one in kind):
+        return any(columns.is_list(one.type) and columns.is_text(one.type.value_type) for one in kind)
+    return all(columns.is_text(one.type) or pa.types.is_null(one.type) for one in kind)
+
+
+def _rows(rows: datasets.Dataset, names: tuple[str, ...], label: str | None = None) -> Iterator[tuple[Choices, Any]]:
     """The choices of each row and its label, a batch in memory at a time."""
     read = [*names, *([label] if label is not None else [])]
     for batch in rows.select_columns(list(dict.fromkeys(read))).iter(batch_size=_BATCH):
@@ -264,17 +326,34 @@ def _rows(rows: datasets.Dataset, names: tuple[str, ...], label: str | None = No
         yield from zip(_choices_of(batch, names), labels, strict=True)
 
 
-def _choices_of(batch: Mapping[str, Sequence[Any]], names: tuple[str, ...]) -> list[list[str]]:
-    """The choices of each row of a batch."""
+def _choices_of(batch: Mapping[str, Sequence[Any]], names: tuple[str, ...]) -> list[Choices]:
+    """The choices of each row of a batch; of several columns the last ones may be empty."""
     if len(names) == 1:
-        return [list(choices) for choices in batch[names[0]]]
-    return [list(choices) for choices in zip(*(batch[name] for name in names), strict=True)]
+        return [choices_in(cell) or Choices([], []) for cell in batch[names[0]]]
+    rows = (list(row) for row in zip(*(batch[name] for name in names), strict=True))
+    return [Choices(_without_empty_end(row), []) for row in rows]
+
+
+def _without_empty_end(texts: list[Any]) -> list[Any]:
+    end = len(texts)
+    while end and is_blank(texts[end - 1]):
+        end -= 1
+    return texts[:end]
 
 
 def _collate(pad: Any, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """A batch with or without labels; transformers' collator makes only the first."""
-    if "labels" in rows[0]:
-        return dict(pad(rows))
-    batch = dict(pad([{**row, "labels": 0} for row in rows]))
-    del batch["labels"]
+    """A batch with or without labels, every row filled up to the most choices with ones of a single token.
+
+    Transformers' collator takes as many choices of every row, and makes only a batch with labels.
+    """
+    most = max(len(row["input_ids"]) for row in rows)
+    filled = [{"labels": 0, **{name: _filled(value, most) for name, value in row.items()}} for row in rows]
+    batch = dict(pad(filled))
+    if "labels" not in rows[0]:
+        del batch["labels"]
     return batch
+
+
+def _filled(value: Any, most: int) -> Any:
+    """The tokens of each choice of a row, or its label."""
+    return value if not isinstance(value, list) else value + [value[0][:1]] * (most - len(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from hfpipe.errors import DataError
 from hfpipe.parts.data.columns import IGNORED, is_text, refuse
 
+Array = np.ndarray[Any, Any]
 Names = tuple[str, ...] | Mapping[str, str] | None
 """Classes as a recipe declares them: their names in order, the name of each value in the data, or nothing."""
 _SHOWN_CLASSES = 8
@@ -25,22 +27,85 @@ class Classes:
     """The names of the classes in order, and the class of each value of the data.
 
     `values`, of declared classes, maps a value, written as text, to its class. Without it a text is the class of that
-    name, and a whole number is the class of that index.
+    name, and a whole number is the class of that index. `ignores_missing` says that a missing label is no mistake.
     """
 
     names: tuple[str, ...]
     values: Mapping[str, int] | None = None
+    ignores_missing: bool = False
 
     def of(self, values: Sequence[Any]) -> list[int]:
-        """The class of each value; all of them have passed :func:`check_values`. IGNORED stays IGNORED."""
+        """The class of each value; all of them have passed :func:`check_values`. What is missing or IGNORED is IGNORED."""
+        blank = self.named_blanks
         if self.values is None:
             by_name = {name: index for index, name in enumerate(self.names)}
-            return [by_name[value] if isinstance(value, str) else int(value) for value in values]
-        return [IGNORED if value == IGNORED else self.values[written(value)] for value in values]
+            return [
+                IGNORED if is_blank(value, blank) else by_name[value] if isinstance(value, str) else int(value)
+                for value in values
+            ]
+        known = self.values
+        return [IGNORED if value == IGNORED or is_blank(value, blank) else known[written(value)] for value in values]
+
+    @property
+    def named_blanks(self) -> tuple[str, ...]:
+        """Texts of nothing but white space that were declared as a value all the same."""
+        return tuple(value for value in self.values or () if not value.strip())
 
     def __repr__(self) -> str:
         """The same text for the same classes: part of the key of the cache of tokens."""
-        return f"Classes({self.names!r}, {None if self.values is None else dict(self.values)!r})"
+        return (
+            f"Classes({self.names!r}, {None if self.values is None else dict(self.values)!r}, {self.ignores_missing})"
+        )
+
+
+def is_blank(value: Any, blank: Sequence[str] = ()) -> bool:
+    """Whether a value is no label: None, NaN, or a text of nothing but white space that was not declared."""
+    if isinstance(value, str):
+        return not value.strip() and value not in blank
+    return value is None or value != value
+
+
+def is_missing(values: pa.ChunkedArray, blank: Sequence[str] = ()) -> Array:
+    """Which values of a column are no label, `[rows]`: null, NaN, and blank texts except those that were declared."""
+    if is_text(values.type):
+        empty = pc.equal(pc.utf8_trim_whitespace(values), "")
+        if blank:
+            empty = pc.and_(empty, pc.invert(pc.is_in(values, pa.array(blank, values.type))))
+        return np.asarray(pc.fill_null(empty, True))
+    return np.asarray(pc.is_null(values, nan_is_null=pa.types.is_floating(values.type)))
+
+
+def present(
+    values: pa.ChunkedArray, classes: Classes, split: str, name: str, where: str
+) -> tuple[pa.ChunkedArray, Array]:
+    """The labels that are there, and the row of each.
+
+    Args:
+        values: the column.
+        classes: of the task; they say whether a missing label is a mistake.
+        split: title for messages.
+        name: of the column.
+        where: the place in the recipe.
+
+    Raises:
+        DataError: with the rows that have none.
+    """
+    missing = is_missing(values, classes.named_blanks)
+    refuse_missing(missing, split, name, where, ignore=classes.ignores_missing)
+    return (values.filter(pa.array(~missing)) if missing.any() else values), np.flatnonzero(~missing)
+
+
+def refuse_missing(missing: Array, split: str, name: str, where: str, *, ignore: bool) -> None:
+    """Refuse rows without a label; where they are ignored, only a split of nothing else.
+
+    Raises:
+        DataError: with the rows.
+    """
+    if missing.any() and not ignore:
+        fix = f"Label or drop these rows, or leave them out: label: {{column: {name}, missing: ignore}}."
+        refuse(missing, f"{split}: no label", where, fix)
+    if len(missing) and missing.all():
+        raise DataError(f"{split}: not one row has a label in {name!r}", where=where)
 
 
 def written(value: Any) -> str:
@@ -78,8 +143,9 @@ def find_classes(
         found = _declared(tuple(names), feature, kind)
     elif isinstance(feature, datasets.ClassLabel):
         found = Classes(tuple(feature.names))
+        _require_named(found.names, values, name, title, where)
     elif is_text(kind):
-        texts = [value for value in pc.unique(values).to_pylist() if value is not None]
+        texts = [value for value in pc.unique(values).to_pylist() if value is not None and value.strip()]
         found = Classes(
             tuple(sorted(texts, key=lambda text: (not text.isdecimal(), int(text) if text.isdecimal() else 0, text)))
         )
@@ -111,6 +177,21 @@ def find_classes(
         only = found.names[0] if found.names else "None"
         raise DataError(f"{title}: {name!r} has only the class {only!r}", where=where)
     return found
+
+
+def _require_named(names: Sequence[str], values: pa.ChunkedArray, name: str, title: str, where: str) -> None:
+    """Refuse classes of the data whose name is blank, where a row has one: they are missing labels."""
+    blank = [number for number, one in enumerate(names) if not one.strip()]
+    bad = (
+        np.asarray(pc.fill_null(pc.is_in(values, pa.array(blank, values.type)), False)) if blank else np.zeros(0, bool)
+    )
+    if bad.any():
+        refuse(
+            bad,
+            f"{title}: the class {blank[0]} of {name!r} is called {names[blank[0]]!r}, as a missing label is",
+            where,
+            f"Label or drop these rows, or give it a name, {_mapping(name, range(len(names)))}.",
+        )
 
 
 def _declared(names: tuple[str, ...], feature: Any, kind: pa.DataType) -> Classes:
@@ -151,16 +232,18 @@ def check_values(
 
     Args:
         classes: of the task.
-        values: the column, without nulls.
+        values: the labels that are there.
         split: title for messages.
         name: of the column.
         where: the place in the recipe.
-        rows: the row of each value, ascending, where the values are those of lists; by default every value is a row.
+        rows: the row of each value, ascending; by default every value is a row.
 
     Raises:
         DataError: with the first rows, the value and the classes.
     """
     kind = values.type
+    if not len(values):
+        return
     if pa.types.is_integer(kind) and pc.all(pc.equal(values, -1)).as_py():
         raise DataError(
             f"{split}: every label is -1, as in a split whose labels are kept back",
@@ -181,8 +264,19 @@ def check_values(
             where,
             f"The values are {_listed(tuple(classes.values))}."
             if classes.values is not None
-            else f"The classes are {_listed(classes.names)}.{_other_words(classes, values, name)}",
+            else f"The classes are {_listed(classes.names)}.{_meant(first, classes.names)}{_other_words(classes, values, name)}",
         )
+
+
+def alike(name: str) -> str:
+    """What names have in common that differ only in case, white space, or the Unicode form of their characters."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _meant(value: Any, names: Sequence[str]) -> str:
+    """The class that a text differs from only in case or white space."""
+    same = [name for name in names if isinstance(value, str) and alike(name) == alike(value)]
+    return f" It differs from {same[0]!r} only in case, white space or Unicode form." if same else ""
 
 
 def _other_words(classes: Classes, values: pa.ChunkedArray, name: str) -> str:
@@ -235,11 +329,12 @@ def counts_of(labels: Sequence[Any], num_labels: int) -> list[int]:
     """How many items each class has: of class ids in any nesting, or of multi-hot rows.
 
     Args:
-        labels: encoded, `[rows]`, `[rows, length]` ragged, or multi-hot `[rows, classes]` in floats.
+        labels: encoded, `[rows]`, `[rows, length]` ragged, or multi-hot `[rows, classes]` in floats; ignored ones do not count.
         num_labels: how many classes.
     """
     flat = np.concatenate([np.atleast_1d(one) for one in labels]) if len(labels) else np.zeros(0, int)
     if flat.dtype.kind == "f":
-        return [int(count) for count in flat.reshape(-1, num_labels).sum(axis=0)]
+        hot = flat.reshape(-1, num_labels)
+        return [int(count) for count in hot[hot[:, 0] != IGNORED].sum(axis=0)]
     counted = flat[flat != IGNORED].astype(int)
     return [int(count) for count in np.bincount(counted, minlength=num_labels)]

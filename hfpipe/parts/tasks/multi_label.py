@@ -1,12 +1,13 @@
 """Any number of classes for a text or a pair of texts: `multi-label-classification`.
 
-The label is one column of lists (of class names or numbers), or one column of 0 and 1 for each class.
+The label is one column of lists (of the names or numbers of classes, or of 0 and 1 for each class), of separated names, or
+of structs of 0 and 1; or one column of 0 and 1 for each class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -19,22 +20,53 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
-from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.classes import (
+    Classes,
+    check_order,
+    check_values,
+    find_classes,
+    is_blank,
+    is_missing,
+    refuse_missing,
+)
+from hfpipe.parts.tasks.label_lists import (
+    CLASSES,
+    COLUMNS,
+    as_list,
+    check_columns,
+    check_flags,
+    column_names,
+    fields_of,
+    flags_of,
+    form_of,
+    lists_of,
+)
 from hfpipe.parts.tasks.text import Lines, encode_texts, text_inputs
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
+from hfpipe.system.text import listed
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class MultiLabelTask:
-    """The classes that hold for each row; with several label columns, each of them is a class."""
+    """The classes that hold for each row.
+
+    Attributes:
+        text: the columns that are read.
+        labels: the label column; or several, each of which is a class.
+        classes: their names in order.
+        form: what the label column holds: `classes` that hold, or `columns`, 0 or 1 for each class.
+        separator: between the names of a text.
+    """
 
     text: tuple[str, ...]
     labels: tuple[str, ...]
     classes: Classes
+    form: str = CLASSES
+    separator: str | None = None
     calibration: Calibration = field(default=NONE, repr=False)  # what the tokens are does not depend on it
 
     kind = KINDS["multi-label-classification"]
@@ -54,21 +86,50 @@ class MultiLabelTask:
         Raises:
             DataError: a missing column, a label that is no list, or lists without classes.
         """
-        labels = spec.label_columns
+        labels, skips = spec.label_columns, spec.ignores_missing
         columns.require_columns(rows, (*spec.text, *labels), title, where)
         if len(labels) > 1:
-            return cls(spec.text, labels, Classes(labels))
-        values = columns.column(rows, labels[0])
-        _require_list(values, labels[0], title, where)
-        inner = pc.list_flatten(values)
-        feature = rows.features[labels[0]].feature
-        found = find_classes(spec.names, feature, inner, labels[0], title, where, other_kind="")
-        return cls(spec.text, labels, found)
+            return cls(spec.text, labels, Classes(labels, ignores_missing=skips), COLUMNS)
+        if fields := fields_of(rows, labels[0]):
+            return cls(
+                spec.text, labels, Classes(_of_fields(fields, spec, title, where), ignores_missing=skips), COLUMNS
+            )
+        lists = lists_of(columns.column(rows, labels[0]), spec.separator, title, labels[0], where)
+        feature = getattr(rows.features[labels[0]], "feature", None)
+        about = (spec.names, feature, title, labels[0], where)
+        if (spec.form or form_of(lists, *about)) == COLUMNS:
+            return cls(
+                spec.text, labels, Classes(column_names(lists, *about), ignores_missing=skips), COLUMNS, spec.separator
+            )
+        found = find_classes(spec.names, feature, pc.list_flatten(lists), labels[0], title, where, other_kind="")
+        return cls(spec.text, labels, replace(found, ignores_missing=skips), CLASSES, spec.separator)
 
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
         """The task of a trained head whose classes have these names."""
-        return cls(spec.text, spec.label_columns, Classes(names))
+        form = COLUMNS if len(spec.label_columns) > 1 else spec.form or CLASSES
+        classes = Classes(names, ignores_missing=spec.ignores_missing)
+        return cls(spec.text, spec.label_columns, classes, form, spec.separator)
+
+    @staticmethod
+    def find_form(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> str:
+        """How these rows say their labels, where neither the recipe nor the run that is measured does."""
+        columns.require_columns(rows, spec.label_columns, title, where)
+        name = spec.label_columns[0]
+        if len(spec.label_columns) > 1 or fields_of(rows, name):
+            return COLUMNS
+        lists = lists_of(columns.column(rows, name), spec.separator, title, name, where)
+        feature = getattr(rows.features[name], "feature", None)
+        return form_of(lists, spec.names, feature, title, name, where)
+
+    @property
+    def reading(self) -> str:
+        """How the labels are read, where the data alone say it; else nothing."""
+        if self.form == CLASSES or len(self.labels) > 1:
+            return ""
+        return (
+            f"{self.labels[0]!r} holds 0 or 1 for each of {len(self.names)} classes, in order: {listed(self.names, 8)}"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,20 +158,49 @@ class MultiLabelTask:
             columns.require_text(rows, name, split, where)
         if not labelled:
             return
+        skips = self.classes.ignores_missing
         if len(self.labels) > 1:
             for name in self.labels:
-                _require_binary(rows, name, split, where)
+                check_flags(columns.column(rows, name), split, name, where, missing=skips)
+        elif fields_of(rows, self.labels[0]):
+            self._check_fields(rows, split, where)
+        else:
+            self._check_lists(rows, split, where)
+
+    def _check_fields(self, rows: datasets.Dataset, split: str, where: str) -> None:
+        """Refuse structs that are not 0 or 1 in each field."""
+        values, name = columns.column(rows, self.labels[0]), self.labels[0]
+        there = fields_of(rows, name)
+        if absent := [one for one in self.names if one not in there]:
+            raise DataError(f"{split}: {name!r} has no field {absent[0]!r}", where=where, allowed=", ".join(there))
+        for one in self.names:
+            field_of = pc.struct_field(values, one)
+            check_flags(field_of, split, f"{name}.{one}", where, missing=self.classes.ignores_missing)
+
+    def _check_lists(self, rows: datasets.Dataset, split: str, where: str) -> None:
+        """Refuse lists that are missing, hold what is no class, or are not 0 or 1 for each class."""
+        name, skips = self.labels[0], self.classes.ignores_missing
+        lists = lists_of(columns.column(rows, name), self.separator, split, name, where)
+        inner = pc.list_flatten(lists)
+        holes = np.unique(np.asarray(pc.list_parent_indices(lists))[is_missing(inner, self.classes.named_blanks)])
+        missing = np.asarray(pc.is_null(lists))
+        if len(holes) and not skips:
+            fix = f"Label or drop these rows, or leave them out: label: {{column: {name}, missing: ignore}}."
+            columns.refuse(np.isin(np.arange(len(lists)), holes), f"{split}: a label is None", where, fix)
+        missing[holes] = True
+        refuse_missing(missing, split, name, where, ignore=skips)
+        lists, numbers = lists.filter(pa.array(~missing)), np.flatnonzero(~missing)
+        if self.form == COLUMNS:
+            check_columns(lists, len(self.names), numbers, split, name, where)
             return
-        values = columns.require_values(rows, self.labels[0], split, where)
-        _require_list(values, self.labels[0], split, where)
-        inner = pc.list_flatten(values)
-        if inner.null_count:
-            parents = np.asarray(pc.list_parent_indices(values))[np.asarray(pc.is_null(inner))]
-            bad = np.isin(np.arange(len(values)), parents)
-            columns.refuse(bad, f"{split}: a label is None", where, "Label or drop these rows.")
-        if len(inner):
-            check_order(self.classes, rows.features[self.labels[0]].feature, split, where)
-            check_values(self.classes, inner, split, self.labels[0], where)
+        inner, owner = pc.list_flatten(lists), numbers[np.asarray(pc.list_parent_indices(lists))]
+        if not len(inner):
+            return
+        check_order(self.classes, getattr(rows.features[name], "feature", None), split, where)
+        check_values(self.classes, inner, split, name, where, rows=owner)
+        if pa.types.is_integer(inner.type) and (bad := np.asarray(pc.equal(inner, columns.IGNORED))).any():
+            what = f"{split}: label {columns.IGNORED} is outside the {len(self.names)} classes"
+            columns.refuse(np.isin(np.arange(len(rows)), owner[bad]), what, where, "Leave it out of the lists.")
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
@@ -119,15 +209,32 @@ class MultiLabelTask:
         encoded = encode_texts(batch, self.text, tokenizer, max_length)
         if not labelled:
             return encoded
-        if len(self.labels) > 1:
-            rows = zip(*(batch[name] for name in self.labels), strict=True)
-            encoded["labels"] = [[float(value) for value in row] for row in rows]
-        else:
-            hot = np.zeros((len(batch[self.labels[0]]), self.num_labels))
-            for row, values in enumerate(batch[self.labels[0]]):
-                hot[row, self.classes.of(values)] = 1.0
-            encoded["labels"] = hot.tolist()
+        encoded["labels"] = self.labels_of(batch)
         return encoded
+
+    def labels_of(self, batch: Mapping[str, Sequence[Any]]) -> list[list[float]]:
+        """Multi-hot rows `[classes]` of floats; of a row without labels, all IGNORED."""
+        cells: Sequence[Any] = batch[self.labels[0]]
+        if len(self.labels) > 1:
+            cells = [list(row) for row in zip(*(batch[name] for name in self.labels), strict=True)]
+        return [self._hot(cell) for cell in cells]
+
+    def _hot(self, cell: Any) -> list[float]:
+        nothing = [float(columns.IGNORED)] * self.num_labels
+        if cell is None:
+            return nothing
+        if self.form == COLUMNS:
+            row = (
+                [cell.get(name) for name in self.names] if isinstance(cell, Mapping) else as_list(cell, self.separator)
+            )
+            return nothing if any(is_blank(one) for one in row) else flags_of(row)
+        held = self.classes.of(as_list(cell, self.separator))
+        if columns.IGNORED in held:
+            return nothing
+        hot = [0.0] * self.num_labels
+        for one in held:
+            hot[one] = 1.0
+        return hot
 
     def decode(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
@@ -136,7 +243,9 @@ class MultiLabelTask:
         predictions, _ = self.calibration.any_of(np.stack(logits))
         if "labels" not in encoded.column_names:
             return predictions, None
-        return predictions, np.asarray(encoded["labels"][:]).astype(np.int64)
+        labels = np.asarray(encoded["labels"][:]).reshape(-1, self.num_labels).astype(np.int64)
+        counted = labels[:, 0] != columns.IGNORED
+        return predictions[counted], labels[counted]
 
     def dummy_predictions(self) -> tuple[Array, Array]:
         """Two predictions and their labels, to try a metric on."""
@@ -185,22 +294,15 @@ class MultiLabelTask:
         return ", ".join(name for name, one in zip(self.names, holds, strict=True) if one) or "no label"
 
 
-def _require_list(values: pa.ChunkedArray, name: str, split: str, where: str) -> None:
-    if not columns.is_list(values.type):
+def _of_fields(fields: tuple[str, ...], spec: schema.Task, split: str, where: str) -> tuple[str, ...]:
+    """The fields of structs that are classes: all of them, or those that the recipe names, in its order."""
+    if spec.names is None:
+        return fields
+    named = tuple(spec.names)
+    if isinstance(spec.names, Mapping) or set(named) - set(fields):
         raise DataError(
-            f"{split}: column {name!r} holds {values.type}",
+            f"{split}: {spec.label_columns[0]!r} has the fields {listed(fields, 8)}",
             where=where,
-            allowed="lists of classes, or several columns of 0 and 1",
-            fix="For one class a row use task.kind: text-classification.",
+            fix="Leave label.names out, or list fields in it, in the order that the classes should have.",
         )
-
-
-def _require_binary(rows: datasets.Dataset, name: str, split: str, where: str) -> None:
-    values = columns.require_values(rows, name, split, where, f"no label in column {name!r}")
-    if pa.types.is_boolean(values.type):
-        return
-    numbers = np.asarray(columns.as_numbers(values, split, name, where))
-    bad = (numbers != 0) & (numbers != 1)
-    if bad.any():
-        what = f"{split}: {name!r} is {numbers[bad][0]:g}, and a label column says 0 or 1"
-        columns.refuse(bad, what, where, "Mend these rows, or name other columns.")
+    return named

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -14,7 +14,7 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
-from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, present
 from hfpipe.parts.tasks.long_texts import shortened
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
@@ -63,12 +63,12 @@ class TextTask:
                 fix="For rows with several classes use task.kind: multi-label-classification.",
             )
         found = find_classes(spec.names, rows.features[label], values, label, title, where, other_kind=_REGRESSION)
-        return cls(spec.text, label, found)
+        return cls(spec.text, label, replace(found, ignores_missing=spec.ignores_missing))
 
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> TextTask:
         """The task of a trained head whose classes have these names."""
-        return cls(spec.text, spec.label_columns[0], Classes(names))
+        return cls(spec.text, spec.label_columns[0], Classes(names, ignores_missing=spec.ignores_missing))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,9 +97,9 @@ class TextTask:
             columns.require_text(rows, name, split, where)
         if not labelled:
             return
-        values = columns.require_values(rows, self.label, split, where)
+        values, labelled_rows = present(columns.column(rows, self.label), self.classes, split, self.label, where)
         check_order(self.classes, rows.features[self.label], split, where)
-        check_values(self.classes, values, split, self.label, where)
+        check_values(self.classes, values, split, self.label, where, labelled_rows)
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool

@@ -18,6 +18,7 @@ from hfpipe.parts.data.columns import column, is_list
 from hfpipe.system.text import one_line
 
 Array = np.ndarray[Any, Any]
+LEAST_TOKENS = 2  # of a choice with its context
 _SMALLEST_VOCABULARY = 100  # entries; AutoTokenizer without vocabulary files makes up one of five
 
 
@@ -65,6 +66,15 @@ def padding_collator(tokenizer: PreTrainedTokenizerBase, multiple: int | None = 
 def rows_of_logits(logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> list[Array]:
     """The logits of a batch, `[batch, outputs]`, as a row of `[outputs]` each: none of them is padding."""
     return list(logits.cpu().numpy())
+
+
+def filler_of(batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """The choices that only fill a batch of `[batch, choices, length]` up, `[batch, choices]`; None in other batches.
+
+    They have a single token, and real ones have more.
+    """
+    mask = batch.get("attention_mask")
+    return None if mask is None or mask.ndim != 3 else mask.sum(dim=-1) < LEAST_TOKENS
 
 
 def lengths(encoded: datasets.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:

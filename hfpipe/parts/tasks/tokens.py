@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -24,7 +24,7 @@ from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import IGNORED
 from hfpipe.parts.metrics.entities import OUTSIDE, Label, entities, scheme_of
 from hfpipe.parts.tasks import findings
-from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes
+from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, is_missing, refuse_missing
 from hfpipe.parts.tasks.text import Lines
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
@@ -75,7 +75,7 @@ class TokenTask:
         scheme = _scheme(spec, found.names, where)
         if spec.scheme == "auto" and scheme == "IOB2" and not _begin_with_b(found, values):
             scheme = "IOB1"
-        return cls._of(spec, found, scheme)
+        return cls._of(spec, replace(found, ignores_missing=spec.ignores_missing), scheme)
 
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> TokenTask:
@@ -84,7 +84,7 @@ class TokenTask:
         Raises:
             DataError: names that do not fit the scheme.
         """
-        return cls._of(spec, Classes(names), _scheme(spec, names, "task.scheme"))
+        return cls._of(spec, Classes(names, ignores_missing=spec.ignores_missing), _scheme(spec, names, "task.scheme"))
 
     @classmethod
     def _of(cls, spec: schema.Task, classes: Classes, scheme: str) -> TokenTask:
@@ -121,19 +121,25 @@ class TokenTask:
             return
         if not len(pc.list_flatten(words)):
             raise DataError(f"{split}: column {self.text!r} has not a single word", where=where)
-        labels = columns.require_values(rows, self.label, split, where)
+        labels, skips = columns.column(rows, self.label), self.classes.ignores_missing
         _require_list(labels, self.label, split, where)
-        counts, given = _lengths(words), _lengths(labels)
+        without = np.asarray(pc.is_null(labels))
+        refuse_missing(without, split, self.label, where, ignore=skips)
+        counts, given = np.where(without, 0, _lengths(words)), _lengths(labels)
         if (counts != given).any():
             row = int(np.flatnonzero(counts != given)[0])
             what = f"{split}: {given[row]} labels for {counts[row]} words"
             columns.refuse(counts != given, what, where, "Give every word one label.")
         flat, row_of = pc.list_flatten(labels), np.repeat(np.arange(len(labels)), given)
-        if flat.null_count:
-            bad = np.isin(np.arange(len(labels)), row_of[np.asarray(pc.is_null(flat))])
-            columns.refuse(bad, f"{split}: a label is None", where, "Label or drop these rows.")
+        missing = is_missing(flat, self.classes.named_blanks)
+        if missing.any() and not skips:
+            bad = np.isin(np.arange(len(labels)), row_of[missing])
+            fix = (
+                f"Label or drop these rows, or leave out such words: label: {{column: {self.label}, missing: ignore}}."
+            )
+            columns.refuse(bad, f"{split}: a label is None", where, fix)
         check_order(self.classes, rows.features[self.label].feature, split, where)
-        check_values(self.classes, flat, split, self.label, where, rows=row_of)
+        check_values(self.classes, flat.filter(pa.array(~missing)), split, self.label, where, rows=row_of[~missing])
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool
@@ -157,7 +163,7 @@ class TokenTask:
         encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
         labels, numbers = [], []
         for row, given in enumerate(words):
-            classes = self.classes.of(batch[self.label][row]) if labelled else [0] * len(given)
+            classes = self._classes(batch[self.label][row], len(given)) if labelled else [0] * len(given)
             word_of = encoded.word_ids(row)
             scored = [
                 word is not None and (self.subwords == "all" or word != before)
@@ -192,7 +198,7 @@ class TokenTask:
             return _objects(predicted), None
         references = []
         for row, given in enumerate(columns.column(rows, self.label).to_pylist()):
-            classes = self.classes.of(given)
+            classes = self._classes(given, len(predicted[row]))
             counted = [word for word, one in enumerate(classes) if one != IGNORED]
             predicted[row] = [predicted[row][word] for word in counted]
             references.append([self.names[classes[word]] for word in counted])
@@ -259,6 +265,10 @@ class TokenTask:
             f'{columns[0]} = ["A", "sentence", "in", "words"]',
             f'inputs = tokenizer({columns[0]}, is_split_into_words=True, {options}, return_tensors="pt")',
         ], ["print([model.config.id2label[i] for i in outputs.logits.argmax(-1)[0].tolist()])"]
+
+    def _classes(self, labels: Sequence[Any] | None, words: int) -> list[int]:
+        """The class of each word of a row; IGNORED where it has no label."""
+        return [IGNORED] * words if labels is None else self.classes.of(labels)
 
     def _predicted(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

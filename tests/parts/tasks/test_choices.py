@@ -88,33 +88,37 @@ def test_every_choice_is_read_after_the_context(beginning, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "by_text"),
+    ("labels", "form"),
     [
-        ([0, 2, 1], False),
-        (["0", "2", "1"], False),
-        (["red", "green", "blue"], True),
+        ([0, 2, 1], "from_zero"),
+        (["0", "2", "1"], "from_zero"),
+        ([1, 3, 2], "from_one"),
+        (["1", "3", "2"], "from_one"),
+        (["A", "C", "B"], "letters"),
+        (["(a)", "c.", "b"], "letters"),
+        (["red", "green", "blue"], "text"),
     ],
 )
-def test_labels_are_numbers_or_texts(labels, by_text, tokenizer, tmp_path):
-    """The number of the right choice, the same as text, and the choice itself mean the same."""
+def test_labels_are_numbers_letters_or_texts(labels, form, tokenizer, tmp_path):
+    """The number of the right choice from 0 or from 1, the same as text, its letter, and the choice itself mean the same."""
     rows = listed([["red", "blue", "pink"], ["pink", "red", "green"], ["red", "blue", "green"]], labels)
     task = task_of(rows, LISTED)
-    assert task.by_text is by_text
+    assert task.form == form
     assert encode(task, rows, tokenizer, tmp_path)["labels"][:] == [0, 2, 1]
 
 
 def test_class_labels_are_numbers():
     """The names of a ClassLabel are not looked for among the choices: its numbers count."""
     rows = swag().cast_column("label", datasets.ClassLabel(names=["A", "B", "C", "D"]))
-    assert not task_of(rows).by_text
+    assert task_of(rows).form == "from_zero"
 
 
 def test_labels_that_could_be_both_are_refused_only_where_that_matters():
     """Digits that are among the choices, at another place than their own, are refused; at their own place they are not."""
-    with pytest.raises(DataError, match="either the number or the text could be meant"):
+    with pytest.raises(DataError, match="counted from 0, and as the text of the right choice"):
         task_of(listed([["1", "0"], ["0", "1"]], ["0", "1"]), LISTED)
-    assert not task_of(listed([["0", "1"], ["0", "1"]], ["0", "1"]), LISTED).by_text
-    assert not task_of(listed([["1", "0"], ["7", "8"]], ["0", "1"]), LISTED).by_text
+    assert task_of(listed([["0", "1"], ["0", "1"]], ["0", "1"]), LISTED).form == "from_zero"
+    assert task_of(listed([["1", "0"], ["7", "8"]], ["0", "1"]), LISTED).form == "from_zero"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,10 @@ def test_labels_that_could_be_both_are_refused_only_where_that_matters():
         ([-1] * 4, "every label is -1"),
         ([0, None, 1, 2], "no label (row 1"),
         (["bak", "x", "bik", "y"], "label 'x' is none of the choices of its row (rows 1, 3"),
-        ([0.5, 1.0, 0.0, 2.0], "holds double; allowed: the number of the right choice, counted from 0, or its text"),
+        (
+            [0.5, 1.0, 0.0, 2.0],
+            "holds double; allowed: the number of the right choice, counted from 0, or its letter, or its text",
+        ),
     ],
 )
 def test_labels_that_are_no_choice_are_refused(labels, told):
@@ -139,16 +146,17 @@ def test_labels_that_are_no_choice_are_refused(labels, told):
 @pytest.mark.parametrize(
     ("endings", "told"),
     [
-        ([["a", "b"], ["a", "b", "c"], ["a"]], "3 choices where the first row has 2 (rows 1, 2, counted from 0)"),
+        ([["a", "b"], ["a", "b", "c"], ["a"]], "fewer than 2 choices (row 2, counted from 0)"),
         ([["a", "b"], ["a", None], ["a", "b"]], "a choice has no text (row 1"),
         ([["a", "b"], None, ["a", "b"]], "column 'endings' has no choices (row 1"),
-        ([["a"], ["b"], ["c"]], "the rows have 1 choices; allowed: 2 or more"),
+        ([["a"], ["b"], ["c"]], "fewer than 2 choices (rows 0, 1, 2, counted from 0)"),
         ([[1, 2], [3, 4], [5, 6]], "holds list<item: int64>; allowed: lists of texts"),
         (["a", "b", "c"], "holds string; allowed: lists of texts"),
+        ([["a", "b"], ["a", " "], []], "fewer than 2 choices (row 2"),
     ],
 )
 def test_choices_that_are_none_are_refused(endings, told):
-    """Rows with another number of choices, or choices without text, are told, also where no label is read."""
+    """Rows with fewer than two choices, or choices without text, are told, also where no label is read."""
     rows = listed(endings, [0, 0, 0])
     for labelled in (True, False):
         with pytest.raises(DataError) as caught:

@@ -51,7 +51,7 @@ def classes(labels: list[Any], feature: Any = None) -> tuple[str, ...]:
         (["007", "7"], None, ("007", "7")),
         (["b", "10", "2"], None, ("2", "10", "b")),
         (["²", "1"], None, ("1", "²")),
-        (["", "x"], None, ("", "x")),
+        (["", "x", " ", "y"], None, ("x", "y")),
     ],
 )
 def test_the_classes_are_found(labels: list[Any], feature: Any, expected: tuple[str, ...]) -> None:
