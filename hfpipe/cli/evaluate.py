@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hfpipe.cli.options import Json, Overrides, RunsDir
+from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Text, columns, input_and_overrides
 from hfpipe.cli.output import answer
 
 
@@ -14,7 +14,23 @@ def evaluate(
     target: Annotated[
         str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
     ],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A csv, tsv, json, jsonl or parquet file with labels. [default: the recipe's evaluation split]",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
+    text: Text = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[,COLUMN...]", help="The column of labels, if not the recipe's.")
+    ] = None,
+    choices: ChoicesOption = None,
+    input_format: Annotated[
+        str | None, typer.Option(help="csv, tsv, json, jsonl or parquet. [default: the ending of INPUT]")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Data and task, for a checkpoint that is not a run.")] = None,
     split: Annotated[
         list[str] | None,
@@ -31,10 +47,16 @@ def evaluate(
     from hfpipe.reports.terminal.evaluation import show
     from hfpipe.system import display
 
+    file, changes = input_and_overrides(source, overrides)
     measured = run_evaluate(
         target,
+        file,
+        text=columns(text),
+        label=columns(label),
+        choices=columns(choices),
+        input_format=input_format,
         recipe=recipe,
-        overrides=overrides or [],
+        overrides=changes,
         split=split or None,
         runs_dir=runs_dir,
         display=display.choose(quiet=as_json),

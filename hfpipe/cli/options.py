@@ -43,3 +43,23 @@ RunsDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; notices go to standard error.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN[,COLUMN...]", help="The columns of texts in INPUT, if not the recipe's."),
+]
+ChoicesOption = Annotated[
+    list[str] | None,
+    typer.Option("--choices", metavar="COLUMN[,COLUMN...]", help="The columns of the choices, if not the recipe's."),
+]
+
+
+def columns(given: list[str] | None) -> list[str]:
+    """The columns that an option names, which may be given several times or with commas."""
+    return list(dict.fromkeys(name.strip() for names in given or [] for name in names.split(",") if name.strip()))
+
+
+def input_and_overrides(source: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """INPUT, and the overrides behind it, the first of which stands in its place where there is none."""
+    if source is not None and "=" in source and not Path(source).expanduser().exists():
+        return None, [source, *(overrides or [])]
+    return source, list(overrides or [])

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfpipe.cli.options import Json, Overrides, RunsDir
+from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Text, columns
 from hfpipe.cli.output import answer
 from hfpipe.errors import RecipeError
 from hfpipe.system.text import json_line
@@ -30,6 +30,8 @@ def predict(
         ),
     ] = None,
     overrides: Overrides = None,
+    text: Text = None,
+    choices: ChoicesOption = None,
     recipe: Annotated[str | None, typer.Option(help="Names the columns, for a checkpoint that is not a run.")] = None,
     output: Annotated[
         Path | None,
@@ -69,19 +71,28 @@ def predict(
 
     shown = display.choose(quiet=as_json)
     if glue:
-        without_effect = {"recipe": recipe, "format": output_format, "input-format": input_format, "keep": keep}
+        without_effect = {
+            "text": text,
+            "choices": choices,
+            "recipe": recipe,
+            "format": output_format,
+            "input-format": input_format,
+            "keep": keep,
+        }
         changes = _changes_with_glue(source, overrides or [], without_effect)
         common = {"overwrite": overwrite, "overrides": changes, "runs_dir": runs_dir, "display": shown}
         _predict_glue(target, output or Path("glue"), common, as_json)
         return
     if source is None:
         raise RecipeError("INPUT is missing", where="predict", fix="Name a file, - for standard input, or --glue.")
+    given = {"task.text": columns(text), "task.choices": columns(choices)}
+    changes = [f"{field}={json_line(names)}" for field, names in given.items() if names]
     options: dict[str, Any] = {
         "input_format": input_format,
         "chunk_rows": chunk,
-        "keep": list(dict.fromkeys(name for names in keep or [] for name in names.split(","))),
+        "keep": columns(keep),
         "recipe": recipe,
-        "overrides": overrides or [],
+        "overrides": [*changes, *(overrides or [])],
         "runs_dir": runs_dir,
         "display": shown,
     }

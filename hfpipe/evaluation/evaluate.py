@@ -7,9 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfpipe.recipe import Recipe, to_yaml
+from hfpipe.errors import DataError, RecipeError
+from hfpipe.recipe import Recipe, to_yaml, with_overrides
 from hfpipe.runs.store import Run
-from hfpipe.runs.targets import as_recipe, quiet, reach_hub, require_data, with_checkpoint
+from hfpipe.runs.targets import (
+    as_recipe,
+    columns_of_file,
+    quiet,
+    reach_hub,
+    require_data,
+    require_effect,
+    rows_of_file,
+    with_checkpoint,
+)
 from hfpipe.system import snapshot
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
@@ -24,7 +34,7 @@ class Evaluation:
 
     Attributes:
         target: what was measured, as it was named.
-        split: the split or slice.
+        split: the split or slice, or the name of the file.
         metrics: name to number, None where undefined.
         intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
         baseline: what a constant prediction scores: `what` in words, and `metrics`; None where there is none.
@@ -54,7 +64,12 @@ class Evaluation:
 
 def evaluate(
     target: Run | str | Path,
+    source: str | Path | None = None,
     *,
+    text: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    choices: str | Sequence[str] | None = None,
+    input_format: str | None = None,
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     split: str | Sequence[str] | None = None,
@@ -67,6 +82,11 @@ def evaluate(
 
     Args:
         target: a run or its id or folder, a local checkpoint folder, or a Hub id.
+        source: a csv, tsv, json, jsonl or parquet file with labels, to measure on it; by default the recipe's data.
+        text: the columns of texts, where they are called otherwise than in the recipe.
+        label: the column of labels, likewise; the classes stay those of the target.
+        choices: the columns of the choices, likewise.
+        input_format: of `source`, where its ending does not say it.
         recipe: data and task; by default the run's own. A checkpoint needs one.
         overrides: `dotted.path=value` each.
         split: the split or slice, or several; `train` and `evaluation` mean those of the recipe. By default the
@@ -84,24 +104,71 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
-    if recipe is None:
+    if recipe is None and source is None:
         require_data(target, name, overrides, runs_dir)
-    run, resolved = with_checkpoint(target, name, recipe, overrides, runs_dir)
+    run, base = with_checkpoint(target, name, recipe, overrides if source is None else (), runs_dir)
+    columns = columns_of_file(base, text, label, choices)
+    file = None if source is None else _file(Path(source), input_format, split)
+    resolved = _on_file(base, file, columns, overrides, display)
     reach_hub(resolved, display)
     from hfpipe.evaluation.scoring import evaluate_checkpoint
 
-    changes = list(overrides)
+    changes = [*_identity(file), *columns, *overrides]
     if recipe is not None:
         changes.insert(0, f"recipe {snapshot.digest_of_text(to_yaml(as_recipe(recipe, ())))}")
     splits = [split] if isinstance(split, str) or split is None else list(split)
+    measured_of, named = run.id if run else name, file[0].name if file else None
     with quiet(), translated_errors():
         measured = evaluate_checkpoint(
-            resolved, splits, display.notice, target=run.id if run else name, overrides=changes
+            resolved, splits, display.notice, target=measured_of, overrides=changes, file=named
         )
     if run is not None:
         _write(run, measured, changes, display)
     found = [_evaluation(name, one.document) for one in measured]
     return replace(found[0], also=tuple(found[1:]))
+
+
+def _file(path: Path, input_format: str | None, split: object) -> tuple[Path, str]:
+    """A file that is to be measured, and its format.
+
+    Raises:
+        RecipeError: a split of it, or a format that has no labels.
+        DataError: no such file.
+    """
+    from hfpipe.evaluation.prediction import chunks
+
+    if split is not None:
+        raise RecipeError("a file is measured whole", where="--split", fix="Leave --split out.")
+    if str(path) == chunks.STANDARD_INPUT:
+        raise RecipeError("standard input is not measured", where="INPUT", fix="Write it to a file.")
+    form = chunks.format_of(str(path), input_format)
+    if form == "text":
+        raise RecipeError(
+            "a line of text has no label", where="INPUT", fix="Give a csv, tsv, json, jsonl or parquet file."
+        )
+    if not path.expanduser().is_file():
+        raise DataError(f"no file {str(path)!r} (from {Path.cwd()})", where="INPUT")
+    return path.expanduser(), form
+
+
+def _identity(file: tuple[Path, str] | None) -> list[str]:
+    """What stands for a file among what was changed: its name and its content, not where it lies."""
+    return [] if file is None else [f"INPUT {file[0].name} {snapshot.digest_of_file(file[0])[:16]}"]
+
+
+def _on_file(
+    base: Recipe, file: tuple[Path, str] | None, columns: Sequence[str], overrides: Sequence[str], display: Display
+) -> Recipe:
+    """The recipe with the rows of a file, if there is one, instead of its data, and with other columns."""
+    if file is None:
+        return with_overrides(base, columns, "--text, --label, --choices") if columns else base
+    changes = [*rows_of_file(base, file[1], file[0]), *columns]
+    if base.loss.counts_classes:
+        changes.append("loss.class_weights=null")
+        display.notice(f"{NOTE}the loss on {file[0].name} is without class weights: those are of the training rows")
+    resolved = with_overrides(with_overrides(base, changes, "INPUT"), overrides)
+    require_effect(overrides)
+    return resolved
 
 
 def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:

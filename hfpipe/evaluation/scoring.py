@@ -63,7 +63,13 @@ class _Evaluator:
 
 
 def evaluate_checkpoint(
-    recipe: Recipe, splits: Sequence[str | None], notice: Notify, *, target: str, overrides: Sequence[str] = ()
+    recipe: Recipe,
+    splits: Sequence[str | None],
+    notice: Notify,
+    *,
+    target: str,
+    overrides: Sequence[str] = (),
+    file: str | None = None,
 ) -> list[SplitEvaluation]:
     """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
@@ -73,15 +79,16 @@ def evaluate_checkpoint(
         notice: is called with the name of each stage.
         target: the checkpoint as it was named.
         overrides: what was changed for this measurement.
+        file: the name of the file that the data come from, where it is measured whole.
 
     Returns:
         What was measured of each split.
     """
-    names = [_named(recipe, split) for split in splits]
-    notice(f"reading {recipe.dataset.path}")
+    names = [_named(recipe, split) for split in splits] if file is None else [recipe.dataset.splits.train]
+    notice(f"reading {file or recipe.dataset.path}")
     raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
     where = {
-        name: "--split" if split else recipe.where("dataset.splits.evaluation")
+        name: "INPUT" if file else "--split" if split else recipe.where("dataset.splits.evaluation")
         for name, split in zip(names, splits, strict=True)
     }
     rows = {name: raw.split(name, where[name]) for name in names}
@@ -90,12 +97,12 @@ def evaluate_checkpoint(
     task = _task_of(recipe, checkpoint, raw)
     tasks.require_threshold_fits(task, recipe.evaluate.threshold, recipe.where("evaluate.threshold"))
     for name, part in rows.items():
-        task.check(part, f"{raw.name}, split {name}", where[name])
+        task.check(part, file or f"{raw.name}, split {name}", where[name])
     evaluator = _evaluator(recipe, raw, checkpoint, task)
     task = tasks.calibrated(task, _calibration(evaluator, names, notice))
     found = []
     for name, part in rows.items():
-        notice(f"scoring {name}")
+        notice(f"scoring {file or name}")
         encoded, predictions = evaluator.predict(part, name)
         found.append(
             build_document(
@@ -106,7 +113,7 @@ def evaluate_checkpoint(
                 encoded,
                 part,
                 target=target,
-                split=name,
+                split=file or name,
                 dataset=evaluator.dataset,
                 overrides=overrides,
                 in_train=_in_train(recipe, raw, name, part),

@@ -24,6 +24,7 @@ OTHER_SPLITS = (
     "evaluate.slices=[]",
 )
 
+Names = str | Sequence[str] | None
 _OF_A_TRAINING = ("name", "optimizer", "schedule", "train", "checkpoints", "engine", "tracking", "trainer")
 
 
@@ -55,6 +56,49 @@ def with_checkpoint(
     resolved = with_overrides(with_overrides(base, fixed, source), overrides)
     require_effect(overrides)
     return run, resolved
+
+
+def rows_of_file(recipe: Recipe, form: str, file: Path | None) -> list[str]:
+    """The overrides by which a recipe reads a file instead of its data, as the split `train`.
+
+    Args:
+        recipe: with data of its own.
+        form: of the file, as `dataset.path` has it.
+        file: None for rows that do not come from a file.
+    """
+    data = "null" if file is None else quoted(str(file.expanduser().absolute()))
+    changes = [f"dataset.path={form}", f"dataset.data_files={data}", "dataset.name=null", "dataset.revision=null"]
+    changes += OTHER_SPLITS
+    if recipe.dataset.streaming:
+        changes += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
+    if recipe.dataset.path != form:  # how its files are written says nothing of this one
+        changes += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
+    return changes
+
+
+def columns_of_file(recipe: Recipe, text: Names = None, label: Names = None, choices: Names = None) -> list[str]:
+    """The overrides by which a recipe reads other columns; what it says of the classes stays.
+
+    Args:
+        recipe: with columns of its own.
+        text: the columns of texts, None for those of the recipe.
+        label: the column or columns to learn, None for those of the recipe.
+        choices: the columns of the choices, None for those of the recipe.
+    """
+    listed = {"text": text, "choices": choices}
+    changes = [f"task.{field}={json.dumps(_names(given))}" for field, given in listed.items() if given]
+    if label:
+        column: Any = _names(label)
+        column = column[0] if len(column) == 1 else column
+        declared = recipe.task.model_dump(mode="json")["label"]
+        changes.append(
+            f"task.label={json.dumps({**declared, 'column': column} if isinstance(declared, dict) else column)}"
+        )
+    return changes
+
+
+def _names(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def require_effect(overrides: Sequence[str]) -> None:

@@ -27,11 +27,14 @@ TASKS = {
         "evaluate.metrics=[squad]",
     ],
     "multiple-choice": [
-        "task={kind: multiple-choice, text: context, choices: endings}",
+        "task={kind: multiple-choice, text: context, choices: endings, label: {column: label, form: from_zero}}",
         "model.fresh=[classifier, pre_classifier, roberta.pooler]",  # which RoBERTa's checkpoints lack
     ],
 }
-TASKS["choices of uneven number"] = TASKS["multiple-choice"]
+TASKS["choices of uneven number"] = [
+    "task={kind: multiple-choice, text: context, choices: endings}",
+    *TASKS["multiple-choice"][1:],
+]
 RATES = {
     "question-answering": 0.02,
     "multiple-choice": 3.0,

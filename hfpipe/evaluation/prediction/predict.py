@@ -13,7 +13,7 @@ from hfpipe.errors import (
 )
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs.store import Run
-from hfpipe.runs.targets import OTHER_SPLITS, quiet, reach_hub, require_effect, with_checkpoint
+from hfpipe.runs.targets import quiet, reach_hub, require_effect, rows_of_file, with_checkpoint
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
 
@@ -237,13 +237,7 @@ def _for_rows(
     """The recipe of the target with rows of this format instead of its data."""
     name = str(target.path if isinstance(target, Run) else target)
     _, base = with_checkpoint(target, name, recipe, (), runs_dir)
-    data = [f"dataset.path={form}", "dataset.data_files=null", "dataset.name=null", "dataset.revision=null"]
-    data += OTHER_SPLITS
-    if base.dataset.streaming:
-        data += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
-    if base.dataset.path != form:  # how its files are written says nothing of this one
-        data += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
-    resolved = with_overrides(with_overrides(base, data, "INPUT"), overrides)
+    resolved = with_overrides(with_overrides(base, rows_of_file(base, form, None), "INPUT"), overrides)
     require_effect(overrides)
     return resolved
 
