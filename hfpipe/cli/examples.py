@@ -5,6 +5,7 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "finetune": (
         "hfpipe finetune reviews.yaml --epochs 5 --lr 3e-5",
+        "hfpipe finetune reviews.csv --text review --label stars",
         "hfpipe finetune mrpc train.batch_size=16 evaluate.patience=2",
         "hfpipe finetune mrpc --seeds 5",
         "hfpipe finetune --resume reviews-20261129-104509",
@@ -31,6 +32,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("hfpipe doctor", "hfpipe doctor mrpc train.accumulate=4"),
     "recipes list": ("hfpipe recipes list",),
     "recipes show": ("hfpipe recipes show mrpc", "hfpipe recipes show mrpc --resolved train.epochs=1"),
+    "recipes new": (
+        "hfpipe recipes new reviews.csv",
+        "hfpipe recipes new pairs.jsonl --text first,second --label same",
+    ),
     "recipes copy": ("hfpipe recipes copy mrpc mine.yaml",),
     "recipes validate": ("hfpipe recipes validate mine.yaml", "hfpipe recipes validate mrpc train.epochs=1"),
     "recipes schema": ("hfpipe recipes schema > recipe.schema.json",),

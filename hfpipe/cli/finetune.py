@@ -8,29 +8,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfpipe.cli import completion
-from hfpipe.cli.options import Json, Overrides, RunsDir
+from hfpipe.cli.options import Checkpoint, Json, LabelColumns, Overrides, RunsDir, TaskKind, TextColumns, with_options
 from hfpipe.cli.output import answer
 from hfpipe.errors import RecipeError
+from hfpipe.system.display import NOTE
 
 if TYPE_CHECKING:
     from hfpipe.runs import Run
+    from hfpipe.system.display import Display
 
 
 def finetune(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="RECIPE",
-            help="A YAML file, or a shipped recipe. Not needed with --resume.",
-            autocompletion=completion.recipes,
+            metavar="RECIPE|DATA",
+            help="A YAML file, a shipped recipe, or data to make one for: a file or folder. Not needed with --resume.",
+            autocompletion=completion.recipes_or_data,
         ),
     ] = None,
     overrides: Overrides = None,
+    text: TextColumns = None,
+    label: LabelColumns = None,
+    kind: TaskKind = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data: train.epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate: optimizer.lr.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples in a micro-batch: train.batch_size.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout: seed.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Hub id or folder to start from: model.checkpoint.")] = None,
+    checkpoint: Checkpoint = None,
     engine: Annotated[
         str | None,
         typer.Option(help="trainer, loop, or module:attribute.", autocompletion=completion.one_of("engine")),
@@ -69,15 +74,25 @@ def finetune(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a checkpoint as a recipe says.
+    """Fine-tune a checkpoint as a recipe says, or on your data.
 
-    With --resume a run that was stopped goes on. An option that names a field, such as train.epochs, sets it.
+    For data, such as a csv file, a recipe is made and said: `hfpipe recipes new` writes it to a file. With --resume a run
+    that was stopped goes on. An option that names a field, such as train.epochs, sets it.
     """
     changes = list(overrides or [])
     if resume is not None and recipe is not None and "=" in recipe:
         changes, recipe = [recipe, *changes], None
-    fields = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed, "checkpoint": checkpoint}
-    changes = [*_as_overrides(fields, changes), *changes]
+    changes = with_options(
+        changes, text=text, label=label, kind=kind, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed,
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    from hfpipe.recipe.shipped import looks_like_data
+    from hfpipe.system import display
+
+    shown = display.choose(quiet=as_json)
+    source: Any = recipe
+    if recipe is not None and resume is None and looks_like_data(recipe):
+        source, changes = _from_data(recipe, changes, shown), []
     of_one_run: dict[str, Any] = {
         "allow_change": allow_change or (),
         "reset_optimizer": reset_optimizer,
@@ -97,40 +112,25 @@ def finetune(
         for option, given in of_one_run.items():
             if given is not None and given is not False and given != ():
                 raise RecipeError("is for one run, not for a group of seeds", where=f"--{option.replace('_', '-')}")
-        _finetune_seeds(recipe, seeds, options, as_json)
+        _finetune_seeds(source, seeds, options, as_json)
         return
-    from hfpipe.system import display
     from hfpipe.training.finetune import finetune as run_finetune
 
-    run = run_finetune(recipe, **options, **of_one_run, display=display.choose(quiet=as_json))
+    run = run_finetune(source, **options, **of_one_run, display=shown)
     answer(as_json, lambda: _document(run), lambda: _print_page(run))
 
 
-_FIELDS = {
-    "epochs": "train.epochs",
-    "lr": "optimizer.lr",
-    "batch-size": "train.batch_size",
-    "seed": "seed",
-    "checkpoint": "model.checkpoint",
-}
+def _from_data(source: str, changes: list[str], display: Display) -> dict[str, Any]:
+    """The fields of a recipe for data, with what was guessed said."""
+    from hfpipe.parts.tasks.draft import draft_recipe
+    from hfpipe.runs.targets import quiet
+    from hfpipe.system.machine import translated_errors
 
-
-def _as_overrides(options: dict[str, Any], overrides: list[str]) -> list[str]:
-    """The overrides that options stand for.
-
-    Raises:
-        RecipeError: a field that is set twice.
-    """
-    from hfpipe.system.text import json_line
-
-    given = {option: value for option, value in options.items() if value is not None}
-    set_already = {override.partition("=")[0].strip() for override in overrides}
-    for option in given:
-        if _FIELDS[option] in set_already:
-            raise RecipeError(
-                f"sets {_FIELDS[option]}, and so does an override", where=f"--{option}", fix="Say one of the two."
-            )
-    return [f"{_FIELDS[option]}={json_line(value)}" for option, value in given.items()]
+    with quiet(), translated_errors():
+        draft = draft_recipe(source, overrides=changes, notice=display.notice)
+    for line in draft.lines():
+        display.notice(f"{NOTE}{line}")
+    return dict(draft.fields)
 
 
 def _is_group(name: str, runs_dir: Path | None) -> bool:
@@ -140,7 +140,7 @@ def _is_group(name: str, runs_dir: Path | None) -> bool:
     return is_group(Path(name).expanduser()) or is_group((runs_dir or default_folder()) / name)
 
 
-def _finetune_seeds(recipe: str | None, seeds: str | None, options: dict[str, Any], as_json: bool) -> None:
+def _finetune_seeds(recipe: Any, seeds: str | None, options: dict[str, Any], as_json: bool) -> None:
     from hfpipe.experiments.seeds import finetune_seeds, parse_seeds
     from hfpipe.reports.terminal import seeds as seeds_page
     from hfpipe.system import display

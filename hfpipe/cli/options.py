@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hfpipe.cli import completion
+from hfpipe.errors import RecipeError
+from hfpipe.system.text import json_line
 
 RecipeArgument = Annotated[
     str,
@@ -23,6 +25,25 @@ Overrides = Annotated[
         show_default=False,
         autocompletion=completion.fields,
     ),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="COLUMN[,COLUMN]", help="The text column, or the two of a pair: task.text."),
+]
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label", metavar="COLUMN[,COLUMN...]", help="The column to learn, or several of 0 and 1: task.label."
+    ),
+]
+TaskKind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind", help="The kind of task, such as text-regression: task.kind.", autocompletion=completion.one_of("kind")
+    ),
+]
+Checkpoint = Annotated[
+    str | None, typer.Option("--checkpoint", help="Hub id or folder to start from: model.checkpoint.")
 ]
 RunArgument = Annotated[
     str,
@@ -63,3 +84,36 @@ def input_and_overrides(source: str | None, overrides: list[str] | None) -> tupl
     if source is not None and "=" in source and not Path(source).expanduser().exists():
         return None, [source, *(overrides or [])]
     return source, list(overrides or [])
+
+
+_FIELDS = {
+    "text": "task.text",
+    "label": "task.label",
+    "kind": "task.kind",
+    "checkpoint": "model.checkpoint",
+    "epochs": "train.epochs",
+    "lr": "optimizer.lr",
+    "batch-size": "train.batch_size",
+    "seed": "seed",
+}
+
+
+def with_options(overrides: list[str] | None, **options: Any) -> list[str]:
+    """The overrides, with those that options stand for before them; of lists each part may have commas.
+
+    Raises:
+        RecipeError: a field that is set twice.
+    """
+    given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    changes = list(overrides or [])
+    set_already = {override.partition("=")[0].strip() for override in changes}
+    made = []
+    for option, value in given.items():
+        field = _FIELDS[option]
+        if field in set_already:
+            raise RecipeError(f"sets {field}, and so does an override", where=f"--{option}", fix="Say one of the two.")
+        if isinstance(value, list):
+            parts = columns(value)
+            value = parts[0] if len(parts) == 1 else parts
+        made.append(f"{field}={json_line(value)}")
+    return [*made, *changes]

@@ -7,11 +7,21 @@ from typing import Annotated
 
 import typer
 
+from hfpipe.cli import completion
 from hfpipe.cli.examples import examples
-from hfpipe.cli.options import Json, Overrides, RecipeArgument
+from hfpipe.cli.options import (
+    Checkpoint,
+    Json,
+    LabelColumns,
+    Overrides,
+    RecipeArgument,
+    TaskKind,
+    TextColumns,
+    with_options,
+)
 from hfpipe.cli.output import answer, print_json
 
-app = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
+app = typer.Typer(help="List, show, write, copy and check recipes.", no_args_is_help=True)
 
 
 @app.command("list", epilog=examples("recipes list"))
@@ -42,6 +52,49 @@ def show(
         print(to_yaml(load_recipe(recipe, overrides or [])), end="")
     else:
         print(shipped.find(recipe).read_text(encoding="utf-8"), end="")
+
+
+@app.command("new", epilog=examples("recipes new"))
+def new(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A file (csv, tsv, json, jsonl, parquet, ...), a folder, or a data set of the Hub.",
+            autocompletion=completion.recipes_or_data,
+        ),
+    ],
+    overrides: Overrides = None,
+    text: TextColumns = None,
+    label: LabelColumns = None,
+    kind: TaskKind = None,
+    checkpoint: Checkpoint = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write it; never over another. [default: the data's name.yaml]"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a recipe for your data: columns and task guessed.
+
+    Every guess stands in a comment beside its line. What is not clear is asked for: --text, --label, --kind.
+    """
+    from hfpipe.parts.tasks.draft import draft_recipe, write_draft
+    from hfpipe.runs.targets import quiet
+    from hfpipe.system import display
+    from hfpipe.system.machine import translated_errors
+
+    changes = with_options(overrides, text=text, label=label, kind=kind, checkpoint=checkpoint)
+    shown = display.choose(quiet=as_json)
+    with quiet(), translated_errors():
+        written, draft = write_draft(draft_recipe(data, overrides=changes, notice=shown.notice), output)
+    for line in draft.lines():
+        shown.notice(f"{display.NOTE}{line}")
+    answer(
+        as_json,
+        lambda: {"recipe": str(written), "fields": draft.fields, "reasons": draft.reasons},
+        lambda: print(f"{written}\nNext: hfpipe finetune {written}"),
+    )
 
 
 @app.command("copy", epilog=examples("recipes copy"))

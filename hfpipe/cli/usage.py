@@ -12,6 +12,7 @@ _COMMANDS = {
     "eval": "evaluate", "test": "evaluate", "score": "evaluate",
     "infer": "predict", "inference": "predict", "label": "predict", "generate": "predict",
     "upload": "push", "publish": "push", "check": "doctor", "validate": "recipes validate",
+    "init": "recipes new", "new": "recipes new", "create": "recipes new",
     "schema": "recipes schema", "list": "runs list", "ls": "runs list", "show": "runs show", "diff": "runs diff",
     "report": "runs report", "delete": "runs delete", "rm": "runs delete", "remove": "runs delete",
     "reproduce": "runs reproduce", "export": "runs export", "tokenize": "preprocess", "version": "--version",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from hfpipe.errors import RecipeError
@@ -40,6 +41,12 @@ def find(source: str | Path, where: str = "") -> Path:
         RecipeError: neither a file nor a shipped name; names what is near.
     """
     path = Path(source).expanduser()
+    if looks_like_data(path):
+        raise RecipeError(
+            f"{str(source)!r} is data, not a recipe",
+            where=where,
+            fix=f"`hfpipe recipes new {source}` makes a recipe for it.",
+        )
     if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         return path
     if path.parent in (Path("."), Path("recipes")):
@@ -53,6 +60,19 @@ def find(source: str | Path, where: str = "") -> Path:
         where=where,
         allowed=f"a YAML file, or one of {', '.join(names())}",
     )
+
+
+_DATA = re.compile(
+    r"\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|conll\w*|xlsx?|pkl)(\.(gz|bz2|xz|zst|lz4|zip))?$", re.IGNORECASE
+)
+
+
+def looks_like_data(source: str | Path) -> bool:
+    """Whether what stands in place of a recipe is data: a file by its ending, or a folder without a recipe in it."""
+    path = Path(source).expanduser()
+    if os.path.isdir(path):
+        return not any(path.glob("*.yaml")) and not (path / "run.json").exists()
+    return bool(_DATA.search(path.name)) and not (folder() / f"{path.name}.yaml").is_file()
 
 
 def copy(source: str | Path, to: Path) -> Path:

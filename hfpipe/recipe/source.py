@@ -72,6 +72,16 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str], origin: str = "") -
     return _validate(fields, positions, "the recipe", problems)
 
 
+def apply_overrides(fields: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set `dotted.path=value` each in the plain fields of a recipe that is still to be made.
+
+    Raises:
+        RecipeError: every override that is none.
+    """
+    if problems := _override(fields, overrides, {}):
+        raise RecipeError("\n".join(problems))
+
+
 def to_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
     """The recipe as YAML, which :func:`load_recipe` reads back to an equal recipe.
 

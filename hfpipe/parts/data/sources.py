@@ -97,7 +97,7 @@ def require_split(name: str, splits: Collection[str], base: str, where: str, fix
         raise DataError(what, where=where, allowed=", ".join(splits), fix=fix)
 
 
-def _form_of(path: str) -> str | None:
+def format_of(path: str) -> str | None:
     """The format of a file by its ending, whether it is compressed or not."""
     return _SUFFIXES.get(Path(compressed.bare(path)).suffix)
 
@@ -127,7 +127,7 @@ def open_source(recipe: Recipe) -> RawData:
         from hfpipe.system import embedded
 
         return _open_folder(embedded.dataset_folder(spec.path.removeprefix("embedded:")), recipe)
-    form = _form_of(spec.path)
+    form = format_of(spec.path)
     if form is not None and not (hub.is_local(spec.path) and Path(spec.path).expanduser().is_dir()):
         raise RecipeError(
             f"{spec.path!r} is a file", where=where, fix=f"Write path: {form} and data_files: {spec.path}."
@@ -329,7 +329,7 @@ def _text_files(builder: Any) -> dict[str, Any] | None:
     if form not in ("csv", "json", "text") or builder.info.features is not None or not config.data_files:
         return None
     files = {str(split): [str(path) for path in paths] for split, paths in config.data_files.items()}
-    if any(_form_of(path) is None for paths in files.values() for path in paths):
+    if any(format_of(path) is None for paths in files.values() for path in paths):
         return None
     found = {"form": form, "files": files, "encoding": config.encoding or "utf-8"}
     if form == "csv":

@@ -1,0 +1,132 @@
+"""What a column looks like to somebody who makes a recipe: text, classes, numbers, lists of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hfpipe.parts.data.columns import column, is_list, is_text
+
+_LOOKED_AT = 20_000  # rows whose texts are measured; values are counted in all
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One column of raw rows.
+
+    Attributes:
+        name: of the column.
+        kind: `text`, `whole` (whole numbers), `number`, `flag` (true or false), `texts`, `numbers` and `flags` (lists),
+            `answers` (SQuAD's), `empty` or `other`. Numbers that a csv file holds as text are numbers.
+        rows: that have a value.
+        distinct: how many different values there are; of lists, different items.
+        values: some of the values, at most 60; of lists, items.
+        words: mean number of words of a text.
+        longest: words that 95 % of the texts do not exceed.
+        is_declared: whether the data name the classes themselves.
+        is_written: whether numbers are held as text.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    distinct: int
+    values: tuple[Any, ...]
+    words: float = 0.0
+    longest: int = 0
+    is_declared: bool = False
+    is_written: bool = False
+
+    @property
+    def is_prose(self) -> bool:
+        """Whether it is text to read rather than names: nearly every row has its own, or they are long."""
+        return self.kind == "text" and (self.words >= 4 or (self.words >= 1.5 and self.distinct > 0.5 * self.rows))
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether few values come again and again."""
+        few = 2 <= self.distinct <= max(2, min(1000, self.rows // 2))
+        return few and not self.is_prose and (self.kind in ("text", "whole", "flag") or self.is_declared)
+
+    def described(self) -> str:
+        """In a few words, for a list of columns."""
+        about = {"whole": "whole numbers", "number": "numbers", "flag": "true or false", "texts": "lists of text",
+                 "numbers": "lists of numbers", "flags": "lists of 0 and 1"}  # fmt: skip
+        what = "classes" if self.is_declared else about.get(self.kind, self.kind)
+        return f"{self.name} ({what}, {self.distinct:,} values)" if self.kind != "empty" else f"{self.name} (empty)"
+
+
+def profile(rows: datasets.Dataset, name: str) -> Profile:
+    """Look at one column of some rows."""
+    values = column(rows, name)
+    feature = rows.features.get(name)
+    present = values.drop_null()
+    count = len(present)
+    if not count:
+        return Profile(name, "empty", 0, 0, ())
+    if is_list(values.type):
+        return _of_lists(name, present, count)
+    if pa.types.is_struct(values.type):
+        fields = {values.type.field(index).name for index in range(values.type.num_fields)}
+        return Profile(name, "answers" if {"text", "answer_start"} <= fields else "other", count, count, ())
+    if isinstance(feature, datasets.ClassLabel):
+        return Profile(name, "whole", count, len(feature.names), tuple(feature.names[:60]), is_declared=True)
+    distinct = pc.unique(present)
+    some = tuple(distinct.slice(0, 60).to_pylist())
+    if is_text(values.type):
+        return _of_texts(name, present, count, distinct, some)
+    kind = "other"
+    if pa.types.is_boolean(values.type):
+        kind = "flag"
+    elif pa.types.is_integer(values.type):
+        kind = "whole"
+    elif pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        numbers = [one for one in distinct.slice(0, _LOOKED_AT).to_pylist() if not math.isnan(one)]
+        kind = "number" if any(float(one) != int(one) for one in numbers if math.isfinite(one)) else "whole"
+    return Profile(name, kind, count, len(distinct), some)
+
+
+def _of_texts(name: str, present: pa.ChunkedArray, count: int, distinct: Any, some: tuple[Any, ...]) -> Profile:
+    filled = [text.strip() for text in distinct.slice(0, _LOOKED_AT).to_pylist() if text.strip()]
+    numbers = [_as_number(text) for text in filled]
+    if filled and all(number is not None for number in numbers):
+        whole = all(
+            float(number or 0).is_integer() and "." not in text for number, text in zip(numbers, filled, strict=True)
+        )
+        return Profile(name, "whole" if whole else "number", count, len(distinct), some, is_written=True)
+    lengths = sorted(len(text.split()) for text in present.slice(0, _LOOKED_AT).to_pylist())
+    mean = sum(lengths) / len(lengths)
+    return Profile(name, "text", count, len(distinct), some, mean, lengths[int(0.95 * (len(lengths) - 1))])
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _of_lists(name: str, present: pa.ChunkedArray, count: int) -> Profile:
+    items = pa.chunked_array([chunk.flatten() for chunk in present.chunks], present.type.value_type).drop_null()
+    if is_list(items.type) or pa.types.is_struct(items.type) or not len(items):
+        return Profile(name, "other", count, 0, ())
+    distinct = pc.unique(items)
+    some = tuple(distinct.slice(0, 60).to_pylist())
+    lengths = sorted(pc.list_value_length(present.slice(0, _LOOKED_AT)).to_pylist())
+    kind = "texts" if is_text(items.type) else "numbers"
+    if kind == "numbers" and set(some) <= {0, 1} and lengths[0] == lengths[-1] > 1:
+        kind = "flags"
+    mean = sum(lengths) / len(lengths)
+    return Profile(name, kind, count, len(distinct), some, mean, lengths[int(0.95 * (len(lengths) - 1))])
+
+
+def lengths_of_lists(rows: datasets.Dataset, name: str) -> list[int | None]:
+    """Items in each list of a column, `[rows]`."""
+    lengths: list[int | None] = pc.list_value_length(column(rows, name)).to_pylist()
+    return lengths

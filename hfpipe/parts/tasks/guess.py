@@ -1,0 +1,250 @@
+"""Which columns are learned from, which one is learned, and what kind of task that is: guessed, or refused where unsure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from hfpipe.errors import DataError
+from hfpipe.parts.tasks.column_profiles import Profile, lengths_of_lists
+from hfpipe.recipe.catalog import near
+
+# Names that columns have by habit, the most telling first.
+_LABELS = (
+    "label", "labels", "class", "category", "target", "y", "ner_tags", "pos_tags", "tags", "answers", "intent", "topic",
+    "verdict", "gold", "gold_label", "outcome",
+)  # fmt: skip
+_TEXTS = (
+    "text", "sentence", "review", "message", "comment", "content", "body", "tweet", "document", "utterance", "query",
+    "description", "abstract", "post",
+)  # fmt: skip
+_PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "context"), ("question1", "question2"),
+    ("question", "passage"), ("question", "sentence"), ("text1", "text2"), ("text_a", "text_b"), ("claim", "evidence"),
+    ("query", "document"), ("sent1", "sent2"),
+)  # fmt: skip
+_WORDS = ("tokens", "words")
+_CHOICES = (
+    ("choices",), ("options",), ("endings",), ("ending0", "ending1", "ending2", "ending3"),
+    ("choice1", "choice2"), ("option1", "option2"),
+)  # fmt: skip
+_IDS = ("id", "idx", "index", "uuid", "guid", "row", "unnamed: 0", "")
+_SCALES = ("stars", "rating", "score", "grade", "similarity", "price", "value", "amount", "age", "year")
+_MOST_CLASSES = 50  # whole numbers beyond that are a quantity
+
+KINDS_TO_NAME = "task.kind=text-classification, or task.kind=text-regression"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The task of a recipe, and why.
+
+    Attributes:
+        fields: of `task`.
+        best: the metric by which the best checkpoint is chosen.
+        metrics: beside the kind's own, None for those.
+        reasons: for each field of `task`, what was seen.
+        is_stratified: whether held out rows can be shared out by class.
+    """
+
+    fields: dict[str, Any]
+    best: str
+    metrics: list[Any] | None
+    reasons: Mapping[str, str]
+    is_stratified: bool = False
+
+
+def guess_task(rows: datasets.Dataset, profiles: Sequence[Profile], given: Mapping[str, Any]) -> Guess:
+    """The task that rows are made for.
+
+    Args:
+        rows: of the training split.
+        profiles: of its columns.
+        given: the fields of `task` that a user has said; they are kept.
+
+    Raises:
+        DataError: no column, or several, could be the text or the label; nothing to learn; a label that can be read in
+            two ways. What to pass is said.
+    """
+    columns = {one.name: one for one in profiles}
+    labels = _named(columns, given.get("label"), "task.label")
+    texts = _named(columns, given.get("text"), "task.text")
+    choices = _named(columns, given.get("choices"), "task.choices") or _choices(columns, {*labels, *texts})
+    labels = labels or _label(columns, {*texts, *choices})
+    texts = texts or _text(columns, {*labels, *choices})
+    fields: dict[str, Any] = {
+        "kind": given.get("kind"),
+        "text": texts[0] if len(texts) == 1 else texts,
+        "label": given.get("label")
+        if isinstance(given.get("label"), Mapping)
+        else labels[0]
+        if len(labels) == 1
+        else labels,
+    }
+    found = _kind(rows, columns, texts, labels, choices, given)
+    reasons = {
+        "kind": "as was said" if given.get("kind") else found.reasons["kind"],
+        "text": "as was said" if given.get("text") else _about(columns, texts),
+        "label": "as was said" if given.get("label") else _about(columns, labels),
+    }
+    fields |= {key: value for key, value in found.fields.items() if given.get(key) is None}
+    fields |= {key: value for key, value in given.items() if value is not None and key not in ("text", "label")}
+    return Guess(fields, found.best, found.metrics, reasons, found.is_stratified)
+
+
+def _named(columns: Mapping[str, Profile], given: Any, where: str) -> list[str]:
+    """The columns that a user named, which are there."""
+    if isinstance(given, Mapping):
+        given = given.get("column")
+    names = [] if given is None else [given] if isinstance(given, str) else [str(one) for one in given]
+    for name in names:
+        if name not in columns:
+            raise DataError(f"no column {name!r}{near(name, columns)}", where=where, allowed=", ".join(columns))
+    return names
+
+
+def _about(columns: Mapping[str, Profile], names: Sequence[str]) -> str:
+    return ", ".join(columns[name].described() for name in names)
+
+
+def _is_id(one: Profile) -> bool:
+    name = one.name.lower()
+    return name in _IDS or (name.endswith(("_id", "-id")) and one.kind in ("whole", "text") and not one.is_prose)
+
+
+def _choices(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
+    for names in _CHOICES:
+        found = [name for name in columns if name.lower() in names and name not in taken]
+        if len(found) == len(names) and (len(names) > 1 or columns[found[0]].kind == "texts"):
+            return found
+    return []
+
+
+def _label(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
+    free = [one for one in columns.values() if one.name not in taken and one.kind not in ("empty", "other")]
+    by_name = {one.name.lower(): one.name for one in free}
+    for name in _LABELS:
+        if name in by_name and (name not in ("tags", "ner_tags", "pos_tags") or columns[by_name[name]].kind != "text"):
+            return [by_name[name]]
+    declared = [one.name for one in free if one.is_declared]
+    if len(declared) == 1:
+        return declared
+    likely = [
+        one.name for one in free
+        if not _is_id(one) and (one.is_classes or one.kind in ("number", "flags", "answers", "flag"))
+    ]  # fmt: skip
+    if len(likely) == 1:
+        return likely
+    what = "no column looks like a label" if not likely else f"several columns may be the label: {', '.join(likely)}"
+    flags = [name for name in likely if columns[name].kind in ("flag", "whole") and columns[name].distinct == 2]
+    several = f", or several columns of 0 and 1: --label {','.join(flags)}" if len(flags) > 1 else ""
+    fix = f"Say which: --label {(likely or ['COLUMN'])[0]}{several}."
+    raise DataError(what, where="task.label", allowed=_all(columns), fix=fix)
+
+
+def _text(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
+    free = [one for one in columns.values() if one.name not in taken and one.kind in ("text", "texts")]
+    by_name = {one.name.lower(): one.name for one in free}
+    for pair in _PAIRS:
+        if all(name in by_name for name in pair):
+            return [by_name[name] for name in pair]
+    for name in (*_WORDS, *_TEXTS):
+        if name in by_name and (name not in _WORDS or columns[by_name[name]].kind == "texts"):
+            return [by_name[name]]
+    prose = [one.name for one in free if one.is_prose and not _is_id(one)]
+    if len(prose) != 1 and len(free) == 1:
+        prose = [free[0].name]
+    if len(prose) == 1:
+        return prose
+    what = f"several columns may be the text: {', '.join(prose)}" if prose else "no column looks like the text"
+    shown = prose or ["COLUMN"]
+    both = f", or both as a pair: --text {prose[0]},{prose[1]}" if len(prose) > 1 else ""
+    raise DataError(what, where="task.text", allowed=_all(columns), fix=f"Say which: --text {shown[0]}{both}.")
+
+
+def _all(columns: Mapping[str, Profile]) -> str:
+    return ", ".join(one.described() for one in columns.values())
+
+
+def _kind(
+    rows: datasets.Dataset,
+    columns: Mapping[str, Profile],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    choices: Sequence[str],
+    given: Mapping[str, Any],
+) -> Guess:
+    """The kind of task by the columns, unless it was said; with it what only that kind needs."""
+    label, kind = columns[labels[0]], given.get("kind")
+    if kind == "text-regression" or (kind is None and len(labels) == 1 and label.kind == "number"):
+        return Guess(
+            {"kind": "text-regression"}, "mse", ["mse", "mae", "pearson"], {"kind": f"{label.name} holds numbers"}
+        )
+    if kind == "multiple-choice" or (kind is None and choices):
+        fields = {"kind": "multiple-choice", "choices": choices[0] if len(choices) == 1 else list(choices)}
+        return Guess(fields, "accuracy", None, {"kind": f"{', '.join(choices)} hold the choices"})
+    if kind == "question-answering" or (kind is None and label.kind == "answers"):
+        return Guess(
+            {"kind": "question-answering"}, "f1", None, {"kind": f"{label.name} holds answers and their places"}
+        )
+    if kind is None and columns[texts[0]].kind == "texts":
+        return _of_tokens(rows, columns, texts[0], label)
+    if kind == "token-classification":
+        return Guess({"kind": kind}, "f1", None, {"kind": ""})
+    if kind == "multi-label-classification" or (
+        kind is None and (len(labels) > 1 or label.kind in ("texts", "numbers", "flags"))
+    ):
+        why = f"{label.name} holds lists" if len(labels) == 1 else f"{len(labels)} label columns"
+        return Guess({"kind": "multi-label-classification"}, "f1_macro", None, {"kind": why})
+    return _of_classes(label, kind)
+
+
+def _of_tokens(rows: datasets.Dataset, columns: Mapping[str, Profile], text: str, label: Profile) -> Guess:
+    if label.kind not in ("texts", "numbers", "flags") or lengths_of_lists(rows, text) != lengths_of_lists(
+        rows, label.name
+    ):
+        raise DataError(
+            f"{text} holds lists of words, and {label.name} has not one label for each word",
+            where="task.label",
+            allowed=_all(columns),
+            fix="Say which column has: --label COLUMN.",
+        )
+    names = [str(one) for one in label.values]
+    marks = label.kind != "texts" or any(name.startswith(("B-", "I-")) for name in names)
+    fields = {"kind": "token-classification"} | ({} if marks else {"scheme": "none"})
+    why = f"{text} holds lists of words, {label.name} one label for each"
+    return Guess(fields, "f1" if marks else "accuracy", None, {"kind": why if marks else f"{why}; none begins with B-"})
+
+
+def _of_classes(label: Profile, kind: str | None) -> Guess:
+    """One class a row, or a number: whole numbers may be either, and are asked for."""
+    if label.distinct < 2:
+        raise DataError(f"{label.name} has one value, {label.values[0]!r}: nothing to learn", where="task.label")
+    is_whole = label.kind == "whole" and not label.is_declared
+    numbers = sorted(int(float(one)) for one in label.values) if is_whole else []
+    if kind is None and is_whole:
+        if label.distinct > _MOST_CLASSES:
+            why = f"{label.name} holds {label.distinct:,} different whole numbers"
+            return Guess({"kind": "text-regression"}, "mse", ["mse", "mae", "pearson"], {"kind": why})
+        is_counted = numbers == list(range(label.distinct))
+        if (not is_counted and label.distinct > 2) or (label.name.lower() in _SCALES and label.distinct > 2):
+            raise DataError(
+                f"{label.name} holds {label.distinct} whole numbers from {numbers[0]} to {numbers[-1]}: classes or a quantity",
+                where="task.kind",
+                fix="Say which: --kind text-classification for classes, --kind text-regression for a number.",
+            )
+    if kind is None and label.kind == "text" and not label.is_classes:
+        raise DataError(
+            f"{label.name} holds {label.distinct:,} different texts in {label.rows:,} rows: no classes",
+            where="task.label",
+            fix="Say which column has the label: --label COLUMN; or that these are classes: --kind text-classification.",
+        )
+    fields: dict[str, Any] = {"kind": "text-classification"}
+    if (is_whole and not label.is_written and numbers != list(range(label.distinct))) or label.kind == "flag":
+        values = ["false", "true"] if label.kind == "flag" else [str(one) for one in numbers]
+        fields["label"] = {"column": label.name, "names": {one: one for one in values}}
+    reasons = {"kind": f"{label.name} has {label.distinct:,} classes"}
+    return Guess(fields, "f1_macro", ["accuracy", {"name": "f1", "average": "macro"}], reasons, is_stratified=True)
