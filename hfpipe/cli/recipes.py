@@ -20,6 +20,7 @@ from hfpipe.cli.options import (
     with_options,
 )
 from hfpipe.cli.output import answer, print_json
+from hfpipe.errors import RecipeError
 
 app = typer.Typer(help="List, show, write, copy and check recipes.", no_args_is_help=True)
 
@@ -115,11 +116,16 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
     Every field, every part and its arguments are checked, and every mistake is told at once.
     """
     from hfpipe.recipe import load_recipe
+    from hfpipe.recipe.certainty import is_certain
+    from hfpipe.recipe.trainer_options import option_problems
 
     loaded = load_recipe(recipe, overrides or [])
-    from hfpipe.parts.build import check_parts
+    if not is_certain(loaded):
+        from hfpipe.parts.build import check_parts
 
-    check_parts(loaded)
+        check_parts(loaded)
+    elif problems := option_problems(loaded):
+        raise RecipeError("\n".join(problems))
     answer(as_json, lambda: {"recipe": recipe, "valid": True}, lambda: print(f"{recipe}: valid"))
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import datasets
 import torch
-from pydantic import TypeAdapter, ValidationError
-from transformers import TrainingArguments
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
@@ -34,7 +32,7 @@ from hfpipe.recipe.catalog import (
     resolve,
 )
 from hfpipe.recipe.schema import Recipe
-from hfpipe.system.text import lower_first
+from hfpipe.recipe.trainer_options import option_problems
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -278,21 +276,3 @@ def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task
             where=recipe.where("evaluate.metrics"),
             fix="Without `metrics` the kind of task has its own.",
         ) from error
-
-
-def option_problems(recipe: Recipe) -> list[str]:
-    """What is wrong with the names and types of the `trainer` section, each with its place."""
-    problems = []
-    hints = TrainingArguments.__dataclass_fields__
-    for key, value in recipe.trainer.items():
-        if key not in hints:
-            problems.append(f"{recipe.where(f'trainer.{key}')}: TrainingArguments has no such field")
-            continue
-        try:
-            TypeAdapter(hints[key].type, config={"arbitrary_types_allowed": True}).validate_python(value, strict=True)
-        except ValidationError as error:
-            reason = "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
-            problems.append(f"{recipe.where(f'trainer.{key}')}: {reason}, got {value!r}")
-        except Exception:  # noqa: BLE001 - a type that pydantic can't read is left to TrainingArguments itself
-            continue
-    return problems

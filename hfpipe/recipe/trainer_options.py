@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib.util
+import typing
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfpipe.system.text import lower_first
+
+if TYPE_CHECKING:
+    from hfpipe.recipe.schema import Recipe
 
 # Fields of TrainingArguments that hfpipe sets itself, and the recipe field that decides each.
 OWNED: dict[str, str] = {
@@ -96,12 +104,52 @@ OLD_NAMES: dict[str, str] = {
 
 
 @cache
-def names() -> tuple[str, ...]:
-    """The fields of the installed TrainingArguments, read from its source so that nothing heavy is imported."""
+def _annotations() -> dict[str, str]:
+    """The fields of the installed TrainingArguments and their types, read from its source: nothing heavy is imported."""
     found = importlib.util.find_spec("transformers")
     if found is None or found.origin is None:
-        return ()
+        return {}
     tree = ast.parse(Path(found.origin).with_name("training_args.py").read_text(encoding="utf-8"))
     options = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "TrainingArguments")
-    fields = [n.target for n in options.body if isinstance(n, ast.AnnAssign)]
-    return tuple(target.id for target in fields if isinstance(target, ast.Name))
+    fields = [n for n in options.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    return {field.target.id: ast.unparse(field.annotation) for field in fields if isinstance(field.target, ast.Name)}
+
+
+def names() -> tuple[str, ...]:
+    """The fields of the installed TrainingArguments."""
+    return tuple(_annotations())
+
+
+class _Unwritable:
+    """A type of transformers' own, of which no recipe can write a value."""
+
+
+class _Names(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, None) or getattr(typing, name, _Unwritable)
+
+
+def type_problem(name: str, value: Any) -> str | None:
+    """What is wrong with the type of an option's value, or None; types that can't be read are left to transformers."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        annotation = eval(_annotations()[name], _Names())
+        checker = TypeAdapter(annotation, config={"arbitrary_types_allowed": True})
+    except Exception:  # noqa: BLE001
+        return None
+    try:
+        checker.validate_python(value, strict=True)
+    except ValidationError as error:
+        return "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
+    return None
+
+
+def option_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with the types of the `trainer` section, each with its place."""
+    found = {key: type_problem(key, value) for key, value in recipe.trainer.items() if key in names()}
+    return [
+        f"{recipe.where(f'trainer.{key}')}: {wrong}, got {recipe.trainer[key]!r}"
+        for key, wrong in found.items()
+        if wrong
+    ]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hfpipe.recipe import shipped
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "datasets", "evaluate", "accelerate", "sklearn", "pandas", "scipy", "matplotlib")
 PROGRAM = """
@@ -27,6 +29,12 @@ else:
         code = left.code or 0
 print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 """
+# A valid recipe with arguments of every part, and options of TrainingArguments.
+ARGUMENTS = [
+    "optimizer.betas=[0.9, 0.98]", "optimizer.eps=1e-6", "optimizer.weight_decay=0.1", "schedule.name=cosine",
+    "schedule.num_cycles=0.5", "loss.label_smoothing=0.1", "loss.class_weights=balanced",
+    "evaluate.metrics=[accuracy, {name: f1, average: macro}]", "trainer={use_cpu: true}",
+]  # fmt: skip
 COMMANDS = [
     (["import"], 0),
     (["--help"], 0),
@@ -36,6 +44,9 @@ COMMANDS = [
     (["recipes", "show", "quickstart", "seed=1"], 0),
     (["recipes", "schema"], 0),
     (["recipes", "validate", "broken.yaml"], 2),
+    *((["recipes", "validate", name], 0) for name in shipped.names()),
+    (["recipes", "validate", "mrpc", *ARGUMENTS], 0),
+    (["recipes", "validate", "mrpc", "trainer.optim_target_modules=3"], 2),
     (["finetune", "broken.yaml"], 2),
     (["runs", "list", "--runs-dir", "runs"], 0),
     (["runs", "list", "--runs-dir", "runs", "--json"], 0),

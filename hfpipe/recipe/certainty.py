@@ -1,0 +1,119 @@
+"""Whether a recipe's parts can be had and take their arguments, as far as that is certain without importing them.
+
+What is certain needs no torch, which takes seconds to import. Of everything else only the parts themselves can say:
+`hfpipe.parts.build.check_parts`. A test holds that whatever is certain here is accepted there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hfpipe.recipe.catalog import ENGINES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
+from hfpipe.recipe.kinds import KINDS
+from hfpipe.recipe.schema import Recipe
+
+Rule = Callable[[Any], bool]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _from_0(value: Any) -> bool:
+    return _number(value) and value >= 0
+
+
+def _below_1(value: Any) -> bool:
+    return _from_0(value) and value < 1
+
+
+def _above_0(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1_000_000
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _two_below_1(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(one, float) and _below_1(one) for one in value)
+    )
+
+
+# Arguments whose range is the same in every optimizer of the catalog, and far inside of what each takes.
+_OPTIMIZER: dict[str, Rule] = {
+    "betas": _two_below_1, "eps": _above_0, "momentum": _below_1, "amsgrad": _flag, "maximize": _flag, "centered": _flag,
+    "alpha": _below_1, "rho": _below_1, "gamma": _below_1, "lr_decay": _from_0, "initial_accumulator_value": _from_0,
+    "momentum_decay": _from_0, "decoupled_weight_decay": _flag,
+}  # fmt: skip
+_WITHOUT_DECAY = ("rprop",)
+_OWN_RANGES = ("adafactor", "rprop", "asgd")  # the same names with other ranges, or ranges that depend on each other
+_SCHEDULE: dict[str, dict[str, Rule]] = {
+    "linear": {},
+    "cosine": {"num_cycles": _above_0},
+    "cosine_with_restarts": {"num_cycles": _count},
+    "constant": {},
+    "constant_with_warmup": {},
+    "inverse_sqrt": {"timescale": _count},
+    "polynomial": {"power": _above_0},
+    "cosine_with_min_lr": {"min_lr_rate": _below_1, "num_cycles": _above_0},
+    "reduce_lr_on_plateau": {"factor": lambda value: _above_0(value) and value < 1, "patience": _count},
+}
+_METRIC: dict[str, Rule] = {
+    "average": lambda value: value in ("binary", "micro", "macro", "weighted"),
+    "scheme": lambda value: value in ("IOB1", "IOB2", "BILOU"),
+}
+
+
+def is_certain(recipe: Recipe) -> bool:
+    """Whether every part is one of the catalog, with arguments that it is known to take."""
+    return (
+        recipe.task.kind in KINDS
+        and recipe.engine in ENGINES
+        and recipe.loss.name in LOSSES
+        and _is_certain_optimizer(recipe)
+        and _is_certain_schedule(recipe)
+        and all(_is_certain_metric(one) for one in recipe.evaluate.metrics)
+    )
+
+
+def _all_within(rules: Mapping[str, Rule], arguments: Mapping[str, Any]) -> bool:
+    return all(name in rules and rules[name](value) for name, value in arguments.items())
+
+
+def _is_certain_optimizer(recipe: Recipe) -> bool:
+    part = recipe.optimizer
+    decays = not part.weight_decay or part.name not in _WITHOUT_DECAY
+    takes = part.name not in _OWN_RANGES and _all_within(_OPTIMIZER, part.arguments)
+    return part.name in OPTIMIZERS and decays and (takes or not part.arguments)
+
+
+def _is_certain_schedule(recipe: Recipe) -> bool:
+    part = recipe.schedule
+    if part.name not in SCHEDULES or part.name not in _SCHEDULE or part.warmup >= 1_000_000:
+        return False
+    if part.name in ("constant", "reduce_lr_on_plateau") and part.warmup:
+        return False
+    if part.name == "reduce_lr_on_plateau" and (
+        recipe.evaluate.every == "never" or recipe.dataset.splits.evaluation is None
+    ):
+        return False
+    if part.name == "polynomial" and recipe.optimizer.lr < 1e-6:  # its end is 1e-7, and it only falls
+        return False
+    if part.name == "cosine_with_min_lr" and "min_lr_rate" not in part.arguments:
+        return False
+    return _all_within(_SCHEDULE[part.name], part.arguments)
+
+
+def _is_certain_metric(metric: Any) -> bool:
+    given = {"name": metric} if isinstance(metric, str) else dict(metric)
+    return given.pop("name", None) in METRICS and _all_within(_METRIC, given)
