@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfpipe.system.text import lower_first
-
 if TYPE_CHECKING:
     from hfpipe.recipe.schema import Recipe
 
@@ -141,7 +139,7 @@ def type_problem(name: str, value: Any) -> str | None:
     try:
         checker.validate_python(value, strict=True)
     except ValidationError as error:
-        return "; ".join(dict.fromkeys(lower_first(detail["msg"]) for detail in error.errors()))
+        return "; ".join(dict.fromkeys(detail["msg"][0].lower() + detail["msg"][1:] for detail in error.errors()))
     return None
 
 
