@@ -35,6 +35,7 @@ from hfpipe.parts.tasks.answers import (
 )
 from hfpipe.parts.tasks.classes import is_blank, is_missing, refuse_missing
 from hfpipe.parts.tasks.label_lists import require_kept
+from hfpipe.parts.tasks.plain_text import tokens_of
 from hfpipe.parts.tasks.text import Lines
 from hfpipe.parts.tasks.tokenizer import LEAST_TOKENS, filler_of, lengths, load_tokenizer, rows_of_logits
 from hfpipe.recipe import schema
@@ -175,7 +176,9 @@ class ChoiceTask:
         choices = _choices_of(batch, self.choices)
         first = [context for context, own in zip(contexts, choices, strict=True) for _ in own.texts]
         second = [f"{starts[row] if starts else ''}{choice}" for row, own in enumerate(choices) for choice in own.texts]
-        flat = tokenizer(first, second, truncation=True, max_length=max_length)
+        rows = batch.get(columns.ROW, range(len(choices)))
+        numbers = [number for number, own in zip(rows, choices, strict=True) for _ in own.texts]
+        flat = tokens_of(tokenizer, first, second, numbers=numbers, truncation=True, max_length=max_length)
         if any(len(ids) < LEAST_TOKENS for ids in flat["input_ids"]):
             raise DataError(
                 f"a context and a choice make fewer than {LEAST_TOKENS} tokens",

@@ -23,6 +23,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from hfpipe.errors import DataError, ModelError, RecipeError
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
+from hfpipe.parts.tasks.plain_text import tokens_of
 from hfpipe.parts.tasks.text import Lines, text_inputs
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
@@ -154,8 +155,10 @@ class QuestionTask:
         self._require_room(questions, contexts, numbers, tokenizer, max_length)
         context_at = 0 if tokenizer.padding_side == "left" else 1
         pair = (questions, contexts) if context_at else (contexts, questions)
-        encoded = tokenizer(
+        encoded = tokens_of(
+            tokenizer,
             *pair,
+            numbers=numbers,
             truncation="only_second" if context_at else "only_first",
             max_length=max_length,
             stride=self.stride,
@@ -187,12 +190,12 @@ class QuestionTask:
     ) -> None:
         """Refuse a question that leaves a long context no more room than windows share: they would not move on."""
         special = tokenizer.num_special_tokens_to_add(pair=True)
-        tokens = [len(ids) for ids in tokenizer(questions, add_special_tokens=False)["input_ids"]]
+        tokens = [len(ids) for ids in tokens_of(tokenizer, questions, add_special_tokens=False)["input_ids"]]
         for row, count in enumerate(tokens):
             room = max_length - special - count
             whole = max_length - special > self.stride and room > 0
             if room > self.stride or (
-                whole and len(tokenizer(contexts[row], add_special_tokens=False)["input_ids"]) <= room
+                whole and len(tokens_of(tokenizer, [contexts[row]], add_special_tokens=False)["input_ids"][0]) <= room
             ):
                 continue
             raise RecipeError(

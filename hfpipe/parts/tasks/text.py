@@ -16,6 +16,7 @@ from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, present
 from hfpipe.parts.tasks.long_texts import shortened
+from hfpipe.parts.tasks.plain_text import never_empty, tokens_of
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
 from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
@@ -172,7 +173,10 @@ def encode_texts(
 ) -> dict[str, Any]:
     """One text a row, or the two of a pair, as tokens; of a pair the longer text is cut first."""
     texts = (shortened(batch[name], tokenizer, max_length) for name in names)
-    return dict(tokenizer(*texts, truncation=True, max_length=max_length))
+    numbers = batch.get(columns.ROW)
+    return never_empty(
+        dict(tokens_of(tokenizer, *texts, numbers=numbers, truncation=True, max_length=max_length)), tokenizer
+    )
 
 
 def text_inputs(columns: Sequence[str], options: str, texts: Sequence[str] = ("A text.", "Another text.")) -> list[str]:

@@ -25,6 +25,7 @@ from hfpipe.parts.data.columns import IGNORED
 from hfpipe.parts.metrics.entities import OUTSIDE, Label, entities, scheme_of
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, is_missing, refuse_missing
+from hfpipe.parts.tasks.plain_text import tokens_of
 from hfpipe.parts.tasks.text import Lines
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
 from hfpipe.recipe import schema
@@ -160,8 +161,10 @@ class TokenTask:
             )
         space = _space_before_words(tokenizer)
         words = [[space + word if word else word for word in row] for row in batch[self.text]]
-        encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-        labels, numbers = [], []
+        numbers = batch.get(columns.ROW)
+        options = {"is_split_into_words": True, "truncation": True, "max_length": max_length}
+        encoded = tokens_of(tokenizer, words, numbers=numbers, **options)
+        labels, words_of = [], []
         for row, given in enumerate(words):
             classes = self._classes(batch[self.label][row], len(given)) if labelled else [0] * len(given)
             word_of = encoded.word_ids(row)
@@ -172,8 +175,8 @@ class TokenTask:
             placed = [classes[word] if one else IGNORED for word, one in zip(word_of, scored, strict=True)]
             labels.append(placed)
             counted = [word for word, one in zip(word_of, placed, strict=True) if one != IGNORED]
-            numbers.append(np.array(counted, np.int32))
-        return {**encoded, "labels": labels, "words": numbers}
+            words_of.append(np.array(counted, np.int32))
+        return {**encoded, "labels": labels, "words": words_of}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None = None) -> Any:
         """Pads to the longest row of a batch, the labels with IGNORED."""
