@@ -17,6 +17,7 @@ from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
 from hfpipe.parts.inputs.audit import rows_in_train
+from hfpipe.parts.inputs.padding import settle_padding
 from hfpipe.parts.inputs.rows import Notify, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.metrics.scores import Metric
@@ -51,11 +52,14 @@ class _Evaluator:
         """The encoded rows of a split, and the predictions for them."""
         identity = f"{self.raw.digest} {self.recipe.dataset.name} {split}"
         encoded = _encode(self.recipe, self.checkpoint, self.task, rows, self.tokenizer, identity)
+        length = _max_length(self.recipe, self.checkpoint, self.tokenizer)
+        arguments = (self.model, self.task, self.tokenizer, encoded, length)
+        padding = settle_padding(*arguments, where=self.checkpoint.where)
         return encoded, predict(
             self.model,
             self.task,
             encoded,
-            self.task.collator(self.tokenizer),
+            self.task.collator(self.tokenizer, padding.multiple),
             batch_size=self.recipe.evaluate.batch_size,
             precision=self.precision,
             objective=self.objective,
@@ -194,8 +198,7 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     identity: str,
 ) -> datasets.Dataset:
-    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
-    length = min(bound, recipe.model.max_length or bound)
+    length = _max_length(recipe, checkpoint, tokenizer)
     identity = f"{identity} {models.tokenizer_digest(tokenizer)}"
     with join().main_process_first():
         return tokenize(
@@ -206,6 +209,11 @@ def _encode(
             identity=identity,
             num_proc=recipe.dataset.num_proc,
         ).data
+
+
+def _max_length(recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase) -> int:
+    bound = models.longest_input(checkpoint, tokenizer, recipe.model.max_length) or recipe.model.max_length or 512
+    return min(bound, recipe.model.max_length or bound)
 
 
 def _task_of(recipe: Recipe, checkpoint: models.Checkpoint, raw: RawData | RawStream) -> tasks.Task:

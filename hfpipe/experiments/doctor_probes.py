@@ -20,6 +20,7 @@ from hfpipe.parts.data import columns
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.streams import RawStream, open_stream
 from hfpipe.parts.inputs.batches import Collate, Examples, train_loader
+from hfpipe.parts.inputs.padding import check_collate
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.losses import class_weights
 from hfpipe.parts.optim.schedules import PLATEAU
@@ -57,6 +58,7 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
     yield "checkpoint", True, f"{recipe.model.checkpoint}: {type(job.model).__name__}, {weights:,} weights{fresh}", 0
     yield "device", True, f"{job.device}, {job.precision.name}: {job.precision.why}", 0
     yield _tokenizer(job)
+    yield _padding(job)
     cut = _cut(job, recipe.train.accumulate)
     yield _scale(job, *cut)
     yield _stock(job, *cut)
@@ -108,7 +110,6 @@ def _tokenizer(job: Job) -> Found:
     words = [token for token in tokens if token not in special - {tokenizer.unk_token_id}]
     unknown = words.count(tokenizer.unk_token_id) / max(len(words), 1) if tokenizer.unk_token_id is not None else 0.0
     outside = sorted(token for token in special | set(tokens) if not 0 <= token < embeddings)
-    pad = job.model.config.pad_token_id
     problems = []
     if len(tokenizer) > embeddings or len(tokenizer) < VOCABULARY_SHARE * embeddings:
         problems.append(
@@ -118,12 +119,24 @@ def _tokenizer(job: Job) -> Found:
         problems.append(f"its ids {', '.join(map(str, outside[:5]))} are outside the {embeddings:,} embeddings")
     if unknown > UNKNOWN_SHARE:
         problems.append(f"{unknown:.1%} of the tokens of the data are {tokenizer.unk_token}")
-    if isinstance(pad, int) and pad != tokenizer.pad_token_id:
-        problems.append(f"it pads with {tokenizer.pad_token_id}, and the checkpoint with {pad}")
     if problems:
         return "tokenizer", False, f"{type(tokenizer).__name__}: {'; '.join(problems)}", _CHECKPOINT
     fit = f"{len(tokenizer):,} entries for {embeddings:,} embeddings, special tokens within"
     return "tokenizer", True, f"{fit}, {unknown:.1%} of {len(words):,} tokens are unknown", 0
+
+
+def _padding(job: Job) -> Found:
+    """How far the answers of two rows together are from those alone; a job whose padding changes them is not built."""
+    found = check_collate(job.model, job.task, job.collate, job.train_data)
+    side = f"batches are padded on the {job.tokenizer.padding_side} with {job.tokenizer.pad_token!r}"
+    if found.difference is None:
+        return "padding", True, f"{side}; all rows are of one length", 0
+    return (
+        "padding",
+        True,
+        f"{side}: two rows alone and together differ by {found.difference:.1e}, which is rounding",
+        0,
+    )
 
 
 def _scale(job: Job, rows: datasets.Dataset, batch_size: int, accumulate: int) -> Found:

@@ -26,14 +26,17 @@ from hfpipe.parts.inputs.audit import audit
 from hfpipe.parts.inputs.batch_plan import BatchPlan, partial_epoch_of, plan_for
 from hfpipe.parts.inputs.batches import Collate, TrainLoader, train_loader
 from hfpipe.parts.inputs.buckets import padding_multiple
+from hfpipe.parts.inputs.padding import Padding, check_collate, forget, settle_padding
 from hfpipe.parts.inputs.rows import Notify, Rows, read_rows
 from hfpipe.parts.inputs.streams import StreamLoader
 from hfpipe.parts.metrics.functions import given_metric
 from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.compiling import compile_in_place
+from hfpipe.parts.model.heads import compute_heads_in_fp32
 from hfpipe.parts.model.precision import choose
 from hfpipe.parts.optim.reduction import effective_rate
 from hfpipe.parts.tasks import calibration
+from hfpipe.parts.tasks.tokenizer import agree_on_padding
 from hfpipe.recipe.catalog import greater_is_better, is_metric_script, near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
@@ -85,16 +88,17 @@ def prepare(
     set_seed(recipe.seed)
     model, fresh, model_notices = _make_model(recipe, rows, model, state.device)
 
+    notice("trying whether padding changes answers")
     splits, train_data = recipe.dataset.splits, rows.encoded[recipe.dataset.splits.train].data
-    longest = models.longest_input(rows.checkpoint, rows.tokenizer)
-    padded_to = None if collate else padding_multiple(state.device.type, rows.max_length, longest)
-    collate = collate or rows.task.collator(rows.tokenizer, padded_to)
+    padding = _settle_padding(recipe, rows, model, collate, state.device)
+    collate = collate or rows.task.collator(rows.tokenizer, padding.multiple)
     plans = tuple(batch_plans) or (plan_for(recipe, state.num_processes),)
     loader, step_offset = _make_loader(recipe, rows, collate, plans)
     timeline = _make_timeline(recipe, loader, step_offset)
     built = make_optimizer(recipe, model, optimizer)
     notices = [
         *(*rows.notices, *found.notices, *_foreign_metrics(recipe), *model_notices),
+        *([padding.notice] if padding.notice else []),
         *_size_notices(recipe, loader, len(train_data), state.num_processes),
         *_division_notices(recipe, built, len(train_data), state.num_processes),
     ]
@@ -119,7 +123,7 @@ def prepare(
         fresh=fresh,
         identity=_identity(recipe, rows),
         audit=found,
-        padded_to=padded_to,
+        padded_to=padding.multiple,
         batch_plans=plans,
         notices=tuple(notices),
     )
@@ -139,18 +143,38 @@ def _make_model(
         model = given
         models.check_outputs(model, rows.task)
     notices = []
+    if given is not None:
+        compute_heads_in_fp32(model)
+        padded = agree_on_padding(rows.tokenizer, model.config, "the given model", recipe.where("model"))
+        notices += [padded] if padded else []
     if recipe.optimizer.lr == 0:
         notices.append("optimizer.lr is 0: no step changes the weights")
     if fresh:
         notices.append(f"freshly initialised from seed {recipe.seed}: {', '.join(fresh)}")
     calibration.forget(model.config)
+    forget(model.config)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if notice := kernels.install(model, recipe.train.kernels, device):
         notices.append(notice)
+    return model, fresh, notices
+
+
+def _settle_padding(
+    recipe: Recipe, rows: Rows, model: PreTrainedModel, collate: Collate | None, device: torch.device
+) -> Padding:
+    """How batches are padded, found by trying it on the model, which is compiled afterwards."""
+    encoded, where = rows.encoded[recipe.dataset.splits.train].data, recipe.where("model.checkpoint")
+    if collate is not None:
+        found = check_collate(model, rows.task, collate, encoded, where)
+    else:
+        longest = models.longest_input(rows.checkpoint, rows.tokenizer, rows.max_length)
+        multiple = padding_multiple(device.type, rows.max_length, longest)
+        arguments = (model, rows.task, rows.tokenizer, encoded, rows.max_length)
+        found = settle_padding(*arguments, multiple=multiple, where=where)
     if recipe.train.compile:
         compile_in_place(model, device, recipe.where("train.compile"))
-    return model, fresh, notices
+    return found
 
 
 def _make_loader(

@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 
 from hfpipe.recipe import Recipe, load_recipe
 from hfpipe.training.engines import loop, trainer
@@ -21,10 +21,12 @@ from hfpipe.training.prepare import prepare
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+BYTES = [*VOCABULARY[:5], *sorted(pre_tokenizers.ByteLevel.alphabet())]
 CLASSES = ["one", "two", "three"]
 ENGINES = {"trainer": trainer.train, "loop": loop.train}
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "electra", "modernbert")
-HEADS = ["classifier", "pre_classifier", "head"]
+DECODERS = ("gpt2", "llama")
+HEADS = ["classifier", "pre_classifier", "head", "score"]
 
 
 def _config(family: str) -> transformers.PretrainedConfig:
@@ -50,12 +52,23 @@ def _config(family: str) -> transformers.PretrainedConfig:
         )
     if family == "electra":
         return transformers.ElectraConfig(**common, embedding_size=32)
+    if family in DECODERS:
+        more = {"num_key_value_heads": 1, "attention_dropout": 0.1} if family != "gpt2" else {}
+        common |= {"vocab_size": len(BYTES), "pad_token_id": None}
+        config = transformers.AutoConfig.for_model(family, **{**common, **more})
+        config.bos_token_id, config.eos_token_id = 2, 3
+        return config
     dropouts = {f"{place}_dropout": 0.1 for place in ("attention", "embedding", "mlp", "classifier")}
     ids = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
     return transformers.ModernBertConfig(**common, **dropouts, **ids)
 
 
-def _tokenizer() -> transformers.PreTrainedTokenizerFast:
+def _tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
+    if family in DECODERS:
+        backend = Tokenizer(BPE({token: index for index, token in enumerate(BYTES)}, []))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        special = {"unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]", "padding_side": "left"}
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **special)
     backend = Tokenizer(WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(
@@ -81,7 +94,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
             folder = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
             transformers.AutoModelForSequenceClassification.from_config(_config(family)).save_pretrained(folder)
-            _tokenizer().save_pretrained(folder)
+            _tokenizer(family).save_pretrained(folder)
             made[family] = str(folder)
         return made[family]
 

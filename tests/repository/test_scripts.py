@@ -131,13 +131,13 @@ def test_second_setup_does_nothing(checkout: Checkout) -> None:
     """A current environment is left alone: no pip, no python3, not a byte written."""
     first = checkout.setup()
     assert first.returncode == 0, first.stderr
-    assert checkout.installed == ["."]
+    assert checkout.installed == [".[tokenizers]"]
     checkout.fake("python3", "#!/bin/sh\necho python3 was called >&2\nexit 1\n")
     before = {path: path.stat().st_mtime_ns for path in checkout.venv.rglob("*")}
     second = checkout.setup()
     assert (second.returncode, second.stdout) == (0, "")
     assert second.stderr == f"setup: {checkout.venv} is current.\n"
-    assert checkout.installed == ["."]
+    assert checkout.installed == [".[tokenizers]"]
     assert {path: path.stat().st_mtime_ns for path in checkout.venv.rglob("*")} == before
 
 
@@ -149,7 +149,7 @@ def test_changed_requirements_are_installed_in_place(checkout: Checkout, name: s
     with (checkout.root / name).open("a") as file:
         file.write("# changed\n")
     assert checkout.setup().returncode == 0
-    assert checkout.installed == [".", "."]
+    assert checkout.installed == [".[tokenizers]", ".[tokenizers]"]
     assert (checkout.venv / "sentinel").exists()
     assert "is current" in checkout.setup().stderr
 
@@ -158,13 +158,13 @@ def test_dev_is_added_and_stays(checkout: Checkout) -> None:
     """--dev adds its extras to a plain environment, and a later plain set-up neither removes nor forgets them."""
     checkout.setup()
     checkout.setup("--dev")
-    assert checkout.installed == [".", ".[dev]"]
+    assert checkout.installed == [".[tokenizers]", ".[dev]"]
     assert "is current" in checkout.setup("--dev").stderr
     assert "is current" in checkout.setup().stderr
     with (checkout.root / "constraints.txt").open("a") as file:
         file.write("# changed\n")
     checkout.setup()
-    assert checkout.installed == [".", ".[dev]", ".[dev]"]
+    assert checkout.installed == [".[tokenizers]", ".[dev]", ".[dev]"]
 
 
 def test_moved_checkout_is_made_anew(checkout: Checkout) -> None:
@@ -174,7 +174,7 @@ def test_moved_checkout_is_made_anew(checkout: Checkout) -> None:
     checkout.root = checkout.root.rename(checkout.root.with_name("elsewhere"))
     assert checkout.setup().returncode == 0
     assert not (checkout.venv / "sentinel").exists()
-    assert checkout.installed == [".", "."]
+    assert checkout.installed == [".[tokenizers]", ".[tokenizers]"]
 
 
 def test_another_python_is_made_anew(checkout: Checkout) -> None:
@@ -392,7 +392,7 @@ def test_dead_interpreter_is_made_anew(checkout: Checkout) -> None:
     (checkout.venv / "bin" / "python").unlink()
     (checkout.venv / "bin" / "python").symlink_to("/nowhere/python3")
     assert checkout.setup().returncode == 0
-    assert checkout.installed == [".", "."]
+    assert checkout.installed == [".[tokenizers]", ".[tokenizers]"]
     assert "is current" in checkout.setup().stderr
 
 

@@ -13,6 +13,7 @@ from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation.inference import predict
 from hfpipe.evaluation.prediction.chunks import Chunk
 from hfpipe.parts import tasks
+from hfpipe.parts.inputs.padding import Padding, settle_padding
 from hfpipe.parts.inputs.rows import Notify
 from hfpipe.parts.inputs.tokenized import encode_batch
 from hfpipe.parts.model import kernels, models
@@ -37,6 +38,7 @@ class Predictor:
         precision: of the forward passes.
         max_length: longest input, in tokens.
         digests: of what decides the labels: `weights`, `tokenizer` and `config`.
+        padding: of batches, when rows have shown it.
     """
 
     recipe: Recipe
@@ -46,6 +48,7 @@ class Predictor:
     precision: Precision
     max_length: int
     digests: dict[str, str]
+    padding: Padding | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,11 +73,14 @@ class Predictor:
                 chunk.values, list(range(len(rows))), self.task, self.tokenizer, self.max_length, labelled=False
             )
             inputs = datasets.Dataset.from_dict(encoded)
+            if self.padding is None or self.padding.difference is None:  # until rows of unequal length have shown it
+                arguments = (self.model, self.task, self.tokenizer, inputs, self.max_length)
+                self.padding = settle_padding(*arguments, where=self.recipe.where("model.checkpoint"))
             predictions = predict(
                 self.model,
                 self.task,
                 inputs,
-                self.task.collator(self.tokenizer),
+                self.task.collator(self.tokenizer, self.padding.multiple),
                 batch_size=self.recipe.evaluate.batch_size,
                 precision=self.precision,
             )
@@ -129,7 +135,7 @@ def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
     kernels.install(model, recipe.train.kernels, state.device)
     model.to(state.device).eval()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
-    bound = models.longest_input(checkpoint, tokenizer) or recipe.model.max_length or 512
+    bound = models.longest_input(checkpoint, tokenizer, recipe.model.max_length) or recipe.model.max_length or 512
     return Predictor(
         recipe=recipe,
         task=task,

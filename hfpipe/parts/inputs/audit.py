@@ -411,7 +411,7 @@ def longer(rows: Rows, split: str) -> list[dict[str, Any]]:
         {"input_ids": rows.task.encode(raw.select(filled)[:], rows.tokenizer, 10**6, False)["input_ids"]}
     )
     lengths[filled] = rows.task.lengths(whole)
-    bound = models.longest_input(rows.checkpoint, rows.tokenizer) or int(lengths.max())
+    bound = models.longest_input(rows.checkpoint, rows.tokenizer, rows.max_length) or int(lengths.max())
     sizes = [rows.max_length]
     while sizes[-1] < min(bound, int(lengths.max())):
         sizes.append(min(2 * sizes[-1], bound, int(lengths.max())))

@@ -83,7 +83,8 @@ def read_rows(
         notices.append(f"{split} is streamed: its first {len(raw[split]):,} rows are what is looked at here")
 
     checkpoint = models.open_checkpoint(recipe)
-    tokenizer = tokenizer or models.load_processor(checkpoint, task)
+    tokenizer, padded = models.load_processor(checkpoint, task, tokenizer)
+    notices += [padded] if padded else []
     tokens = models.tokenizer_digest(tokenizer)
     max_length = _max_length(recipe, checkpoint, tokenizer, notices)
     notice("tokenizing")
@@ -165,7 +166,8 @@ def require_rows_of_its_own(recipe: Recipe, source: RawData | RawStream, others:
 def _max_length(
     recipe: Recipe, checkpoint: models.Checkpoint, tokenizer: PreTrainedTokenizerBase, notices: list[str]
 ) -> int:
-    bound, wanted = models.longest_input(checkpoint, tokenizer), recipe.model.max_length
+    wanted = recipe.model.max_length
+    bound = models.longest_input(checkpoint, tokenizer, wanted)
     special = tokenizer.num_special_tokens_to_add(pair=len(recipe.task.text) == 2 or recipe.task.choices is not None)
     if wanted is not None and wanted <= special:
         raise RecipeError(

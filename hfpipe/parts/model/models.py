@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from transformers import (
 )
 
 from hfpipe.errors import ModelError, RecipeError, RefusedError
+from hfpipe.parts.model.heads import compute_heads_in_fp32
+from hfpipe.parts.model.longest import LONGEST_TRIED, longest_that_works
 from hfpipe.parts.tasks import Task
+from hfpipe.parts.tasks.tokenizer import agree_on_padding
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.hub import checkpoint_folder, own_root
@@ -127,13 +131,24 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
         )
 
 
-def load_processor(checkpoint: Checkpoint, task: Task) -> PreTrainedTokenizerBase:
-    """What makes the model's input of raw rows: the checkpoint's own, as the task loads it.
+def load_processor(
+    checkpoint: Checkpoint, task: Task, given: PreTrainedTokenizerBase | None = None
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """What makes the model's input of raw rows: the checkpoint's own, as the task loads it, or a copy of a given one.
+
+    Returns:
+        It, agreeing with the checkpoint's configuration on how to pad; and what a user should know of that.
 
     Raises:
         ModelError: none there, or one that does not fit the model.
     """
-    return task.load_processor(checkpoint.folder, checkpoint.config, checkpoint.name, checkpoint.where)
+    if given is not None:
+        processor = copy.copy(given)
+    else:
+        processor = task.load_processor(checkpoint.folder, checkpoint.config, checkpoint.name, checkpoint.where)
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        return processor, None
+    return processor, agree_on_padding(processor, checkpoint.config, repr(checkpoint.name), checkpoint.where)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -142,6 +157,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if backend is not None:
         backend.no_truncation()
         backend.no_padding()
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # what is saved is what it was made with
     tokenizer.save_pretrained(folder)
 
 
@@ -159,24 +175,25 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return digest_of_text(json.dumps(identity, sort_keys=True))
 
 
-def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The most tokens the model can take, or None when nothing bounds it."""
-    bounds = []
-    positions = getattr(checkpoint.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa's family counts positions from pad_token_id + 1, so that many rows are never used.
-        offset = checkpoint.config.model_type in (
-            "roberta",
-            "xlm-roberta",
-            "camembert",
-            "longformer",
-            "mpnet",
-            "xlm-roberta-xl",
-        )
-        bounds.append(positions - (checkpoint.config.pad_token_id + 1 if offset else 0))
+def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, wanted: int | None = None) -> int | None:
+    """The most tokens the model can take, or None when nothing bounds it.
+
+    What its configuration and its tokenizer say is tried on it.
+
+    Args:
+        checkpoint: of the model.
+        tokenizer: of the same checkpoint; they agree on padding.
+        wanted: tokens that have to fit, where that is known; tried in place of a bound that is too long to be tried.
+    """
+    config = checkpoint.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    bounds = [positions] if isinstance(positions, int) and positions > 0 else []
     if tokenizer.model_max_length < 10**9:
         bounds.append(int(tokenizer.model_max_length))
-    return min(bounds) if bounds else None
+    bound = min(bounds) if bounds else None
+    tried = next((one for one in (bound, wanted) if one is not None and one <= LONGEST_TRIED), None)
+    works = tried and longest_that_works(checkpoint.config, tried)
+    return works if works != tried else bound
 
 
 def load_model(
@@ -234,6 +251,7 @@ def load_model(
         if _declared(key, replaced):
             parameter.data.copy_(drawn.get_parameter(key).data)
             missing.append(key)
+    compute_heads_in_fp32(model)
     model.train()
     return model, sorted({*missing, *mismatched})
 
@@ -246,7 +264,7 @@ def load_trained(
     Raises:
         ModelError: as `load_processor` and `load_model`, or there is no trained head.
     """
-    tokenizer = load_processor(checkpoint, task)
+    tokenizer, _ = load_processor(checkpoint, task)
     model, fresh = load_model(checkpoint, task, (), fresh_where)
     if fresh:
         raise ModelError(
