@@ -31,6 +31,13 @@ def reference() -> str:
         "`extends: other.yaml` takes another recipe as the base: mappings are joined, everything else is replaced.",
         "On the command line and in `load_recipe(..., overrides=[...])` a field is changed by its path: `train.epochs=1`.",
         "",
+        "Relative paths (`data_files`, `./x` of `dataset.path` and `model.checkpoint`, scripts of metrics) start from the folder",
+        "of the file that says them, also in a file that is extended; in overrides, and in a recipe that Python gives as a",
+        "mapping, from the working directory. A run keeps them absolute, so that it can be evaluated, resumed and reproduced",
+        "from any folder; when it was moved together with its data, they are found where they lay from the run. What is pushed",
+        "or exported has only their last part. `module:attribute` is imported by Python, which looks on PYTHONPATH and not",
+        "beside the recipe.",
+        "",
     ]
     plain = {name: spec for name, spec in schema["properties"].items() if "$ref" not in spec}
     lines += ["## Top level", "", *_table(plain, schema.get("required", []))]

@@ -123,6 +123,8 @@ def evaluate(
             resolved, splits, display.notice, target=measured_of, overrides=changes, file=named
         )
     if run is not None:
+        if recipe is None and file is None and (notice := _other_data(run, measured[0].document["dataset"], overrides)):
+            display.notice(f"{NOTE}{notice}")
         _write(run, measured, changes, display)
     found = [_evaluation(name, one.document) for one in measured]
     return replace(found[0], also=tuple(found[1:]))
@@ -169,6 +171,16 @@ def _on_file(
     resolved = with_overrides(with_overrides(base, changes, "INPUT"), overrides)
     require_effect(overrides)
     return resolved
+
+
+def _other_data(run: Run, dataset: str, overrides: Sequence[str]) -> str:
+    """Say that the files of a run's data are not what they were when it was trained, where nobody asked for others."""
+    about = run.metadata
+    trained = ((about.get("identity") or {}).get("dataset") or {}).get("configured")
+    asked = any(change.startswith(("dataset", "seed")) for change in overrides)
+    if asked or "places" not in about or trained in (None, dataset):
+        return ""
+    return "the data are not what the run was trained with: their content is another"
 
 
 def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:

@@ -16,7 +16,7 @@ from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from hfpipe.errors import RecipeError, RefusedError
-from hfpipe.recipe import shipped
+from hfpipe.recipe import paths, shipped
 from hfpipe.recipe.hints import hint_for
 from hfpipe.recipe.named_parts import named_part_problems
 from hfpipe.recipe.problems import schema_problems
@@ -38,12 +38,17 @@ class _Constructor(RoundTripConstructor):
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda self, node: node.value)
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply overrides, and check all of it.
+def load_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, folder: Path | None = None
+) -> Recipe:
+    """Read a recipe, apply overrides, and check all of it; local paths become absolute.
 
     Args:
         source: a YAML file, the name of a shipped recipe (`mrpc`), or the fields themselves.
-        overrides: `dotted.path=value` each, the value a YAML 1.2 scalar or flow value.
+        overrides: `dotted.path=value` each, the value a YAML 1.2 scalar or flow value. Relative paths in them start from
+            the working directory.
+        folder: what the other relative paths start from: by default the folder of the file that says them, of fields the
+            working directory.
 
     Raises:
         RecipeError: every mistake at once, each as file:line:column: path: what.
@@ -51,10 +56,11 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     """
     positions: Positions = {}
     if isinstance(source, Mapping):
-        fields, name = _plain(source, (), "the recipe", positions, [0]), "the recipe"
+        plain, name = _plain(source, (), "the recipe", positions, [0]), "the recipe"
+        fields = paths.absolute(plain, folder or Path.cwd())
     else:
         path = shipped.find(source)
-        fields, name = _read(path, positions, depth=0), str(path)
+        fields, name = _read(path, positions, 0, folder), str(path)
     problems = _override(fields, overrides, positions)
     return _validate(fields, positions, name, problems)
 
@@ -124,8 +130,8 @@ def _parse(text: str, name: str) -> Any:
         raise RecipeError(f"not YAML 1.2: {' '.join(str(error).split())}", where=name) from None
 
 
-def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
-    """The plain fields of a file, with those of the files it extends beneath them."""
+def _read(path: Path, positions: Positions, depth: int, folder: Path | None) -> dict[str, Any]:
+    """The plain fields of a file, with those of the files it extends beneath them; each has its own relative paths."""
     try:
         with open(path, "rb") as file:
             content = file.read(_LONGEST_FILE + 1)  # a pipe or a device doesn't say its size
@@ -145,7 +151,7 @@ def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
             f"holds {got}", where=str(path), allowed="a mapping of sections; `hfpipe recipes show quickstart`"
         )
     own: Positions = {}
-    fields: dict[str, Any] = _plain(tree, (), str(path), own, [0])
+    fields = paths.absolute(_plain(tree, (), str(path), own, [0]), folder or path.absolute().parent)
     parent = fields.pop("extends", None)
     if parent is None:
         positions.update(own)
@@ -159,7 +165,9 @@ def _read(path: Path, positions: Positions, depth: int) -> dict[str, Any]:
             fix="Look for a circle of `extends`.",
         )
     beside = path.parent / parent
-    inherited = _read(beside if beside.is_file() else shipped.find(parent, own[("extends",)]), positions, depth + 1)
+    inherited = _read(
+        beside if beside.is_file() else shipped.find(parent, own[("extends",)]), positions, depth + 1, folder
+    )
     positions.update(own)
     return _merge(inherited, fields)
 
@@ -258,7 +266,7 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
                 break
             section = section[piece]
         else:
-            section[path[-1]] = value
+            section[path[-1]] = _from_here(path, value)
             for place in [p for p in positions if p[: len(path)] == path]:
                 del positions[place]
             positions[path] = label
@@ -271,6 +279,17 @@ def _meant_override(text: str) -> str:
     if Path(text).suffix in (".yaml", ".yml") or os.path.isfile(text):
         return f"; {text!r} is a file, and RECIPE comes first and alone"
     return hint_for(key.strip(), value.strip() or "VALUE") if re.search(r"[A-Za-z]", key) else ""
+
+
+def _from_here(path: Sequence[str], value: Any) -> Any:
+    """The value of an override, whose relative paths start from the working directory."""
+    whole: Any = value
+    for piece in reversed(path):
+        whole = {piece: whole}
+    whole = paths.absolute(whole, Path.cwd())
+    for piece in path:
+        whole = whole[piece]
+    return whole
 
 
 def _validate(fields: dict[str, Any], positions: Positions, name: str, problems: list[str]) -> Recipe:

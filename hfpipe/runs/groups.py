@@ -84,7 +84,7 @@ class Group:
     @property
     def recipe(self) -> Recipe:
         """The fully resolved recipe; each run has its own seed instead of the one in it."""
-        return load_recipe(self.path / "recipe.yaml")
+        return load_recipe(self.path / "recipe.yaml", folder=Path.cwd())
 
     @property
     def seeds(self) -> list[int]:

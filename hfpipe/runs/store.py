@@ -20,6 +20,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import NAME_PATTERN, Recipe
 from hfpipe.recipe.source import load_recipe, to_yaml
+from hfpipe.runs.places import found_again
 from hfpipe.system import atomic
 from hfpipe.system.redaction import redact
 from hfpipe.system.text import json_line, json_page, listed
@@ -174,7 +175,8 @@ class Run:
             RecipeError: it has mistakes, such as fields of another hfpipe, which is then named.
         """
         try:
-            return load_recipe(self.path / "recipe.yaml")
+            # What earlier versions wrote has relative paths, which started from the working directory.
+            recipe = load_recipe(self.path / "recipe.yaml", folder=Path.cwd())
         except RecipeError as error:
             wrote, own = _version(self.metadata), _own_version()
             if wrote in (own, _UNKNOWN):
@@ -184,6 +186,12 @@ class Run:
                 f"{error}",
                 fix=f"Read it with hfpipe {wrote}, or mend a copy of that recipe.",
             ) from None
+        return self.found_again(recipe)
+
+    def found_again(self, recipe: Recipe) -> Recipe:
+        """A recipe of this run with its local files where they are now, if they were moved together with the run."""
+        places = self._stored_metadata().get("places") or {}
+        return found_again(recipe, places, self.path) if isinstance(places, dict) else recipe
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -25,6 +25,16 @@ OTHER_SPLITS = (
 )
 
 Names = str | Sequence[str] | None
+
+# Other files than the recipe's own: how those are written says nothing of these.
+OTHER_FILES = (
+    "dataset.encoding=utf-8",
+    "dataset.separator=null",
+    "dataset.quote='\"'",
+    "dataset.field=null",
+    "dataset.columns=null",
+)
+
 _OF_A_TRAINING = ("name", "optimizer", "schedule", "train", "checkpoints", "engine", "tracking", "trainer")
 
 

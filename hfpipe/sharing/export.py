@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpipe.errors import ModelError, RecipeError
-from hfpipe.recipe import Recipe, load_recipe, to_yaml
+from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.model_files import model_folder, require_own_files
 from hfpipe.system import atomic, library_logs
@@ -108,7 +108,7 @@ def _portable(recipe: Recipe) -> tuple[Recipe, list[str]]:
             f"recipe.yaml: {name} is a path of this machine, {value}; exported as {place[key]}, which whoever trains from it "
             "has to put there or change"
         )
-    return load_recipe(fields), notices
+    return Recipe.model_validate(fields), notices  # not `load_recipe`: its paths start from where it will lie
 
 
 _SECTIONS = {"path": "dataset", "checkpoint": "model"}

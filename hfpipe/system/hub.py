@@ -32,8 +32,23 @@ def local_folder(name: str, where: str, error: type[HfpipeError]) -> Path:
     path = Path(name).expanduser()
     if not path.is_dir():
         what = "a file, not a folder" if path.is_file() else "no such folder"
-        raise error(f"{name!r}: {what}", where=where, fix="Local folders are written ./x, /x or ~/x.")
+        fix = near_here(name) or "Local folders are written ./x, /x or ~/x; ./x lies beside the recipe that says it."
+        raise error(f"{name!r}: {what}", where=where, fix=fix)
     return path.resolve()
+
+
+def near_here(path: str) -> str:
+    """What to do where a local path leads to nothing, and its end leads from the working directory to something."""
+    parts = Path(path).parts
+    here = Path.cwd()
+    for length in range(len(parts) - 1, 0, -1):
+        tail = str(Path(*parts[-length:]))
+        if not {"..", "**"} & set(parts[-length:]) and any(here.glob(tail)):
+            return (
+                f"{tail!r} is in the working directory, and paths in a recipe start from the folder of its file: write "
+                f"{str(here / tail)!r}, or move one of the two."
+            )
+    return ""
 
 
 def refuse_ambiguous(name: str, where: str) -> None:

@@ -94,7 +94,8 @@ def make_plan(
     ignored = checkpoints.STATE_FILES if reset_optimizer else ()
     checkpoint, skipped = checkpoints.newest(run.path, use_previous=use_previous, ignored=ignored)
     progress = checkpoint.progress if checkpoint else {}
-    trained = load_recipe(progress["recipe"]) if progress else own  # a field that came later has its default
+    # A field that came later has its default.
+    trained = run.found_again(load_recipe(progress["recipe"])) if progress else own
     changes = differences(trained.model_dump(mode="json"), wanted.model_dump(mode="json"))
     before = run.metadata.get("allowed_changes", {})
     refused = {

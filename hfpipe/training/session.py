@@ -14,6 +14,7 @@ from hfpipe.errors import HfpipeError, MachineError, NumericError, RecipeError
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, remove, require_space
+from hfpipe.runs.places import relative_places
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
 from hfpipe.system.display import Display
@@ -291,6 +292,7 @@ class Session:
             updates=[one.as_json() for one in job.batch_plans],
             precision=asdict(job.precision),
             identity=job.identity,
+            places=relative_places(job.recipe, run.path),
             fresh=job.fresh,
             given=self.given,
             **resumption,

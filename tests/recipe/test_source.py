@@ -172,7 +172,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     """A recipe saved by a Windows editor reads as any other."""
     path = tmp_path / "bom.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())
-    assert load_recipe(path).dataset.path == "./data"
+    assert load_recipe(path).dataset.path == str(tmp_path / "data")
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
