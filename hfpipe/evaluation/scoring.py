@@ -26,6 +26,7 @@ from hfpipe.parts.model.precision import Precision, choose
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.tasks.calibration import NONE, Calibration, calibration_of
 from hfpipe.recipe.schema import Recipe
+from hfpipe.system.display import NOTE
 from hfpipe.system.processes import join
 
 
@@ -91,6 +92,8 @@ def evaluate_checkpoint(
     names = [_named(recipe, split) for split in splits] if file is None else [recipe.dataset.splits.train]
     notice(f"reading {file or recipe.dataset.path}")
     raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    for text in raw.notices:
+        notice(f"{NOTE}{text}")
     where = {
         name: "INPUT" if file else "--split" if split else recipe.where("dataset.splits.evaluation")
         for name, split in zip(names, splits, strict=True)

@@ -31,6 +31,7 @@ class Kind:
         text_is: what those are, in words, where it is not one or two.
         is_words: whether the text of a row is a list of words.
         has_classes: whether classes are learned, so that the recipe may declare their names.
+        has_numbers: whether labels are numbers, which text may write in several ways (`dataset.decimal`).
         one_class_a_row: whether every row has one class, by which a split can be stratified.
         several_labels: whether `task.label` may name several columns, or one whose texts have several names.
         forms: the words for `task.label.form`, by which the recipe says how labels are to be read.
@@ -53,6 +54,7 @@ class Kind:
     text_is: str = "one text, or the two of a pair"
     is_words: bool = False
     has_classes: bool = False
+    has_numbers: bool = False
     one_class_a_row: bool = False
     several_labels: bool = False
     forms: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ KINDS: dict[str, Kind] = {
         loss="mse",
         metric="mse",
         outputs=("value",),
+        has_numbers=True,
         refuses=dict.fromkeys(
             ("class_weights", "label_smoothing"),
             "label_smoothing and class_weights need classes, and a regression has none",
@@ -106,6 +109,7 @@ KINDS: dict[str, Kind] = {
         metric="multi_label",
         outputs=("labels", "probabilities"),
         has_classes=True,
+        has_numbers=True,
         several_labels=True,
         forms=("classes", "columns"),
         calibratable=True,

@@ -127,13 +127,25 @@ class Splits(Section):
         return self
 
 
+_READ_BY = {
+    "encoding": ("csv", "tsv", "json", "jsonl", "conll", "text"),
+    "separator": ("csv", "tsv", "conll"),
+    "quote": ("csv", "tsv"),
+    "field": ("json",),
+    "columns": ("conll",),
+}
+"""The formats that a field of `dataset` is read with."""
+
+
 class Dataset(Section):
     """The raw data set."""
 
     path: str = Field(min_length=1)
     """Hub id (`nyu-mll/glue`), local folder (`./data`, `/data`, `~/data`; also one that `save_to_disk` wrote), format
-    (`csv`, `tsv`, `json`, `jsonl`, `parquet`, `arrow`, `text`) with `data_files`, or `embedded:NAME` for the data that
-    hfpipe makes itself. Fields of csv and tsv stay text; of `text` every line is a row with the one column `text`."""
+    (`csv`, `tsv`, `json`, `jsonl`, `conll`, `parquet`, `arrow`, `text`) with `data_files`, or `embedded:NAME` for the data
+    that hfpipe makes itself. Fields of csv and tsv stay text; of `text` every line is a row with the one column `text`; a
+    `conll` file has a word a line with its tags, and an empty line behind each sentence, which is a row. A `json` file is
+    an object a line, a list of objects, or a document that holds such a list (see `field`)."""
     name: str | None = None
     """Configuration of the data set (`mrpc`), where it has several."""
     revision: str | None = None
@@ -142,18 +154,33 @@ class Dataset(Section):
         str | tuple[str, ...] | dict[str, str | list[str]] | None,
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = None
-    """Files or globs: one, a list, or a mapping from split to files. A single file or list is the split `train`. csv, tsv,
-    json, jsonl and text files may be compressed (`.gz`, `.bz2`, `.xz`, `.zst`, `.lz4`). An address (`https://...`) needs its
-    host in `hosts`."""
+    """Files or globs: one, a list, or a mapping from split to files; a relative one starts from the folder of the recipe's
+    file. A single file or list is the split `train`. csv, tsv, json, jsonl, conll and text files may be compressed (`.gz`,
+    `.bz2`, `.xz`, `.zst`, `.lz4`). An address (`https://...`) needs its host in `hosts`."""
     hosts: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Hosts that addresses in `data_files` may lead to, redirects included: names for https (`data.example.org`), or
     origins (`http://10.0.0.7:8000`)."""
     encoding: Annotated[str, AfterValidator(_text_encoding)] = "utf-8"
-    """Encoding of csv, tsv, json, jsonl and text files; a byte order mark is no part of the data."""
+    """Encoding of csv, tsv, json, jsonl, conll and text files. A byte order mark says it itself, and is no part of the
+    data."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """csv and tsv: the character between fields; null is a comma, in tsv a tab."""
+    """csv, tsv and conll: the character between fields; null is a comma, in tsv a tab, or what a first line `sep=;` says; in
+    conll a tab where the first row has one, else white space. A header that another character parts is an error."""
     quote: Annotated[str, Field(min_length=1, max_length=1)] | None = '"'
     """csv and tsv: the character around fields that hold a separator or a line end; null takes quotes as plain text."""
+    field: Annotated[str, Field(min_length=1)] | None = None
+    """json: where in the document the rows are (`data`, or `result.rows`): a list of objects, or an object with a list for
+    each column. null finds the only one, and says so. Articles with paragraphs and questions, as in SQuAD's own files,
+    become a row a question with the columns `id`, `title`, `question`, `context` and `answers`."""
+    columns: Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
+    """conll: the names of the columns of the files, in their order; each becomes a column of lists. null takes the first as
+    `task.text` and the last as `task.label`, and the names of CoNLL-U (`form`, `upos`, ...) in such files."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the fraction of a number that is written as text (`3,5`): in csv every number is. It is read where
+    the task learns numbers."""
+    thousands: Literal[".", ",", " ", "'"] | None = None
+    """What stands between groups of three digits of such a number (`1.250,5`); a space is also a narrow or a protected
+    one."""
     splits: Splits = Splits()
     """Which split plays which role."""
     num_proc: Count = 1
@@ -166,22 +193,32 @@ class Dataset(Section):
     strict: bool = False
     """Refuse rows that would otherwise only give a notice: repeated, contradictory, empty, or shared between splits."""
 
+    def idle_options(self, form: str) -> list[str]:
+        """The fields that say how files are written, and say nothing of files of this format."""
+        return [
+            name
+            for name, forms in _READ_BY.items()
+            if form not in forms and getattr(self, name) != type(self).model_fields[name].default
+        ]
+
     @model_validator(mode="after")
     def _options_of_the_format(self) -> Self:
         """Refuse an option that the format does not read."""
-        idle = {
-            "encoding": self.encoding != "utf-8" and self.path not in ("csv", "tsv", "json", "jsonl", "text"),
-            "separator": self.separator is not None and self.path not in ("csv", "tsv"),
-            "quote": self.quote != '"' and self.path not in ("csv", "tsv"),
-            "hosts": bool(self.hosts) and self.data_files is None,
-        }
-        for field in (name for name, is_idle in idle.items() if is_idle):
+        # What a folder holds is seen when it is opened.
+        form = None if self.path.startswith((".", "/", "~")) else self.path
+        idle = [] if form is None else self.idle_options(form)
+        idle += ["hosts"] if self.hosts and self.data_files is None else []
+        for field in idle:
             raise PydanticCustomError(
                 "idle", "`{field}` does nothing with path: {path}", {"field": field, "path": self.path}
             )
         separator = self.separator or ("\t" if self.path == "tsv" else ",")
-        if self.path in ("csv", "tsv") and (separator == self.quote or {separator, self.quote} & {"\n", "\r", "\0"}):
+        if form in (None, "csv", "tsv") and (separator == self.quote or {separator, self.quote} & {"\n", "\r", "\0"}):
             raise PydanticCustomError("idle", "`separator` and `quote` are two characters within a line")
+        if self.columns is not None and (len(set(self.columns)) < len(self.columns) or not all(self.columns)):
+            raise PydanticCustomError("idle", "`columns` are different names, one for each column of the files")
+        if self.decimal == self.thousands:
+            raise PydanticCustomError("idle", "`decimal` and `thousands` are two characters")
         return self
 
 
@@ -682,6 +719,12 @@ class Recipe(Section):
         if self.dataset.splits.stratify and not self.task.traits.one_class_a_row:
             raise PydanticCustomError(
                 "idle", "`dataset.splits.stratify` needs one class a row, and {kind} has none", {"kind": self.task.kind}
+            )
+        if not self.task.traits.has_numbers and (self.dataset.decimal != "." or self.dataset.thousands is not None):
+            raise PydanticCustomError(
+                "idle",
+                "`dataset.{field}` says how numbers are written, and {kind} learns none",
+                {"field": "decimal" if self.dataset.decimal != "." else "thousands", "kind": self.task.kind},
             )
         self._require_calibratable()
         if self.evaluate.patience is not None and self.dataset.splits.evaluation is None:

@@ -81,8 +81,8 @@ def rows_of_file(recipe: Recipe, form: str, file: Path | None) -> list[str]:
     changes += OTHER_SPLITS
     if recipe.dataset.streaming:
         changes += ["dataset.streaming=false", "dataset.shuffle_buffer=10000"]
-    if recipe.dataset.path != form:  # how its files are written says nothing of this one
-        changes += ["dataset.encoding=utf-8", "dataset.separator=null", "dataset.quote='\"'"]
+    if recipe.dataset.path != form:
+        changes += OTHER_FILES
     return changes
 
 

@@ -284,7 +284,8 @@ def test_fault_43_a_broken_jsonl_is_told_by_line(
         ('[{"text": "a"}]\n\n{"text": "b"}', "rows.json:3: something follows the list"),
         ('["a"]', 'rows.json:1: "a" is no object'),
         ("[]", "rows.json: the file has no rows"),
-        ('{\n"text": ["a"]\n}', "rows.json:1:"),
+        ('{\n"text": ["a"]\n', "rows.json:3:1: the document is cut short"),
+        ('{\n"text": "a"\n}\n\n{"text": 3}', "rows.json:5: 'text' is 3, a number, and at "),
         ("", "rows.json: the file has no rows"),
     ],
 )

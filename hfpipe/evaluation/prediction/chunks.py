@@ -18,6 +18,9 @@ import pyarrow.parquet
 
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data.formats import compressed, files
+from hfpipe.parts.data.formats.delimited import named_by_separator
+from hfpipe.parts.data.formats.layout import SUFFIXES as TEXT_SUFFIXES
+from hfpipe.parts.data.formats.layout import Layout, Notify
 from hfpipe.parts.data.formats.objects import Shape
 from hfpipe.recipe.catalog import near
 from hfpipe.system.text import finite
@@ -27,7 +30,7 @@ FIRST_CHUNK = 8  # rows; a pipe gives its first labels after so many
 LARGEST_CHUNK = 1024
 _PARQUET_BATCH = 1024
 FORMATS = (*files.FORMATS, "parquet")
-SUFFIXES = {".txt": "text", **{f".{form}": form for form in FORMATS}}
+SUFFIXES = {**TEXT_SUFFIXES, ".parquet": "parquet"}
 
 Columns = dict[str, list[Any]]
 Places = Callable[[int], str]
@@ -84,7 +87,7 @@ def format_of(source: str, given: str | None) -> str:
         return given or "jsonl"
     found = given or SUFFIXES.get(Path(compressed.bare(source)).suffix.lower())
     if found is None:
-        endings = "a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for standard input"
+        endings = "a .csv, .tsv, .json, .jsonl, .conll, .parquet or .txt file, or - for standard input"
         raise RecipeError(f"{source!r}", where="INPUT", allowed=endings, fix="Or say what it is: --input-format csv.")
     return found
 
@@ -96,33 +99,30 @@ def is_piped(source: str) -> bool:
 
 def read_chunks(
     source: str,
-    form: str,
+    layout: Layout,
     names: Sequence[str],
     *,
-    encoding: str = "utf-8",
-    separator: str | None = None,
-    quote: str | None = '"',
     largest: int = LARGEST_CHUNK,
     keep: Sequence[str] = (),
+    notice: Notify = lambda text: None,
 ) -> Iterator[Chunk]:
     """The rows of a file or of standard input, never more than a chunk of them in memory.
 
-    A `json` file that is one list is the exception: its text is read as a whole.
+    The exceptions are `json` files that are no lines of objects: their text is read as a whole.
 
     Args:
         source: a path, or `-`.
-        form: one of FORMATS; of `text` every line is a row with one column, the only one of `names`.
+        layout: how it is written; of `text` every line is a row with one column, the only one of `names`.
         names: the columns to read.
-        encoding: of a text file; a byte order mark is no part of the data.
-        separator: csv and tsv: between fields; None is a comma, in tsv a tab.
-        quote: csv and tsv: around fields; None for no such character.
         largest: rows in a chunk at most.
         keep: the columns to pass on.
+        notice: is told what the file says of itself.
 
     Raises:
         RecipeError: no such column to pass on.
         DataError: no file, one that can't be read, missing columns, or a row without a value; with file and row.
     """
+    form = layout.form
     if form == "text" and len(names) != 1:
         raise RecipeError(
             f"a line of text is one column, and the model reads {len(names)}: {', '.join(names)}",
@@ -134,7 +134,7 @@ def read_chunks(
         batches = _of_parquet(source, names, keep)
         yield from _chunks(batches, names, keep, _of_row(title), largest)
         return
-    read = _of_text(source, title, form, encoding, separator or ("\t" if form == "tsv" else ","), quote, largest)
+    read = _of_text(source, title, layout, largest, notice)
     if form == "text":
         read = ((lines, {names[0]: columns["text"]}) for lines, columns in read)
     yield from _chunks(_with_columns(read, names, keep, title), names, keep, _of_line(title), largest)
@@ -162,7 +162,8 @@ def require_columns(there: Iterable[str], names: Sequence[str], where: str) -> N
         raise DataError(
             f"no column {named}; the columns are {', '.join(there) or 'none'}",
             where=where,
-            fix="Rename them in the input, or say which columns hold the texts, as in `task.text=[a, b]`.",
+            fix=named_by_separator(there)
+            or "Rename them in the input, or say which columns hold the texts, as in `task.text=[a, b]`.",
         )
 
 
@@ -268,24 +269,13 @@ def _with_copied(batches: Batches, keep: Sequence[str], place: Places) -> Batche
         yield numbers, columns
 
 
-def _of_text(
-    source: str, title: str, form: str, encoding: str, separator: str, quote: str | None, largest: int
-) -> Batches:
+def _of_text(source: str, title: str, layout: Layout, largest: int, notice: Notify) -> Batches:
     """The rows of a text file, in batches no larger than the first chunk, so that a slow pipe is read as it comes."""
     batch_size = min(FIRST_CHUNK, largest)
     try:
         with _opened(source) as binary:
-            if not binary.peek(1):
-                return
-            text: Any = io.TextIOWrapper(binary, encoding=files.reading(encoding), newline=files.newline_of(form))
-            if form == "json" and not text.seekable():
-                text = io.StringIO(text.read())  # it may be one list, which is read twice
-            yield from files.read_open(form, text, title, separator, quote, Shape(), batch_size)
-    except UnicodeError as error:
-        if source != STANDARD_INPUT:
-            raise files.undecodable(source, encoding) from None
-        fix = "Give UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
-        raise DataError(f"not {encoding}: {error}", where=title, fix=fix) from None
+            if binary.peek(1):
+                yield from files.read_open(layout, binary, title, Shape(), batch_size, notice)
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=title) from None
 

@@ -122,7 +122,7 @@ def predict_file(
     display, into = display or Silent(), Path(output)
     kind = output_file.format_of(into, output_format)
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
+    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep, display)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_into
 
@@ -157,7 +157,8 @@ def predict_chunks(
     Yields:
         The predictions for some rows at a time, in the order of the input, as soon as the model has made them.
     """
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
+    asked = (target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
+    resolved, form = _of_input(*asked, display or Silent())
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import chunks_of, predict_chunk
 
@@ -210,6 +211,7 @@ def _of_input(
     runs_dir: str | Path | None,
     chunk_rows: int,
     keep: Sequence[str],
+    display: Display,
 ) -> tuple[Recipe, str]:
     """The recipe that reads an input, and its format; what is wrong with the first rows is an error before anything loads."""
     _require_chunk(chunk_rows)
@@ -222,8 +224,11 @@ def _of_input(
     if not chunks.is_piped(str(source)):
         from hfpipe.evaluation.prediction.predict_rows import chunks_of
 
+        def say(text: str) -> None:
+            display.notice(f"{NOTE}{text}")
+
         with quiet(), translated_errors(after_stop=""):
-            next(chunks_of(resolved, str(source), form, chunk_rows, keep), None)
+            next(chunks_of(resolved, str(source), form, chunk_rows, keep, say), None)
     return resolved, form
 
 

@@ -21,6 +21,8 @@ from hfpipe.evaluation.prediction.chunks import (
 )
 from hfpipe.evaluation.prediction.output_file import PartialOutput, next_digest
 from hfpipe.evaluation.prediction.predictor import Predictor, columns_read
+from hfpipe.evaluation.prediction.sentences import COLUMNS
+from hfpipe.parts.data.formats.layout import Layout
 from hfpipe.parts.inputs.rows import Notify
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.store import Run
@@ -79,7 +81,7 @@ def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
     Raises:
         RecipeError: with the names that are taken.
     """
-    outputs = recipe.task.traits.outputs
+    outputs = (*recipe.task.traits.outputs, *(COLUMNS if recipe.task.traits.is_words else ()))
     for name in keep:
         if name in outputs or name.startswith("probability_"):
             what = f"{name!r} is the name of a column that hfpipe writes itself"
@@ -87,24 +89,22 @@ def require_apart(recipe: Recipe, keep: Sequence[str]) -> None:
             raise RecipeError(what, where="--keep", allowed=taken, fix="Rename the column in the input.")
 
 
-def chunks_of(recipe: Recipe, source: str, form: str, chunk_rows: int, keep: Sequence[str] = ()) -> Iterator[Chunk]:
+def chunks_of(
+    recipe: Recipe,
+    source: str,
+    form: str,
+    chunk_rows: int,
+    keep: Sequence[str] = (),
+    notice: Notify = lambda text: None,
+) -> Iterator[Chunk]:
     """The chunks of a file or of standard input, as the recipe says that files of this format are written.
 
     Raises:
         RecipeError: columns that can't be copied.
     """
     require_apart(recipe, keep)
-    spec = recipe.dataset
-    return read_chunks(
-        source,
-        form,
-        columns_read(recipe),
-        encoding=spec.encoding,
-        separator=spec.separator,
-        quote=spec.quote,
-        largest=chunk_rows,
-        keep=keep,
-    )
+    layout = Layout.of(recipe, form)
+    return read_chunks(source, layout, columns_read(recipe), largest=chunk_rows, keep=keep, notice=notice)
 
 
 def predict_into(
@@ -223,7 +223,7 @@ def _as_mappings(rows: Any, columns: Sequence[str], recipe: Recipe) -> Iterator[
 
 def _shape(columns: Sequence[str], recipe: Recipe) -> str:
     if recipe.task.traits.is_words:
-        return f"a list of words or {{{columns[0]!r}: [...]}}"
+        return f"a sentence, a list of words or {{{columns[0]!r}: ...}}"
     if len(columns) == 1:
         return f"a text or {{{columns[0]!r}: ...}}"
     return f"({', '.join(columns)}) or {{{', '.join(f'{name!r}: ...' for name in columns)}}}"

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation.inference import predict
 from hfpipe.evaluation.prediction.chunks import Chunk
+from hfpipe.evaluation.prediction.sentences import split_chunk, with_offsets
 from hfpipe.parts import tasks
 from hfpipe.parts.inputs.padding import Padding, settle_padding
 from hfpipe.parts.inputs.rows import Notify
@@ -65,7 +66,10 @@ class Predictor:
         with _ONE_AT_A_TIME:
             return self._label(chunk)
 
-    def _label(self, chunk: Chunk) -> list[dict[str, Any]]:
+    def _label(self, given: Chunk) -> list[dict[str, Any]]:
+        chunk, spans, column = given, None, self.columns[0]
+        if self.task.kind.is_words:
+            chunk, spans = split_chunk(given, column)
         rows = datasets.Dataset(chunk.table, fingerprint="chunk")  # nothing is cached by it
         self._check(rows, chunk)
         try:
@@ -87,7 +91,10 @@ class Predictor:
         except HfpipeError as error:
             place = f"{chunk.where(0)} to {chunk.where(-1)}{': ' if error.where else ''}{error.where}"
             raise type(error)(error.what, where=place, allowed=error.allowed, fix=error.fix) from error
-        return self.task.format_predictions(predictions.logits, inputs, rows)
+        found = self.task.format_predictions(predictions.logits, inputs, rows)
+        if spans is None:
+            return found
+        return [with_offsets(*one) for one in zip(found, given.values[column], spans, strict=True)]
 
     def _check(self, rows: datasets.Dataset, chunk: Chunk) -> None:
         """Refuse a chunk with a row that can't be read, and find out which one it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfpipe.errors import DataError
+from hfpipe.parts.data.formats.delimited import named_by_separator
 from hfpipe.recipe.catalog import near
 from hfpipe.system.text import listed
 
@@ -46,6 +48,7 @@ def require_columns(rows: datasets.Dataset, names: Sequence[str], split: str, wh
                 f"{split}: no column {name!r}{near(name, rows.column_names)}",
                 where=where,
                 allowed=", ".join(rows.column_names),
+                fix=named_by_separator(rows.column_names),
             )
 
 
@@ -96,12 +99,35 @@ def as_numbers(values: pa.ChunkedArray, split: str, name: str, where: str) -> pa
     """The column as float64.
 
     Raises:
-        DataError: where something is no number.
+        DataError: where something is no number, with the first rows.
     """
     try:
         return values.cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{split}: column {name!r} is not all numbers ({error})", where=where) from None
+        if not is_text(values.type):
+            raise DataError(f"{split}: column {name!r} is not all numbers ({error})", where=where) from None
+    bad = [not _is_number(one) for one in values.to_pylist()]
+    first = values[bad.index(True)].as_py()
+    looks = _with_sign.fullmatch(first.strip())
+    fix = "Mend these rows."
+    if looks:
+        fix = f"If {looks['sign']!r} stands before the fraction there, say dataset.decimal: {looks['sign']!r}; if it parts "
+        fix += (
+            f"thousands, dataset.thousands: {looks['sign']!r}." if looks["sign"] in ".,' " else "thousands, remove it."
+        )
+    refuse(bad, f"{split}: column {name!r} is not all numbers, {first!r} is none", where, fix)
+    raise AssertionError
+
+
+_with_sign = re.compile(r"[+-]?\d+(?P<sign>[^\deE+-])[\d.,' \u00a0\u202f]*\d")  # 3,5 or 1.250,5
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        pa.scalar(text).cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def refuse(bad: Any, what: str, where: str, fix: str) -> None:

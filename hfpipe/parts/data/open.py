@@ -11,6 +11,7 @@ import datasets
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data.columns import column, is_list, require_columns
 from hfpipe.parts.data.held_out import held_out
+from hfpipe.parts.data.numbers import number_columns, spelling, with_numbers
 from hfpipe.parts.data.sources import RawData, base_of, open_source
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.system.snapshot import digest_of_text
@@ -25,7 +26,7 @@ def open_data(recipe: Recipe) -> RawData:
         RecipeError: fields that contradict each other.
         DataError: nothing there, or files that can't be read.
     """
-    return _hold_out(recipe, open_source(recipe))
+    return _hold_out(recipe, _with_numbers(recipe, open_source(recipe)))
 
 
 def given_data(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.Dataset) -> RawData:
@@ -46,7 +47,16 @@ def given_data(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.
             raise _no_dataset(f"split {name!r} of the given data set", rows)
     prints = " ".join(f"{name}={rows._fingerprint}" for name, rows in splits.items())
     plain = {str(name): rows.with_format(None) for name, rows in splits.items()}
-    return _hold_out(recipe, RawData("the given data set", digest_of_text(prints), None, plain))
+    raw = RawData("the given data set", digest_of_text(prints), None, plain)
+    return _hold_out(recipe, _with_numbers(recipe, raw))
+
+
+def _with_numbers(recipe: Recipe, raw: RawData) -> RawData:
+    """The same data, with numbers where the recipe says how they are written."""
+    if not number_columns(recipe):
+        return raw
+    splits = {name: with_numbers(recipe, rows, f"{raw.name}, split {name}") for name, rows in raw.splits.items()}
+    return replace(raw, digest=digest_of_text(raw.digest + spelling(recipe)), splits=splits)
 
 
 def _no_dataset(what: str, got: Any) -> RecipeError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,23 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data.formats import compressed
-from hfpipe.parts.data.untrusted import refuse_named_outside, streamable
+from hfpipe.parts.data.formats.delimited import separator_of
+from hfpipe.parts.data.formats.files import as_arrow, read_open
+from hfpipe.parts.data.formats.layout import LONGEST_START, SUFFIXES, Layout, encoding_of
+from hfpipe.parts.data.formats.objects import Shape
+from hfpipe.parts.data.untrusted import refuse_archive, refuse_named_outside, streamable
 from hfpipe.recipe.catalog import near
 from hfpipe.system import hub
 from hfpipe.system.text import one_line
 
 VIEWER = "https://datasets-server.huggingface.co"
 _SECONDS = 10  # for an answer of the viewer
-_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+_FORMATS = (*SUFFIXES, ".parquet")
 
 Ask = Callable[[str, Mapping[str, str]], dict[str, Any] | None]
 """Asks the viewer: `(endpoint, parameters) -> answer`, None where it has none."""
@@ -74,8 +80,10 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
     if suffix in _FORMATS and local.is_file():
         if config is not None:
             raise DataError(f"{path} is a file and has no configurations", where="CONFIG", fix="Remove it.")
-        options = {"data_files": str(local)} | ({"sep": "\t"} if suffix == ".tsv" else {})
-        return _streamed(_FORMATS[suffix], path, None, split, rows, **options)
+        if suffix == ".parquet":
+            return _streamed("parquet", path, None, split, rows, data_files=str(local))
+        _chosen(split, ["train"], "split", path)
+        return _read(str(local), SUFFIXES[suffix], rows)
     if hub.is_local(path):
         return _streamed(str(hub.local_folder(path, "DATASET", DataError)), path, config, split, rows)
     if local.is_file():
@@ -95,6 +103,42 @@ def peek(path: str, config: str | None = None, split: str | None = None, rows: i
     if suffix in _FORMATS:
         raise DataError(f"no file {path!r} (from {Path.cwd()}), and the Hub is out of reach", where="DATASET")
     return _cached(path, config, split, rows)
+
+
+def _read(path: str, form: str, rows: int) -> Peek:
+    """The first rows of a text file, as a recipe reads them."""
+    refuse_archive(path, "DATASET")
+    said: list[str] = []
+    layout = Layout(form)
+    if form in ("csv", "tsv") and (other := _separator(path, layout)) is not None:
+        layout = replace(layout, separator=other)
+        said.append(f"dataset.separator: {json.dumps(other)}")
+    found: dict[str, Any] = {}
+    try:
+        batches: Any = read_open(layout, compressed.opened(path), path, Shape(), max(rows, 1), said.append)
+        for lines, columns in batches:
+            found = {name: as_arrow(values, name, f"{path}:{{}}".format, lines) for name, values in columns.items()}
+            break
+        batches.close()
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror or error}", where=path) from None
+    table = pa.table(found)
+    features = datasets.Features.from_arrow_schema(table.schema)
+    types = {name: _described(one) for name, one in features.items()}
+    source = "; ".join(["read from the file", *said])
+    return Peek(source, None, ["default"], {"train": None}, "train", types, table.slice(0, rows).to_pylist())
+
+
+def _separator(path: str, layout: Layout) -> str | None:
+    """What is between the fields of a file, where that is not what its ending says."""
+    with compressed.opened(path) as binary:
+        encoding = encoding_of(binary.peek(LONGEST_START)[:LONGEST_START], layout, path, lambda text: None)
+        try:
+            with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
+                lines = list(islice(file, 20))
+        except UnicodeError:
+            return None  # which is told where it is read
+    return separator_of(lines, "\t" if layout.form == "tsv" else ",")
 
 
 def _viewed(path: str, config: str | None, split: str | None, rows: int, ask: Ask) -> Peek | None:

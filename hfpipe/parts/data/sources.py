@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,26 @@ from pyarrow.dataset import ParquetFragmentScanOptions
 
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.data import urls
-from hfpipe.parts.data.formats import compressed
+from hfpipe.parts.data.formats import columnar, compressed
 from hfpipe.parts.data.formats import files as text_files
-from hfpipe.parts.data.untrusted import Downloads, refuse_archive, refuse_named_outside, refuse_outside, streamable
+from hfpipe.parts.data.formats.layout import SUFFIXES, Layout
+from hfpipe.parts.data.untrusted import (
+    Downloads,
+    data_files,
+    refuse_archive,
+    refuse_named_outside,
+    refuse_outside,
+    streamable,
+)
 from hfpipe.recipe.catalog import near
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.system import hub
+from hfpipe.system.redaction import relative
 from hfpipe.system.snapshot import digest_of_files, digest_of_text
 from hfpipe.system.text import one_line
 
 FORMATS = (*text_files.FORMATS, "parquet", "arrow")
-_SUFFIXES = {".txt": "text", **{f".{form}": form for form in FORMATS if form != "text"}}
+_SUFFIXES = {**SUFFIXES, ".parquet": "parquet", ".arrow": "arrow"}
 _ASIDE = "Where there is none, `dataset.splits.hold_out=0.1` sets training rows aside."
 
 
@@ -130,7 +139,7 @@ def open_source(recipe: Recipe) -> RawData:
     form = format_of(spec.path)
     if form is not None and not (hub.is_local(spec.path) and Path(spec.path).expanduser().is_dir()):
         raise RecipeError(
-            f"{spec.path!r} is a file", where=where, fix=f"Write path: {form} and data_files: {spec.path}."
+            f"{spec.path!r} is a file", where=where, fix=f"Write path: {form} and data_files: {relative(spec.path)}."
         )
     if hub.is_local(spec.path):
         return _open_folder(hub.local_folder(spec.path, where, DataError), recipe)
@@ -171,20 +180,18 @@ def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datas
     folder: Path | None = None
     if spec.path in FORMATS:
         if spec.path not in ("parquet", "arrow"):
-            raise RecipeError(
-                f"{spec.path} files are not streamed",
-                where=recipe.where("dataset.streaming"),
-                allowed="a Hub id, a folder, parquet or arrow",
-                fix="Leave streaming out, or convert the files to parquet.",
-            )
+            raise _not_streamed(spec.path, recipe)
         files = _files_of(recipe)
         name, path, commit = spec.path, spec.path, None
-        digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
+        digest = _digest_of(files)
         options["data_files"] = files
     elif hub.is_local(spec.path):
         folder = hub.local_folder(spec.path, where, DataError)
         name, path, commit = spec.path, str(folder), None
         digest = digest_of_files(sorted(p for p in folder.rglob("*") if p.is_file()), relative_to=folder)
+        if _conll_files(folder, where):
+            raise _not_streamed("conll", recipe)
+        _require_read(recipe, "streamed")
     elif hub.is_offline():
         folder = hub.snapshot(spec.path, "dataset", spec.revision)
         if folder is None:
@@ -196,10 +203,36 @@ def stream_source(recipe: Recipe) -> tuple[str, str, str | None, dict[str, datas
         commit = hub.dataset_commit(spec.path, spec.revision, where)
         name, path, digest, options["revision"] = spec.path, spec.path, commit, commit
     try:
-        streams = streamable(path, folder, where, name=spec.name, **options).as_streaming_dataset()
+        builder = streamable(path, folder, where, name=spec.name, **options)
+        streams = _streams(builder)
     except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
         raise DataError(f"{name} can't be streamed: {one_line(error.__cause__ or error, 600)}", where=where) from error
     return name, digest, commit, dict(streams)
+
+
+def _streams(builder: Any) -> dict[str, datasets.IterableDataset]:
+    """The streams by split; local files whose types `datasets` or the tasks do not read are given plain ones."""
+    files = {str(split): [str(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
+    is_local = all(Path(file).is_file() for found in files.values() for file in found)
+    if not is_local or (columns := _unusual_columns(builder)) is None:
+        return dict(builder.as_streaming_dataset())
+    return {
+        split: datasets.IterableDataset.from_generator(
+            columnar.read_rows,
+            features=columnar.plain_features(columnar.schema_of(found[0], builder.name)),
+            gen_kwargs={"files": found, "form": builder.name},
+        )
+        for split, found in columns.items()
+    }
+
+
+def _not_streamed(form: str, recipe: Recipe) -> RecipeError:
+    return RecipeError(
+        f"{form} files are not streamed",
+        where=recipe.where("dataset.streaming"),
+        allowed="a Hub id, a folder, parquet or arrow",
+        fix="Leave streaming out, or convert the files to parquet.",
+    )
 
 
 def _prepared(path: str, name: str | None, revision: str | None) -> str | None:
@@ -219,6 +252,10 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
         raise RecipeError("a revision for a local folder", where=recipe.where("dataset.revision"), fix="Remove it.")
     digest, where = digest_of_files(files, relative_to=folder), recipe.where("dataset.name")
     saved = [name for name in ("dataset_dict.json", "state.json") if (folder / name).is_file()]
+    if not saved and (files_by_split := _conll_files(folder, recipe.where("dataset.path"))):
+        _require_read(recipe, "conll")
+        splits, notices = text_files.read_files(Layout.of(recipe, "conll"), files_by_split, digest=digest)
+        return RawData(str(recipe.dataset.path), digest, None, splits, notices)
     if not saved:
         return _build(
             str(recipe.dataset.path), str(folder), digest, None, recipe, name=recipe.dataset.name, cache=digest
@@ -230,6 +267,7 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         what = f"{folder} can't be read: {one_line(error, 600)}"
         raise DataError(what, where=recipe.where("dataset.path"), fix="Write it again with `save_to_disk`.") from error
+    _require_read(recipe, "arrow")
     splits = given if isinstance(given, dict) else {"train": given}
     return RawData(
         str(recipe.dataset.path), digest, None, {name: rows.with_format(None) for name, rows in splits.items()}
@@ -251,14 +289,28 @@ def _files_of(recipe: Recipe) -> dict[str, list[str]]:
     return files
 
 
+def _require_read(recipe: Recipe, form: str) -> None:
+    """Refuse to say of a folder how its files are written where that is not read."""
+    for field in recipe.dataset.idle_options(form):
+        raise RecipeError(
+            f"`{field}` does nothing with {form} files, which {recipe.dataset.path} has",
+            where=recipe.where(f"dataset.{field}"),
+            fix="Remove it.",
+        )
+
+
+def _digest_of(files: Mapping[str, Sequence[str]]) -> str:
+    """What identifies files by split: their names and contents, and not where they lie."""
+    names = {split: [Path(file).name for file in found] for split, found in files.items()}
+    return digest_of_files([Path(file) for found in files.values() for file in found], label=json.dumps(names))
+
+
 def _open_files(recipe: Recipe) -> RawData:
     spec, files = recipe.dataset, _files_of(recipe)
-    digest = digest_of_files([Path(f) for found in files.values() for f in found], label=json.dumps(files))
+    digest = _digest_of(files)
     if spec.path not in text_files.FORMATS:
         return _build(spec.path, spec.path, digest, None, recipe, data_files=files, cache=digest)
-    splits, notices = text_files.read_files(
-        spec.path, files, digest=digest, encoding=spec.encoding, separator=spec.separator, quote=spec.quote
-    )
+    splits, notices = text_files.read_files(Layout.of(recipe, spec.path), files, digest=digest)
     return RawData(spec.path, digest, None, splits, notices)
 
 
@@ -272,15 +324,15 @@ def _found(patterns: str | list[str], hosts: tuple[str, ...], where: str) -> lis
         if pattern.startswith(urls.SCHEMES):
             found.append(str(urls.fetch(pattern, hosts, where)))
             continue
-        matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        path = Path(pattern).expanduser()
+        # A name may have a bracket in it and be no pattern.
+        matches = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
         matches = [m for m in matches if Path(m).is_file()]
         for match in matches:
             refuse_archive(match, where)
         if not matches:
-            fix = (
-                f"It is a folder: name its files, {Path(pattern) / '*'}." if Path(pattern).expanduser().is_dir() else ""
-            )
-            raise DataError(f"no file at {pattern!r} (from {Path.cwd()})", where=where, fix=fix)
+            fix = f"It is a folder: name its files, {Path(pattern) / '*'}." if path.is_dir() else hub.near_here(pattern)
+            raise DataError(f"no file at {pattern!r}", where=where, fix=fix)
         found += [str(Path(m).resolve()) for m in matches]
     return found
 
@@ -300,9 +352,15 @@ def _build(
     try:
         builder = datasets.load_dataset_builder(path, **options)
         if folder is not None:
-            refuse_outside(builder, folder, where)
-        if commit is None and (found := _text_files(builder)) is not None:
-            splits, notices = text_files.read_files(**found, digest=digest)
+            refuse_outside(data_files(builder), folder, where)
+        found = _text_files(builder, recipe) if commit is None else None
+        if folder is not None and commit is None:
+            _require_read(recipe, builder.name if found is None else found[0].form)
+        if found is not None:
+            splits, notices = text_files.read_files(*found, digest=digest)
+            return RawData(title, digest, commit, splits, notices)
+        if (columns := _unusual_columns(builder)) is not None:
+            splits, notices = text_files.read_columnar(builder.name, columns, digest=digest)
             return RawData(title, digest, commit, splits, notices)
         if hasattr(builder.config, "fragment_scan_options"):
             # Arrow would hold the bytes of a whole parquet file until its last row group is read.
@@ -323,15 +381,52 @@ def _build(
     return RawData(title, digest, commit, dict(splits))
 
 
-def _text_files(builder: Any) -> dict[str, Any] | None:
-    """The arguments that read the files of a local folder strictly, where they are text and nothing says their types."""
+def _unusual_columns(builder: Any) -> dict[str, list[str]] | None:
+    """The parquet or arrow files by split, where some of their types are not read as they are and nothing says others."""
+    is_asked = builder.info.features is None and not getattr(builder.config, "columns", None)
+    is_asked = is_asked and not getattr(builder.config, "filters", None)
+    if builder.name not in columnar.FORMATS or not is_asked or not builder.config.data_files:
+        return None
+    there = Downloads(builder).download(builder.config.data_files)
+    files = {str(split): [str(file) for file in found] for split, found in there.items()}
+    return None if columnar.has_plain_types(files, builder.name) else files
+
+
+def _text_files(builder: Any, recipe: Recipe) -> tuple[Layout, dict[str, list[str]]] | None:
+    """How the files of a local folder are written, and they by split, where they are text and nothing says their types."""
     form, config = builder.name, builder.config
     if form not in ("csv", "json", "text") or builder.info.features is not None or not config.data_files:
         return None
     files = {str(split): [str(path) for path in paths] for split, paths in config.data_files.items()}
-    if any(format_of(path) is None for paths in files.values() for path in paths):
+    forms = {format_of(path) for paths in files.values() for path in paths}
+    if None in forms:
         return None
-    found = {"form": form, "files": files, "encoding": config.encoding or "utf-8"}
+    layout = Layout.of(recipe, "jsonl" if forms == {"jsonl"} else form)
+    if layout.encoding == "utf-8":
+        layout = replace(layout, encoding=config.encoding or "utf-8")
     if form == "csv":
-        found |= {"separator": config.sep, "quote": config.quotechar}
-    return found
+        said = config.sep if config.sep != "," else None
+        quote = config.quotechar if layout.quote == '"' else layout.quote
+        layout = replace(layout, separator=layout.separator or said, quote=quote)
+    if form == "json" and layout.field is None:
+        layout = replace(layout, field=config.field)
+    return layout, files
+
+
+def _conll_files(folder: Path, where: str) -> dict[str, list[str]]:
+    """The conll files of a folder without other data, by the splits that their names say; `datasets` would drop the tags.
+
+    Raises:
+        RefusedError: a file that lies elsewhere.
+    """
+    there = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    if {format_of(str(path)) for path in there} - {None, "text"} != {"conll"}:
+        return {}
+    found = datasets.data_files.DataFilesDict.from_patterns(
+        datasets.data_files.get_data_patterns(str(folder)), base_path=str(folder)
+    )
+    files = {
+        str(split): [str(file) for file in some if format_of(str(file)) == "conll"] for split, some in found.items()
+    }
+    refuse_outside([file for some in files.values() for file in some], folder, where)
+    return {split: some for split, some in files.items() if some}

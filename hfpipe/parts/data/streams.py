@@ -11,9 +11,12 @@ from itertools import islice
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.parts.data.numbers import batch_reader, number_columns, spelling
 from hfpipe.parts.data.sources import base_of, require_split, stream_source
 from hfpipe.recipe.schema import Recipe
+from hfpipe.system.snapshot import digest_of_text
 
+_TEXTS = ("string", "large_string")
 HEAD = 1000  # rows of the training split that are looked at before the first step
 
 
@@ -77,7 +80,20 @@ def open_stream(recipe: Recipe) -> RawStream:
         RecipeError: data that can't be streamed.
         DataError: nothing there.
     """
-    return RawStream(*stream_source(recipe))
+    name, digest, commit, splits = stream_source(recipe)
+    if number_columns(recipe):
+        splits = {split: _with_numbers(recipe, rows, f"{name}, split {split}") for split, rows in splits.items()}
+        digest = digest_of_text(digest + spelling(recipe))
+    return RawStream(name, digest, commit, splits)
+
+
+def _with_numbers(recipe: Recipe, rows: datasets.IterableDataset, split: str) -> datasets.IterableDataset:
+    """The same stream, with numbers where the recipe says how they are written."""
+    features = rows.features
+    if features is not None:
+        texts = [name for name in number_columns(recipe) if getattr(features.get(name), "dtype", "") in _TEXTS]
+        features = datasets.Features({**features, **{name: datasets.Value("float64") for name in texts}})
+    return rows.map(batch_reader(recipe, split), batched=True, features=features)
 
 
 def _bounds(expression: str, where: str) -> tuple[str, int, int | None]:

@@ -7,6 +7,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def refuse_named_outside(folder: Path, where: str) -> None:
             raise RefusedError(what, where=where, fix="Put the file itself into the folder.")
 
 
-def refuse_outside(builder: datasets.DatasetBuilder, folder: Path, where: str) -> None:
+def refuse_outside(files: Iterable[str], folder: Path, where: str) -> None:
     """Refuse a folder whose files lie elsewhere, by a link, or are archives.
 
     Raises:
         RefusedError: naming the file.
     """
     root = own_root(folder)
-    for file in _data_files(builder):
+    for file in files:
         refuse_archive(file, where)
         if not Path(file).resolve().is_relative_to(root):
             what = f"{file!r} leads out of {folder}, to {Path(file).resolve()}"
@@ -91,8 +92,8 @@ def streamable(path: str, folder: Path | None, where: str, **options: Any) -> da
         refuse_named_outside(folder, where)
     builder = datasets.load_dataset_builder(path, **options)
     if folder is not None:
-        refuse_outside(builder, folder, where)
-    for file in _data_files(builder):
+        refuse_outside(data_files(builder), folder, where)
+    for file in data_files(builder):
         if Path(file).is_file():
             require_bounded(file)
     return builder
@@ -122,7 +123,7 @@ class Downloads(datasets.DownloadManager):
         return found
 
 
-def _data_files(builder: datasets.DatasetBuilder) -> list[str]:
+def data_files(builder: datasets.DatasetBuilder) -> list[str]:
     """The paths or addresses of the files that a builder reads."""
     return [str(file) for files in (builder.config.data_files or {}).values() for file in files]
 

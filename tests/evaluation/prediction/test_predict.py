@@ -338,7 +338,7 @@ def test_what_is_wrong_with_the_arguments_is_told_first(run: hfpipe.Run, tmp_pat
     file = write_jsonl(tmp_path / "rows.jsonl", rows_of(1))
     for arguments, code, told in (
         ([tmp_path / "rows.csv"], 3, "INPUT: no file "),
-        ([tmp_path / "rows.doc"], 2, "allowed: a .csv, .tsv, .json, .jsonl, .parquet or .txt file, or - for"),
+        ([tmp_path / "rows.doc"], 2, "allowed: a .csv, .tsv, .json, .jsonl, .conll, .parquet or .txt file, or - for"),
         ([], 2, "INPUT is missing"),
         ([file, "--input-format", "cvs"], 2, "did you mean 'csv'"),
         ([file, "--chunk", 0], 2, "--chunk: 0; allowed: 1 or more"),
@@ -584,6 +584,65 @@ def test_every_kind_of_task_is_written(kinds: dict[str, hfpipe.Run], tmp_path: P
     write_jsonl(file, [])
     hfpipe.predict_file(run, file, tmp_path / "none.csv")
     assert set((tmp_path / "none.csv").read_text().strip().split(",")) >= names - {"entities"}
+
+
+def test_raw_sentences_are_split_into_words_with_their_places(
+    kinds: dict[str, hfpipe.Run], tmp_path: Path, hfpipe_command: Any
+) -> None:
+    """From a list of texts, a text file, a csv column of another name and jsonl alike; lists of words stay as they were."""
+    run, texts = kinds["token-classification"], ["bak dal, (cek)!", "", "dok"]
+    rows = run.predict(texts)
+    assert [row["words"] for row in rows] == [["bak", "dal", ",", "(", "cek", ")", "!"], [], ["dok"]]
+    for row, text in zip(rows, texts, strict=True):
+        assert [text[start:end] for start, end in row["offsets"]] == row["words"]
+        assert len(row["labels"]) == len(row["scores"]) == len(row["words"])
+        for entity in row["entities"]:
+            assert entity["text"] == text[entity["start_character"] : entity["end_character"]]
+    assert any(row["entities"] for row in rows)
+    words = run.predict([row["words"] for row in rows])
+    assert [row["labels"] for row in words] == [row["labels"] for row in rows]
+    assert "words" not in words[0]
+    (tmp_path / "a.txt").write_text("\n".join(texts) + "\n")
+    assert hfpipe.predict(run, tmp_path / "a.txt") == rows
+    (tmp_path / "a.csv").write_text("id,message\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(texts)))
+    assert hfpipe.predict(run, tmp_path / "a.csv", overrides=["task.text=message"]) == rows
+    (tmp_path / "a.conll").write_text("bak B-x\ndal O\n\ndok O\n")
+    conll = hfpipe.predict(run, tmp_path / "a.conll")
+    assert [row["labels"] for row in conll] == [row["labels"] for row in run.predict([["bak", "dal"], ["dok"]])]
+    made = hfpipe_command("predict", run.path, tmp_path / "a.txt", "--output", tmp_path / "out.csv")
+    assert (made.code, (tmp_path / "out.csv").read_text().splitlines()[0].split(",")) == (
+        0,
+        ["labels", "scores", "entities", "words", "offsets"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\"It's Anna's,\" he said...", "\" It 's Anna 's , \" he said ..."),
+        ("The U.S. (and J. Doe) paid 3.5%, e.g. $5.", "The U.S. ( and J. Doe ) paid 3.5 % , e.g. $5 ."),
+        ("«Où?» - «Là!»", "« Où ? » - « Là ! »"),
+        ("?! a-b don't @x #y :-)", "? ! a-b don't @x #y :- )"),
+    ],
+)
+def test_words_are_what_people_take_for_words(text: str, words: str) -> None:
+    """Marks at the ends are words, abbreviations and what is inside a word stay."""
+    from hfpipe.evaluation.prediction.sentences import words_of
+
+    spans = words_of(text)
+    assert [text[start:end] for start, end in spans] == words.split()
+
+
+def test_a_notice_of_the_input_is_told(kinds: dict[str, hfpipe.Run], tmp_path: Path, hfpipe_command: Any) -> None:
+    """A file that says its encoding itself, and one whose separator is another, say so when predicted."""
+    (tmp_path / "a.csv").write_bytes("text\nbäk\n".encode("utf-16"))
+    done = hfpipe_command("predict", kinds["text-regression"].path, tmp_path / "a.csv")
+    assert (done.code, done.err.count("is read as utf-16, by the byte order mark")) == (0, 1)
+    (tmp_path / "b.csv").write_text("id;text\n1;bak\n")
+    refused = hfpipe_command("predict", kinds["text-regression"].path, tmp_path / "b.csv")
+    assert (refused.code, 'Say dataset.separator: ";"' in refused.err) == (3, True)
+    done = hfpipe_command("predict", kinds["text-regression"].path, tmp_path / "b.csv", "dataset.separator=;")
+    assert (done.code, len(done.out.splitlines())) == (0, 1)
 
 
 def test_data_to_measure_on_need_no_training_split(kinds: dict[str, hfpipe.Run], tmp_path: Path) -> None:

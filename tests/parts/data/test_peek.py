@@ -114,6 +114,25 @@ def test_files_are_read_no_further_than_shown(name: str, tmp_path: Path) -> None
     gc.collect()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "first", "said"),
+    [
+        ("a.csv", "id;text\n007;ä, b\n", {"id": "007", "text": "ä, b"}, 'dataset.separator: ";"'),
+        ("a.csv", "sep=;\nid;text\n007;ä\n", {"id": "007", "text": "ä"}, ""),
+        ("a.csv", "id,text\n007,ä\n".encode("utf-16"), {"id": "007", "text": "ä"}, "is read as utf-16"),
+        ("a.json", json.dumps({"v": 1, "data": [{"text": "a"}]}, indent=1), {"text": "a"}, "those of 'data'"),
+        ("a.conll", "a B-X\nb O\n\nc O\n", {"tokens": ["a", "b"], "tags": ["B-X", "O"]}, ""),
+    ],
+)
+def test_a_file_is_shown_as_a_recipe_reads_it(
+    tmp_path: Path, name: str, content: str | bytes, first: dict[str, Any], said: str
+) -> None:
+    """Numbers stay text, a separator is found and said, a mark is followed, documents and sentences are rows."""
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    seen = peek(str(tmp_path / name), rows=1)
+    assert (seen.rows, said in seen.source) == ([first], True)
+
+
 def test_the_embedded_set_and_the_command(tmp_path: Path) -> None:
     """`hfpipe peek embedded:paraphrases` prints rows and classes, and with --json one object."""
     told = CliRunner().invoke(app, ["peek", "embedded:paraphrases", "--rows", "2"])

@@ -1,15 +1,15 @@
-"""Files of rows, read strictly: csv, tsv, json, jsonl and text, compressed or not, become Arrow, once for each content.
+"""Files of rows, read strictly: csv, tsv, json, jsonl, conll and text, compressed or not, become Arrow, once for each content.
 
 The reader that makes the rows is the one that checks them, so that what was checked is what is learned from; whatever is
-wrong is refused with file and line. Nothing is guessed: a csv field is the text between the separators, and a JSON value
-has the type that the file gives it.
+wrong is refused with file and line. Types are never guessed: a csv field is the text between the separators, and a JSON value
+has the type that the file gives it. What a file says itself, such as a byte order mark, is followed and told.
 """
 
 from __future__ import annotations
 
 import bisect
-import codecs
 import io
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,61 +19,73 @@ import datasets
 import pyarrow as pa
 
 from hfpipe.errors import DataError
+from hfpipe.parts.data.formats.columnar import read_columns
 from hfpipe.parts.data.formats.compressed import opened
+from hfpipe.parts.data.formats.conll import read_sentences
 from hfpipe.parts.data.formats.delimited import read_records
+from hfpipe.parts.data.formats.layout import LONGEST_START, TEXT_FORMATS, Layout, Notify, encoding_of, undecodable
 from hfpipe.parts.data.formats.objects import Shape, read_objects
 from hfpipe.system.cache import build_entry, entry_files, entry_folder
 from hfpipe.system.manifest import find_corruption
 from hfpipe.system.snapshot import digest_of_code, digest_of_text
 
-FORMATS = ("csv", "tsv", "json", "jsonl", "text")
+FORMATS = TEXT_FORMATS
 _BATCH = 1000  # rows that become Arrow at once
+_NOTICES = "notices.json"
 
 Splits = dict[str, datasets.Dataset]
 
 
-def read_files(
-    form: str,
-    files: Mapping[str, Sequence[str]],
-    *,
-    digest: str,
-    encoding: str = "utf-8",
-    separator: str | None = None,
-    quote: str | None = '"',
-) -> tuple[Splits, tuple[str, ...]]:
+def read_files(layout: Layout, files: Mapping[str, Sequence[str]], *, digest: str) -> tuple[Splits, tuple[str, ...]]:
     """The rows of files, by split, from the cache where the same files were read before.
 
     Args:
-        form: one of FORMATS.
+        layout: how they are written.
         files: paths by split.
         digest: of the contents of all files.
-        encoding: of the files; a byte order mark is no part of the data.
-        separator: csv and tsv: between fields; None is a comma, in tsv a tab.
-        quote: csv and tsv: around fields that hold a separator or a line end; None for no such character.
 
     Returns:
-        The splits, and notices about the cache.
+        The splits, and notices about the files and the cache.
 
     Raises:
         DataError: with file and line.
     """
-    separator = separator or ("\t" if form == "tsv" else ",")
-    key = repr((digest, dict(files), form, encoding, separator, quote, digest_of_code(Path(__file__).parent)))
+    return _cached(layout, files, digest, lambda paths, staging, notice: _batches(layout, paths, staging, notice))
+
+
+def read_columnar(form: str, files: Mapping[str, Sequence[str]], *, digest: str) -> tuple[Splits, tuple[str, ...]]:
+    """The rows of parquet or arrow files with plain types; arguments and results as of :func:`read_files`."""
+    return _cached(form, files, digest, lambda paths, staging, notice: read_columns(paths, form))
+
+
+def _cached(
+    how: Layout | str,
+    files: Mapping[str, Sequence[str]],
+    digest: str,
+    read: Callable[[Sequence[str], Path, Notify], Iterable[pa.RecordBatch]],
+) -> tuple[Splits, tuple[str, ...]]:
+    """The rows of files from the cache, or as `read` makes them of the paths of a split."""
+    key = repr((digest, dict(files), how, digest_of_code(Path(__file__).parent)))
     folder = entry_folder("files", digest_of_text(key)[:32])
-    notices: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
     if folder.is_dir():
         if find_corruption(folder) is None:
-            return _read_cached(folder), ()
-        notices = ("the cached rows of the data files were damaged, and the files were read again",)
+            return _read_cached(folder)
+        damaged = ("the cached rows of the data files were damaged, and the files were read again",)
     with build_entry(folder) as staging:
+        notices: list[str] = []
         for number, (split, paths) in enumerate(files.items()):
-            batches = _batches(form, paths, encoding, separator, quote, staging)
-            _write(staging, f"{number:03}-{split}.arrow", paths, batches, split)
-    return _read_cached(folder), notices
+            _write(staging, f"{number:03}-{split}.arrow", paths, read(paths, staging, notices.append), split)
+        (staging / _NOTICES).write_text(json.dumps(notices), encoding="utf-8")
+    splits, told = _read_cached(folder)
+    return splits, (*damaged, *told)
 
 
-def _read_cached(folder: Path) -> Splits:
-    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in entry_files(folder)}
+def _read_cached(folder: Path) -> tuple[Splits, tuple[str, ...]]:
+    """What was read, and what was said of it."""
+    files = [file for file in entry_files(folder) if file.name != _NOTICES]
+    told = json.loads((folder / _NOTICES).read_text(encoding="utf-8"))
+    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in files}, tuple(told)
 
 
 def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.RecordBatch], split: str) -> None:
@@ -90,7 +102,8 @@ def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.R
             parts.append((folder / f"part-{len(parts)}", batch.schema))
             writer = pa.ipc.new_stream(str(parts[-1][0]), batch.schema)
         writer.write_batch(batch)
-    assert writer is not None
+    if writer is None:
+        raise DataError("the files have no rows", where=", ".join(paths), fix="Fill them, or leave them out.")
     writer.close()
     if len(parts) == 1:
         parts[0][0].rename(folder / name)
@@ -107,15 +120,13 @@ def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.R
             part.unlink()
 
 
-def _batches(
-    form: str, paths: Sequence[str], encoding: str, separator: str, quote: str | None, into: Path
-) -> Iterator[pa.RecordBatch]:
+def _batches(layout: Layout, paths: Sequence[str], into: Path, notice: Notify) -> Iterator[pa.RecordBatch]:
     """The rows of several files as Arrow, which will be written into a folder."""
     names: tuple[str, ...] = ()
     shape = Shape()
     for path in paths:
         found = False
-        for lines, columns in _read(form, path, encoding, separator, quote, shape, into):
+        for lines, columns in _read(layout, path, shape, into, notice):
             found = found or bool(lines)
             names = names or tuple(columns)
             if set(columns) != set(names):
@@ -129,52 +140,69 @@ def _batches(
 
 
 def _read(
-    form: str, path: str, encoding: str, separator: str, quote: str | None, shape: Shape, into: Path
+    layout: Layout, path: str, shape: Shape, into: Path, notice: Notify
 ) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
     """The rows of one file: the first line of each, `[rows]`, and the columns, `[rows]` each."""
     try:
-        binary = opened(path, into)
-        with io.TextIOWrapper(binary, encoding=reading(encoding), newline=newline_of(form)) as file:
-            yield from read_open(form, file, path, separator, quote, shape, _BATCH)
-    except UnicodeError:
-        raise undecodable(path, encoding) from None
+        yield from read_open(layout, opened(path, into), path, shape, _BATCH, notice)
     except OSError as error:
         raise DataError(f"can't be read: {error.strerror or error}", where=path) from None
 
 
-def reading(encoding: str) -> str:
-    """The encoding to open a file with, so that a byte order mark is no part of its first field."""
-    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-
-
-def newline_of(form: str) -> str | None:
-    """The `newline` to open a file with: a quoted field keeps its own line ends."""
-    return "" if form in ("csv", "tsv") else None
-
-
 def read_open(
-    form: str, file: TextIO, path: str, separator: str, quote: str | None, shape: Shape, batch_size: int
+    layout: Layout, binary: io.BufferedReader, path: str, shape: Shape, batch_size: int, notice: Notify
 ) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
-    """The rows of an open file, a batch as soon as its last row was read.
+    """The rows of an open file, a batch as soon as its last row was read; the file is closed then.
 
     Args:
-        form: one of FORMATS.
-        file: opened as `reading` and `newline_of` say; of `json` it can be read twice.
+        layout: how it is written.
+        binary: the file, unpacked.
         path: of the file, for errors.
-        separator: csv and tsv: between fields.
-        quote: csv and tsv: around fields; None for no such character.
         shape: json and jsonl: the fields and types of the rows before.
         batch_size: rows in a batch.
+        notice: is told what the file says of itself.
 
     Yields:
         The first line of each row, `[rows]`, and the columns, `[rows]` each.
+
+    Raises:
+        DataError: with file and line.
     """
-    if form in ("csv", "tsv"):
-        yield from read_records(file, path, separator, quote, batch_size)
-    elif form == "text":
-        yield from _lines(file, batch_size)
-    else:
-        yield from read_objects(file, path, shape, batch_size, listed=form == "json")
+    with binary:
+        encoding = encoding_of(binary.peek(LONGEST_START)[:LONGEST_START], layout, path, notice)
+        yield from _decoded(layout, encoding, binary, path, shape, batch_size, notice)
+
+
+def _decoded(
+    layout: Layout,
+    encoding: str,
+    binary: io.BufferedReader,
+    path: str,
+    shape: Shape,
+    batch_size: int,
+    notice: Notify,
+) -> Iterator[tuple[list[int], Mapping[str, Sequence[Any]]]]:
+    form, is_delimited = layout.form, layout.form in ("csv", "tsv")
+    try:
+        # A quoted field keeps its own line ends.
+        with io.TextIOWrapper(binary, encoding=encoding, newline="" if is_delimited else None) as file:
+            text: TextIO = file
+            if form in ("json", "conll") and not file.seekable():
+                text = io.StringIO(file.read())  # it is read twice
+            if is_delimited:
+                default = "\t" if form == "tsv" else ","
+                yield from read_records(text, path, layout.separator, layout.quote, batch_size, default=default)
+            elif form == "text":
+                yield from _lines(text, batch_size)
+            elif form == "conll":
+                yield from read_sentences(text, path, layout, batch_size, notice)
+            else:
+                yield from read_objects(text, path, shape, layout, batch_size, notice)
+    except UnicodeError as error:
+        if not Path(path).is_file():
+            fix = "Give UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
+            raise DataError(f"not {layout.encoding}: {error}", where=path, fix=fix) from None
+        raise undecodable(path, encoding, opened) from None
 
 
 def _lines(file: TextIO, batch_size: int) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
@@ -220,25 +248,3 @@ def as_arrow(values: Sequence[Any], name: str, place: Callable[[int], str], rows
     except refusals as error:
         what = f"{name!r} does not fit the rows before: {error}"
     raise DataError(what, where=place(rows[row]), fix="Mend the value.") from None
-
-
-def undecodable(path: str, encoding: str) -> DataError:
-    """What stands where a file is not of its encoding."""
-    fix = "Save it as UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
-    decoder = codecs.getincrementaldecoder(encoding)()
-    read, line = 0, 1
-    with opened(path) as file:
-        while True:
-            chunk = file.read(1 << 20)
-            read += len(chunk)
-            try:
-                line += decoder.decode(chunk, final=not chunk).count("\n")
-            except UnicodeDecodeError as error:
-                byte = read - len(error.object) + error.start
-                line += error.object[: error.start].decode(encoding, errors="ignore").count("\n")
-                got = error.object[error.start]
-                return DataError(f"not {encoding} at byte {byte} (0x{got:02x})", where=f"{path}:{line}", fix=fix)
-            except UnicodeError as error:
-                return DataError(f"not {encoding}: {error}", where=f"{path}:{line}", fix=fix)
-            if not chunk:
-                return DataError(f"not {encoding}", where=path, fix=fix)
