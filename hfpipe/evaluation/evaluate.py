@@ -120,7 +120,13 @@ def evaluate(
     measured_of, named = run.id if run else name, file[0].name if file else None
     with quiet(), translated_errors():
         measured = evaluate_checkpoint(
-            resolved, splits, display.notice, target=measured_of, overrides=changes, file=named
+            resolved,
+            splits,
+            display.notice,
+            target=measured_of,
+            overrides=changes,
+            file=named,
+            trained_on=base if file else None,
         )
     if run is not None:
         if recipe is None and file is None and (notice := _other_data(run, measured[0].document["dataset"], overrides)):

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfpipe.errors import RecipeError
-from hfpipe.evaluation.document import Array, SplitEvaluation, build_document, dataset_identity, fit
+from hfpipe.errors import HfpipeError, RecipeError
+from hfpipe.evaluation.document import SplitEvaluation, build_document, dataset_identity, fit
 from hfpipe.evaluation.inference import Predictions, predict
 from hfpipe.parts import tasks
 from hfpipe.parts.build import load_metrics, make_objective, try_metrics
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
-from hfpipe.parts.inputs.audit import rows_in_train
+from hfpipe.parts.inputs.audit import TextRows, rows_in_train
 from hfpipe.parts.inputs.padding import settle_padding
 from hfpipe.parts.inputs.rows import Notify, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
@@ -28,6 +28,7 @@ from hfpipe.parts.tasks.calibration import NONE, Calibration, calibration_of
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.display import NOTE
 from hfpipe.system.processes import join
+from hfpipe.system.text import one_line
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def evaluate_checkpoint(
     target: str,
     overrides: Sequence[str] = (),
     file: str | None = None,
+    trained_on: Recipe | None = None,
 ) -> list[SplitEvaluation]:
     """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
@@ -85,6 +87,7 @@ def evaluate_checkpoint(
         target: the checkpoint as it was named.
         overrides: what was changed for this measurement.
         file: the name of the file that the data come from, where it is measured whole.
+        trained_on: the recipe whose training split the file is held against; else it is that of `recipe`.
 
     Returns:
         What was measured of each split.
@@ -107,9 +110,12 @@ def evaluate_checkpoint(
         task.check(part, file or f"{raw.name}, split {name}", where[name])
     evaluator = _evaluator(recipe, raw, checkpoint, task)
     task = tasks.calibrated(task, _calibration(evaluator, names, notice))
+    known = _training_rows(recipe, raw) if trained_on is None else _training_rows_of(trained_on, notice)
+    train, columns = recipe.dataset.splits.train, recipe.task.input_columns
     found = []
     for name, part in rows.items():
         notice(f"scoring {file or name}")
+        is_train = trained_on is None and known is not None and raw.shared(train, name, where[name]) > 0
         encoded, predictions = evaluator.predict(part, name)
         found.append(
             build_document(
@@ -123,19 +129,32 @@ def evaluate_checkpoint(
                 split=file or name,
                 dataset=evaluator.dataset,
                 overrides=overrides,
-                in_train=_in_train(recipe, raw, name, part),
+                in_train=None if known is None or is_train else rows_in_train(known, (part, columns)),
             )
         )
     return found
 
 
-def _in_train(recipe: Recipe, raw: RawData | RawStream, split: str, rows: datasets.Dataset) -> Array | None:
-    """Which rows have the text of a training row; None where these are training rows, or no such rows can be read."""
-    train, where = recipe.dataset.splits.train, recipe.where("dataset.splits.train")
-    if isinstance(raw, RawStream) or base_of(train) not in raw.splits or raw.shared(train, split, where):
+def _training_rows(recipe: Recipe, raw: RawData | RawStream) -> TextRows | None:
+    """The rows that the recipe trains on, with the columns that make their texts; None where they can't be read."""
+    train = recipe.dataset.splits.train
+    if isinstance(raw, RawStream) or base_of(train) not in raw.splits:
         return None
-    known = raw.split(train, where)
-    return rows_in_train(recipe, known, rows) if {*recipe.task.input_columns} <= {*known.column_names} else None
+    rows = raw.split(train, recipe.where("dataset.splits.train"))
+    columns = recipe.task.input_columns
+    return (rows, columns) if {*columns} <= {*rows.column_names} else None
+
+
+def _training_rows_of(recipe: Recipe, notice: Notify) -> TextRows | None:
+    """The rows that a recipe trains on, opened for this; that they are out of reach is said, and costs no metric."""
+    try:
+        found = None if recipe.dataset.streaming else _training_rows(recipe, open_data(recipe))
+        why = "they are streamed"
+    except HfpipeError as error:
+        found, why = None, one_line(error, 200)
+    if found is None:
+        notice(f"{NOTE}whether the training data have some of these rows too is not known: {why}")
+    return found
 
 
 def _evaluator(recipe: Recipe, raw: RawData | RawStream, checkpoint: models.Checkpoint, task: tasks.Task) -> _Evaluator:

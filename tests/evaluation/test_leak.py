@@ -84,3 +84,24 @@ def test_a_leak_qualifies_the_mean_of_the_seeds(leaking: dict[str, Any], tmp_pat
     page = (group.path / "report.html").read_text()
     assert "mean accuracy on the examples that train does not have" in page
     assert "9 of 21 examples have the text of a row of train" in page
+
+
+def test_a_file_is_held_against_the_rows_that_were_trained_on(
+    leaking: dict[str, Any],
+    tmp_path: Path,
+    pairs: dict[str, list[dict[str, Any]]],
+    hfpipe_command: Callable[..., Any],
+) -> None:
+    """A file with other names of columns, five of whose rows the run was trained on; gone training data are told."""
+    run = hfpipe.finetune(leaking, runs_dir=tmp_path / "runs")
+    rows = [{**row, "first": row["sentence1"]} for row in [*pairs["train"][:5], *pairs["validation"][KNOWN:]]]
+    for row in rows:
+        del row["sentence1"]
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    leak = hfpipe.evaluate(run, file, text=["first", "sentence2"]).document["leak"]
+    assert (leak["rows"], leak["examples"]) == (5, 12)
+    (tmp_path / "train.jsonl").unlink()
+    found = hfpipe_command("evaluate", run.path, file, "--text", "first,sentence2")
+    assert found.code == 0, found.err
+    assert "whether the training data have some of these rows too is not known" in found.err

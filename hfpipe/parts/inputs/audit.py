@@ -29,6 +29,8 @@ from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
 
 Array = np.ndarray[Any, Any]
+TextRows = tuple[datasets.Dataset, Sequence[str]]
+"""Rows, and the columns that make their texts."""
 
 UNKNOWN_TOLD, UNKNOWN_REFUSED = 0.01, 0.20  # shares of the tokens
 CUT_TOLD = 0.01  # share of the rows
@@ -115,7 +117,9 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
             audited[split] = _look(recipe, rows, split, prints[split])
         for split in others:
             if split != train:
-                in_train[split] = duplicates.among(_text_hashes(recipe, rows.raw[split]), prints[train])
+                in_train[split] = duplicates.among(
+                    _text_hashes(rows.raw[split], recipe.task.input_columns), prints[train]
+                )
     found = Audit(audited, in_train, rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
@@ -145,17 +149,16 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
     return found
 
 
-def rows_in_train(recipe: Recipe, train: datasets.Dataset, rows: datasets.Dataset) -> Array:
-    """Which rows have the text of a row of the training split, `[rows]` of bool."""
-    with duplicates.fingerprints({"train": len(train)}) as prints:
-        for piece in _pieces(train, recipe.task.input_columns):
-            prints["train"].add(duplicates.hashes(_keys(piece, recipe)))
-        return duplicates.among(_text_hashes(recipe, rows), prints["train"])
+def rows_in_train(train: TextRows, rows: TextRows) -> Array:
+    """Which rows have the text of a row of the training split, `[rows]` of bool; both with the columns of their texts."""
+    with duplicates.fingerprints({"train": len(train[0])}) as prints:
+        prints["train"].add(_text_hashes(*train))
+        return duplicates.among(_text_hashes(*rows), prints["train"])
 
 
-def _text_hashes(recipe: Recipe, rows: datasets.Dataset) -> duplicates.Hashes:
+def _text_hashes(rows: datasets.Dataset, columns: Sequence[str]) -> duplicates.Hashes:
     """The hash of the texts of each row, `[rows]`."""
-    pieces = [duplicates.hashes(_keys(piece, recipe)) for piece in _pieces(rows, recipe.task.input_columns)]
+    pieces = [duplicates.hashes(_keys(piece, columns)) for piece in _pieces(rows, columns)]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
 
 
@@ -197,7 +200,7 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
         for piece in _pieces(raw, [*recipe.task.input_columns, *recipe.task.label_columns, *ids]):
             empty += _empty(piece, recipe)
             unlabelled += _unlabelled(piece, recipe) if recipe.task.ignores_missing else 0
-            prints.add(duplicates.hashes(_keys(piece, recipe)), _label_hashes(piece, recipe))
+            prints.add(duplicates.hashes(_keys(piece, recipe.task.input_columns)), _label_hashes(piece, recipe))
             for name in ids:
                 own[name].add(duplicates.hashes(_as_text(piece[name])))
         repeated_ids = sum(duplicates.repeated(one) for one in own.values())
@@ -289,9 +292,9 @@ def _require_known(rows: Rows, recipe: Recipe, split: str, unknown: float) -> No
         )
 
 
-def _keys(piece: pa.Table, recipe: Recipe) -> pa.ChunkedArray:
+def _keys(piece: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
     """The texts of each row as one text, `[rows]`."""
-    return _joined([_as_text(piece[name]) for name in recipe.task.input_columns])
+    return _joined([_as_text(piece[name]) for name in columns])
 
 
 def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
