@@ -134,10 +134,10 @@ class CountTask:
     def probabilities(self, logits: Sequence[Array]) -> None:
         """There are no classes."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array]:
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
         """The mean count, which every model should beat."""
         mean = max(float(references.mean()), 1e-9)
-        return f"always the mean count, {mean:.4g}", np.full(len(references), mean)
+        return [(f"always the mean count, {mean:.4g}", np.full(len(references), mean))]
 
     def degenerate(self, predictions: Array) -> str | None:
         """A model that learned the mean and nothing else."""

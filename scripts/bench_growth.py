@@ -2,6 +2,7 @@
 
     python scripts/bench_growth.py [--rows N] [--times 1,4,16,64] [--rounds N] [--steps N] [--json FILE]
     python scripts/bench_growth.py --rows 5000000 --times 1
+    python scripts/bench_growth.py --classes 2,10,150,1500,30000
 
 The rows are sentence pairs of the embedded generator in a parquet file with row groups of 10,000. Every size is a fresh
 process with an empty cache. Its memory is what it holds of its own (RssAnon), sampled every 5 ms: Arrow files that are mapped
@@ -9,6 +10,10 @@ from the cache count for nothing there, since the kernel takes their pages back 
 over the rounds, the growth of the memory above what the process held after its imports and a first run on 1,000 rows, and
 the time on the processor of a row, and of a step, against that of the smallest size: the clock on the wall says what others
 do on the machine too. Goals: time within 10 %, memory flat.
+
+With --classes it is the end of a run that grows: everything that is made of the logits of a split (metrics, intervals,
+baselines, each class, the confusion, the calibration, every example) and report.html's tables, for made-up logits of 100 to
+1,000,000 rows, as far as --cells numbers go. Goal: 10 s.
 """
 
 from __future__ import annotations
@@ -92,6 +97,44 @@ print(json.dumps(found))
 """
 
 
+EVALUATED = """
+import json, resource, sys, time
+from types import SimpleNamespace
+import datasets, numpy as np
+from hfpipe.evaluation.document import build_document
+from hfpipe.evaluation.inference import Predictions
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.tasks import head_task
+from hfpipe.recipe import load_recipe
+from hfpipe.reports.html import tables
+rows, classes = int(sys.argv[1]), int(sys.argv[2])
+rng = np.random.default_rng(0)
+labels = rng.integers(0, classes, rows)
+logits = rng.normal(size=(rows, classes), scale=0.5).astype(np.float32) if rows * classes < 2e7 else np.zeros(
+    (rows, classes), np.float32)
+wrong = rng.random(rows) < 0.2
+logits[np.arange(rows), np.where(wrong, rng.integers(0, classes, rows), labels)] += 4
+recipe = load_recipe({"dataset": {"path": "x"}, "task": {"text": "text"}, "model": {"checkpoint": "x"}})
+task = head_task(recipe.task, tuple(f"class {k}" for k in range(classes)))
+lengths = np.ones(rows, np.int64)
+encoded = datasets.Dataset.from_dict({"labels": labels, "input_ids": [[1]] * rows})
+raw = datasets.Dataset.from_dict({"text": ["a text"] * rows, "label": labels})
+metrics = [("accuracy", load_metric("accuracy")), ("f1", load_metric("f1", average="macro")),
+           ("matthews_correlation", load_metric("matthews_correlation"))]
+def held():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+predictions = Predictions(list(logits), rng.exponential(size=rows), np.ones(rows), 1.0)
+before, start = held(), time.perf_counter()
+found = build_document(recipe, task, metrics, predictions, encoded, raw, target="x", split="validation", dataset="x")
+seconds = time.perf_counter() - start
+for one in (tables.metrics, ):
+    one(found.document, "accuracy")
+tables.classes(found.document), tables.confusion(found.document)
+print(json.dumps({"seconds": seconds, "all_seconds": time.perf_counter() - start, "mb": held() - before,
+                  "logits_mb": logits.nbytes / 2**20}))
+"""
+
+
 def write_rows(file: Path, rows: int) -> None:
     """Sentence pairs with labels, in a parquet file; a row group at a time is in memory."""
     import pyarrow as pa
@@ -124,14 +167,47 @@ def measured(file: Path, warm: Path, checkpoint: str, steps: int) -> dict[str, f
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def evaluation_growth(classes: list[int], rows: list[int], cells: int) -> None:
+    """Print what the end of a run costs, by classes and rows."""
+    print(f"{'classes':>8} {'rows':>10} {'seconds':>8} {'MB above':>9} {'MB of logits':>13}")
+    for count in classes:
+        for size in rows:
+            if count * size > cells:
+                print(f"{count:>8,} {size:>10,} {'-':>8} {'-':>9} {count * size * 4 / 2**20:>13,.0f}")
+                continue
+            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            command = [sys.executable, "-c", EVALUATED, str(size), str(count)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            one = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{count:>8,} {size:>10,} {one['all_seconds']:>8.2f} {one['mb']:>9,.0f} {one['logits_mb']:>13,.0f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000, help="of the smallest size (10,000)")
     parser.add_argument("--times", default="1,4,16,64", help="how many times as many rows each size has")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=30, help="that are trained on each size (30)")
+    parser.add_argument("--classes", help="measure the end of a run with so many classes instead")
+    parser.add_argument("--sizes", default="100,10000,100000,1000000", help="rows, with --classes")
+    parser.add_argument("--cells", type=int, default=200_000_000, help="most logits, with --classes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.classes:
+        from hfpipe.system.snapshot import machine, versions
+
+        numbers = [[int(one) for one in text.split(",")] for text in (options.classes, options.sizes)]
+        evaluation_growth(numbers[0], numbers[1], options.cells)
+        about = machine()
+        print(
+            f"\n{about['processor']}, {about['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in versions().items())
+        )
+        return
     if not Path("/proc/self/status").exists():
         sys.exit("memory is read from /proc/self/status, which only Linux has")
 

@@ -7,33 +7,35 @@ document are described in docs/evaluation.md.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 
+from hfpipe.evaluation.baseline import against_baseline, best_constants
 from hfpipe.evaluation.examples import LISTED, add_texts, examples_of, mistakes_of
 from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
 from hfpipe.evaluation.slices import Slice, cut
-from hfpipe.evaluation.statistics.bootstrap import bootstrap_intervals, count_intervals, ratio_intervals
+from hfpipe.evaluation.statistics.intervals import Interval, intervals_of, split_intervals
+from hfpipe.evaluation.statistics.of_findings import add_intervals
 from hfpipe.parts.metrics.scores import Metric, compute_all
 from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot
-from hfpipe.recipe.catalog import greater_is_better
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.snapshot import digest_of_text
 
 Array = np.ndarray[Any, Any]
 MetricValues = dict[str, float | None]
-Intervals = dict[str, list[float] | None]
+Intervals = dict[str, Interval]
 Metrics = Sequence[tuple[str, Metric]]
 Outputs = tuple[Array, Array]
 
 FORMAT = 1
 _LEVEL = 0.95
+_NO_INTERVAL = Interval(None, "it is no estimate, or computed from logits, which are not drawn again")
 _NOTHING_FOUND = dict.fromkeys(("classes", "confusion", "ranking", "calibration", "errors"))
 
 
@@ -65,8 +67,8 @@ class EvaluationDocument:
         examples: rows of the split.
         scored: the rows that count.
         metrics: name to number, None where undefined.
-        intervals: [low, high] by name.
-        baseline: what a constant prediction scores: `what` in words, and `metrics`.
+        intervals: by the name of the metric.
+        baseline: what the best constant prediction scores: `what` and `metrics`, and `each`, which one it is of a metric.
         notices: what a reader of these metrics should know.
         findings: what the kind of task adds.
         slices: the parts of the split that were measured by themselves.
@@ -99,11 +101,12 @@ class EvaluationDocument:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, with every key that some kind of task adds."""
-        own = {key: value for key, value in vars(self).items() if key not in ("findings", "calibration")}
+        own = {key: value for key, value in vars(self).items() if key not in ("findings", "calibration", "intervals")}
         fitted = self.calibration
         return {
             "format": FORMAT,
             **own,
+            **split_intervals(self.intervals),
             "remarks": self.notices,  # their key before, for one release
             "level": _LEVEL,
             **_NOTHING_FOUND,
@@ -140,8 +143,8 @@ class _Rows:
 
     def intervals(self, metrics: Metrics, names: Iterable[str], seed: int) -> Intervals:
         """The interval of each of these metrics, None where there is none."""
-        found = bootstrap_intervals(metrics, self.predictions, self.references, self.losses, self.weights, seed=seed)
-        return {name: found.get(name) for name in names}
+        found = intervals_of(metrics, self.predictions, self.references, self.losses, self.weights, seed=seed)
+        return {name: found.get(name, _NO_INTERVAL) for name in names}
 
 
 def dataset_identity(digest: str, recipe: Recipe) -> str:
@@ -191,8 +194,8 @@ def build_document(
     outputs = functools.partial(outputs_for, metrics, predictions.logits, encoded)
     values: MetricValues = {**counted.measure(metrics, outputs(ids)), "loss": mean_loss_of(predictions)}
     intervals = counted.intervals(metrics, values, seed)
-    baseline = _baseline(task, metrics, counted.references)
-    scored = _as_scored(task, predictions.logits, counted, ids, values, intervals, seed)
+    baseline = best_constants(recipe, task, metrics, counted.references)
+    scored = _as_scored(task, predictions.logits, counted, ids, values, intervals)
     measured = functools.partial(_part, ids, counted, metrics, outputs, seed)
     examples = examples_of(task.names, *counted.arrays, ids, scored.probabilities)
     mistakes = mistakes_of(examples, recipe.evaluate.mistakes or LISTED)
@@ -211,8 +214,8 @@ def build_document(
         metrics=values,
         intervals=intervals,
         baseline=baseline,
-        notices=[*_same_for_all(task, counted.predictions), *_against_baseline(recipe, values, intervals, baseline)],
-        findings=task.findings(scored),
+        notices=[*_same_for_all(task, counted.predictions), *against_baseline(recipe, values, intervals, baseline)],
+        findings=add_intervals(task.findings(scored), scored, seed),
         slices=[
             {"what": one.what, "by": one.by, "value": one.value, **measured(one.rows[ids])}
             for one in slices_of(recipe, task, split, encoded, rows)
@@ -242,7 +245,6 @@ def _as_scored(
     ids: Array,
     values: MetricValues,
     intervals: Intervals,
-    seed: int,
 ) -> Scored:
     """What a task looks at for its findings."""
     probabilities, uncalibrated = task.probabilities(logits), None
@@ -252,13 +254,16 @@ def _as_scored(
         predictions=counted.predictions,
         references=counted.references,
         ids=ids,
-        probabilities=None if probabilities is None else probabilities[ids],
-        uncalibrated=None if uncalibrated is None else uncalibrated[ids],
+        probabilities=_of(probabilities, ids),
+        uncalibrated=_of(uncalibrated, ids),
         metrics=values,
-        intervals=intervals,
-        ratio_intervals=functools.partial(ratio_intervals, seed=seed),
-        count_intervals=functools.partial(count_intervals, examples=len(ids), seed=seed),
+        intervals={name: one.ends for name, one in intervals.items()},
     )
+
+
+def _of(probabilities: Array | None, ids: Array) -> Array | None:
+    """Those of some rows; of all rows there is no copy, which may be large."""
+    return probabilities if probabilities is None or len(ids) == len(probabilities) else probabilities[ids]
 
 
 def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.Dataset, dataset: str) -> Calibration:
@@ -319,7 +324,7 @@ def _part(
     return {
         "examples": int(inside.sum()),
         "metrics": values,
-        "intervals": mine.intervals(metrics, values, seed) if values else {},
+        **split_intervals(mine.intervals(metrics, values, seed) if values else {}),
     }
 
 
@@ -330,35 +335,7 @@ def _leak(recipe: Recipe, in_train: Array, measured: Callable[[Array], dict[str,
     return {"train": recipe.dataset.splits.train, "rows": int(in_train.sum()), **measured(~in_train)}
 
 
-def _baseline(task: Task, metrics: Metrics, references: Array) -> dict[str, Any] | None:
-    """What a constant prediction scores on these very rows."""
-    constant = task.constant_prediction(references) if len(references) else None
-    return constant and {"what": constant[0], "metrics": compute_all(metrics, constant[1], references)}
-
-
 def _same_for_all(task: Task, predictions: Array) -> list[str]:
     """A model that predicts the same for every example is called that."""
     found = task.degenerate(predictions) if len(predictions) > 1 else None
     return [found] if found else []
-
-
-def _against_baseline(
-    recipe: Recipe, values: MetricValues, intervals: Intervals, baseline: Mapping[str, Any] | None
-) -> list[str]:
-    """Whether the metric that matters differs from that of a constant prediction."""
-    if baseline is None:
-        return []
-    best = recipe.evaluate.best
-    name = best if best in baseline["metrics"] else next(iter(baseline["metrics"]), None)
-    value, other = values.get(name or ""), baseline["metrics"].get(name)
-    greater = recipe.evaluate.greater_is_better
-    greater = greater_is_better(name or "") if greater is None else greater
-    if value is None or other is None or greater is None:
-        return []
-    if value == other or (value > other) != greater:
-        return [f"{name} {value:.4f} is no better than the {other:.4f} of {baseline['what']}"]
-    interval = intervals.get(name or "")
-    if interval is not None and interval[0] <= other <= interval[1]:
-        reached = f"the interval of {name}, {interval[0]:.4f} to {interval[1]:.4f}, reaches the {other:.4f} of"
-        return [f"{reached} {baseline['what']}"]
-    return []

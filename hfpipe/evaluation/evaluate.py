@@ -36,7 +36,8 @@ class Evaluation:
         target: what was measured, as it was named.
         split: the split or slice, or the name of the file.
         metrics: name to number, None where undefined.
-        intervals: name to the [low, high] of a 95 % bootstrap interval, None where there is none.
+        intervals: name to the [low, high] of a 95 % interval, None where there is none; `document` has the methods, and why
+            there is none.
         baseline: what a constant prediction scores: `what` in words, and `metrics`; None where there is none.
         notices: what a reader of these metrics should know.
         examples: rows, each scored exactly once.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 LISTED = 10  # mistakes that a document lists where nobody says how many
+_MOST_WRITTEN = 2_000_000  # probabilities, of all rows and classes
+_TOP = 5
 _LONGEST = 2000  # characters of a text that are kept
 
 
@@ -49,10 +51,24 @@ def examples_of(
             "loss": float(losses[index]),
             "weight": float(weights[index]),
         }
-        if probabilities is not None:
-            one["probabilities"] = [round(float(probability), 6) for probability in probabilities[index]]
         found.append(one)
+    if probabilities is not None:
+        _add_probabilities(found, probabilities)
     return found
+
+
+def _add_probabilities(examples: Sequence[dict[str, Any]], probabilities: Array) -> None:
+    """The `probabilities` of all classes; of very many `top`, the five classes of a row with the greatest, each with its own."""
+    if probabilities.size <= _MOST_WRITTEN or probabilities.shape[1] <= _TOP:
+        for one, row in zip(examples, np.round(probabilities.astype(float), 6).tolist(), strict=True):
+            one["probabilities"] = row
+        return
+    top = np.argpartition(probabilities, -_TOP, axis=1)[:, -_TOP:]
+    order = np.argsort(-np.take_along_axis(probabilities, top, axis=1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)
+    best = np.round(np.take_along_axis(probabilities, top, axis=1), 6)
+    for one, classes, row in zip(examples, top.tolist(), best.tolist(), strict=True):
+        one["top"] = [list(pair) for pair in zip(classes, row, strict=True)]
 
 
 def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -75,6 +91,8 @@ def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str,
         }
         if "probabilities" in one and isinstance(one["prediction"], int):
             mistake["probability"] = one["probabilities"][one["prediction"]]
+        elif "top" in one and one["top"][0][0] == one["prediction"]:
+            mistake["probability"] = one["top"][0][1]
         found.append(mistake)
     return sorted(found, key=lambda one: -one.get("probability", one["loss"]))[:most]
 

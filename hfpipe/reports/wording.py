@@ -45,6 +45,45 @@ def is_interval(interval: Any) -> TypeGuard[Sequence[float]]:
     return isinstance(interval, list | tuple) and len(interval) == 2 and None not in interval
 
 
+def interval_notes(document: Mapping[str, Any]) -> list[str]:
+    """How the intervals of an evaluation were computed, and why others are missing; versions before did not say."""
+    classes = {str(one.get("name")) for one in document.get("classes") or [] if one}
+
+    def grouped(key: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, why in (document.get(key) or {}).items():
+            if name.rpartition("_")[0] not in classes:  # those of a class are of one kind, and many
+                found.setdefault(str(why), []).append(name)
+        return found
+
+    methods = "; ".join(f"{', '.join(names)} by {method}" for method, names in grouped("interval_methods").items())
+    notes = [f"Intervals: {methods}."] if methods else []
+    return notes + [f"No interval of {', '.join(names)}: {why}." for why, names in grouped("no_interval").items()]
+
+
+def baseline_notes(document: Mapping[str, Any]) -> list[str]:
+    """Which constant prediction the baseline of each metric is; versions before had one for all."""
+    baseline = document.get("baseline") or {}
+    classes = {str(one.get("name")) for one in document.get("classes") or [] if one}
+    of: dict[str, list[str]] = {}
+    for name, what in (baseline.get("each") or {}).items():
+        if name.rpartition("_")[0] not in classes and (baseline.get("metrics") or {}).get(name) is not None:
+            of.setdefault(str(what), []).append(name)
+    if len(of) < 2:
+        return [str(one) for one in of or [baseline.get("what")] if one]
+    return [f"{what} ({', '.join(names)})" for what, names in of.items()]
+
+
+def worst_first(classes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Classes by their F1, the worst first; those that do not occur come last."""
+
+    def key(one: Mapping[str, Any]) -> tuple[bool, float, int]:
+        f1 = one.get("f1")
+        return f1 is None, 0.0 if f1 is None else f1, -int(one.get("support") or 0)
+
+    return sorted(classes, key=key)
+
+
 def own_evaluation(run: Run) -> Document:
     """What was measured on the evaluation split when the run ended.
 
@@ -99,15 +138,18 @@ def result(document: Document, best: str | None) -> dict[str, Any] | None:
     examples = document.get("examples")
     on = f"on {examples:,} example{'' if examples == 1 else 's'} of {document.get('split')}" if examples else ""
     level = f"{100 * (document.get('level') or 0.95):g} %"
-    measured = (
-        f"{level} interval {between(interval)}, {on}" if is_interval(interval) else f"measured {on}" if on else ""
-    )
+    why = (document.get("no_interval") or {}).get(name)
+    if is_interval(interval):
+        measured = f"{level} interval {between(interval)}, {on}"
+    else:
+        measured = f"measured {on}" if on else ""
+        measured += f", without an interval ({why})" if measured and why else ""
     sentences = [f"{measured.rstrip(', ')}."] if measured else []
     leak = leak_of(document, name)
     baseline = document.get("baseline") or {}
     other = (baseline.get("metrics") or {}).get(name)
     if other is not None:
-        what = str(baseline.get("what") or "a model that has learned nothing")
+        what = str((baseline.get("each") or {}).get(name) or baseline.get("what") or "a model that has learned nothing")
         position = ""
         if is_interval(interval):
             is_inside = interval[0] <= other <= interval[1]

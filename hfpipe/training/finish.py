@@ -76,7 +76,8 @@ def _write_results(
     last, split, seconds = recorder.last_step, job.recipe.dataset.splits.evaluation, end["seconds"]
     assert last is not None
     main = None if split is None else measured.get(split)
-    metrics, intervals = (main.metrics, main.document["intervals"]) if main else ({}, {})
+    metrics = main.metrics if main else {}
+    intervals = {key: main.document[key] if main else {} for key in ("intervals", "interval_methods", "no_interval")}
     examples = job.examples_by(last["step"])
     summary = {
         "steps": last["step"],
@@ -94,7 +95,7 @@ def _write_results(
     also = {name: one.metrics for name, one in measured.items() if name != split}
     run.write_json(
         "metrics.json",
-        {"split": split, "metrics": metrics, "intervals": intervals, "examples": rows["evaluation"], **summary}
+        {"split": split, "metrics": metrics, **intervals, "examples": rows["evaluation"], **summary}
         | ({"also": also} if also else {})
         | ({"leak": main.document["leak"]} if main and main.document["leak"] else {}),
     )

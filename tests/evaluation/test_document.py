@@ -257,11 +257,12 @@ def test_a_figure_is_held_against_the_baseline(
     told: str | None,
 ) -> None:
     """Greater or smaller as the figure has it; equal is no better; an undefined or unknown figure says nothing."""
-    from hfpipe.evaluation.document import _against_baseline
+    from hfpipe.evaluation.baseline import against_baseline
+    from hfpipe.evaluation.statistics.intervals import Interval
 
     recipe = hfpipe.load_recipe(recipe_fields, ["evaluate.best=null"])
     baseline = {"what": "always 'x'", "metrics": {name: other}}
-    assert _against_baseline(recipe, {name: value}, {name: interval}, baseline) == ([told] if told else [])
+    assert against_baseline(recipe, {name: value}, {name: Interval(interval, "")}, baseline) == ([told] if told else [])
 
 
 def test_the_model_folder_of_a_run_is_no_hub_id(

@@ -295,7 +295,7 @@ def group_of(recipe: Recipe, folder: Path, name: str, values: Mapping[int, float
 
 
 def test_two_groups_are_tested_over_their_seeds(recipe: Recipe, tmp_path: Path) -> None:
-    """Welch's t with the number of seeds of each, the effect in deviations, and how many seeds would tell."""
+    """Of other seeds Welch's t, with why, the number of seeds of each, the effect, and how many seeds would tell."""
     sides = [0.80, 0.84, 0.79, 0.81], [0.82, 0.85, 0.80]
     first, second = (
         group_of(recipe, tmp_path, name, dict(enumerate(side, 1))) for name, side in zip("ab", sides, strict=True)
@@ -311,8 +311,51 @@ def test_two_groups_are_tested_over_their_seeds(recipe: Recipe, tmp_path: Path) 
     assert row["p"] == pytest.approx(stats.ttest_ind(*sides, equal_var=False).pvalue)
     assert row["effect"] == pytest.approx(row["difference"] / pooled)
     assert power(row["effect"], [needed, needed]) >= 0.8 > power(row["effect"], [needed - 1, needed - 1])
-    assert f"p = {row['p']:.2g} with 4 and 3 seeds: not distinguishable from the noise between seeds" in row["text"]
+    assert (row["paired"], row["why_unpaired"]) == (False, "the groups have other seeds")
+    assert f"p = {row['p']:.2g} with 4 and 3 seeds, unpaired because the groups have other seeds: not" in row["text"]
     assert f"a difference of this size takes {needed} seeds each" in row["text"]
+
+
+def test_groups_of_the_same_seeds_and_rows_are_tested_in_pairs(recipe: Recipe, tmp_path: Path) -> None:
+    """Each seed held out rows of its own, the same in both groups: the paired t test sees what Welch's can't."""
+    sides = [0.70, 0.84, 0.79, 0.91], [0.72, 0.85, 0.82, 0.93]
+    first, second = (
+        group_of(recipe, tmp_path, name, dict(enumerate(side, 1))) for name, side in zip("ab", sides, strict=True)
+    )
+    for group in (first, second):
+        for seed, run in group.runs.items():
+            run.update_metadata(identity={"dataset": {"digest": f"held out by {seed}"}})
+    found = compare_evaluations(first, second, NAMES)
+    row, whole = rows_of(found)["accuracy"], found["comparisons"][0]
+    assert (row["test"], row["paired"], whole["paired"], whole["why_unpaired"]) == ("paired t", True, True, None)
+    assert row["p"] == pytest.approx(stats.ttest_rel(*sides).pvalue)
+    assert row["distinguishable"]
+    assert stats.ttest_ind(*sides, equal_var=False).pvalue > 0.5
+    differences = np.subtract(sides[1], sides[0])
+    assert row["standard_deviation_of_differences"] == pytest.approx(differences.std(ddof=1))
+    assert row["interval"] == pytest.approx(stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences)))
+    needed = row["seeds_needed"]
+    assert power(row["effect"], [needed]) >= 0.8 > power(row["effect"], [needed - 1])
+    assert f"paired t p = {row['p']:.2g} over 4 seeds that both have: distinguishable" in row["text"]
+
+
+def test_a_seed_that_held_out_other_rows_is_no_pair(recipe: Recipe, tmp_path: Path) -> None:
+    """The same seeds on other rows: the test is unpaired, and says because of which seed."""
+    first = group_of(recipe, tmp_path, "a", {1: 0.80, 2: 0.84})
+    second = group_of(recipe, tmp_path, "b", {1: 0.82, 2: 0.85})
+    first.runs[1].update_metadata(identity={"dataset": {"digest": "e"}})
+    second.runs[2].update_metadata(identity={"dataset": {"digest": "e"}})
+    row = rows_of(compare_evaluations(first, second, NAMES))["accuracy"]
+    assert row["test"] == "Welch's t"
+    assert "unpaired because seed 1 was measured on other rows in each" in row["text"]
+
+
+def test_a_difference_that_every_seed_shares_has_no_deviation(recipe: Recipe, tmp_path: Path) -> None:
+    """0.25 more for both seeds: no test, and the sentence says why."""
+    first = group_of(recipe, tmp_path, "a", {1: 0.5, 2: 0.25})
+    row = rows_of(compare_evaluations(first, group_of(recipe, tmp_path, "b", {1: 0.75, 2: 0.5}), NAMES))["accuracy"]
+    assert row["p"] is None
+    assert "the difference is the same for every seed" in row["text"]
 
 
 def test_groups_of_other_data_are_not_tested(recipe: Recipe, tmp_path: Path) -> None:

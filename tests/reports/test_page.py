@@ -205,6 +205,29 @@ def test_many_classes_and_many_steps_stay_small(
     assert len(text.encode()) < MOST_BYTES / 2
 
 
+def test_a_thousand_classes_are_worst_first_and_all_by_name(
+    dummy_predictions: Callable[..., Run], classification: Callable[..., dict[str, Any]]
+) -> None:
+    """Twenty rows in front, the lowest F1 first; all of them by name under a fold; the confused pairs; a page of 500 KB."""
+    names = [f"class {row:03}" for row in range(1_000)]
+    document = classification(names[:3], 5000)
+    document["classes"] = [
+        {"name": name, "precision": 0.5, "recall": 0.5, "f1": ((7 * row) % 1000) / 1000, "support": 5, "predicted": 5}
+        for row, name in enumerate(names)
+    ]
+    pairs = [{"reference": "class 001", "prediction": "class 002", "count": 4, "of": 5}]
+    document["confusion"] = {"classes": 1_000, "pairs": pairs}
+    text = page(dummy_predictions(document=document))
+    require_well_formed(text)
+    front, folded = text.split("<details>", 1)[0], text.split("All 1,000 classes by name", 1)[1]
+    assert "The 20 classes with the lowest F1 of 1,000, the lowest first." in front
+    assert front.index(">class 000<") < front.index(">class 143<") < front.index(">class 286<")  # 0, 0.001, 0.002
+    assert "class 999" not in front
+    assert all(f">{name}<" in folded for name in names)
+    assert "The most confused pairs of 1,000 classes." in text
+    assert len(text.encode()) < MOST_BYTES / 2
+
+
 def test_objects_from_python_are_reported(dummy_predictions: Callable[..., Run]) -> None:
     """A run with parts that stand in no recipe does not pretend that a command reproduces it."""
     text = page(dummy_predictions(given={"loss": "my.losses:focal"}))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hfpipe.evaluation.statistics.bootstrap import percentiles, resampled, resampled_loss
-from hfpipe.evaluation.statistics.significance import Pairs, mcnemar, p_of_resamples
+from hfpipe.evaluation.statistics.significance import Pairs, mcnemar, p_of_resamples, share_difference
 from hfpipe.parts.metrics.scores import Metric
-from hfpipe.parts.metrics.sums import ratio
+from hfpipe.parts.metrics.sums import RATIOS
 
 Array = np.ndarray[Any, Any]
 
@@ -26,13 +26,16 @@ class MetricDifference:
     """How a metric of the second model differs from that of the first.
 
     Attributes:
-        interval: 95 % interval [low, high] of second minus first, by resampling examples; None where there is none.
+        interval: 95 % interval [low, high] of second minus first; None where there is none, as where the two are the same
+            on every example.
+        method: how the interval was computed.
         p: two-sided, of the hypothesis that they are equal; by McNemar where `pairs` is there, else of the resamples.
         pairs: the examples that one alone predicts correctly, for a share of correct examples.
         resamples: how many there were.
     """
 
     interval: list[float] | None
+    method: str
     p: float | None
     pairs: Pairs | None
     resamples: int
@@ -61,6 +64,7 @@ def compare_metrics(
         By the name of the score; without those that only one side has.
     """
     found: dict[str, MetricDifference] = {}
+    differing = sum(bool(np.any(one != other)) for one, other in zip(first, second, strict=True))
     for name, metric in metrics:
         drawn = [
             resampled([(name, metric)], predictions, references, seed=seed, resamples=resamples)
@@ -71,7 +75,9 @@ def compare_metrics(
             if score in drawn[1]:
                 are_shares = all(score in side for side in correct)
                 pairs = mcnemar(correct[0][score], correct[1][score]) if are_shares else None
-                found[score] = _with_p(drawn[1][score] - drawn[0][score], pairs)
+                found[score] = _with_p(
+                    drawn[1][score] - drawn[0][score], differing, pairs, len(correct[0].get(score, ()))
+                )
     return found
 
 
@@ -80,7 +86,8 @@ def compare_losses(
 ) -> MetricDifference:
     """Compare two mean losses; each side is the losses and the weights of the examples, both `[examples]`."""
     drawn = [resampled_loss(*side, seed=seed, resamples=resamples) for side in (first, second)]
-    return _with_p(drawn[1] - drawn[0], None)
+    differing = int((first[0] * second[1] != second[0] * first[1]).sum())
+    return _with_p(drawn[1] - drawn[0], differing, None, 0)
 
 
 def correct_examples(metric: Metric, predictions: Array, references: Array) -> dict[str, Array]:
@@ -92,7 +99,7 @@ def correct_examples(metric: Metric, predictions: Array, references: Array) -> d
     if sums_of is not None:
         found = {}
         for name, one in sums_of(predictions, references).items():
-            if name in _SHARES and one.score is ratio and np.isin(one.terms, (0, 1)).all():
+            if name in _SHARES and one.score in RATIOS and np.isin(one.terms, (0, 1)).all():
                 hits, counted = one.terms
                 found[name] = hits[counted == 1] == 1
         return found
@@ -109,6 +116,21 @@ def correct_examples(metric: Metric, predictions: Array, references: Array) -> d
     }
 
 
-def _with_p(differences: Array, pairs: Pairs | None) -> MetricDifference:
-    p = pairs.p if pairs else p_of_resamples(differences)
-    return MetricDifference(percentiles(differences), p, pairs, len(differences))
+def _with_p(differences: Array, differing: int, pairs: Pairs | None, examples: int) -> MetricDifference:
+    """The verdict on a difference.
+
+    Args:
+        differences: in each resample.
+        differing: examples on which the two models are not the same; all that a test can rest on.
+        pairs: for a share of correct examples, those that one model alone has correct.
+        examples: of such a share.
+    """
+    if pairs is not None:
+        of_shares = share_difference(pairs.only_first, pairs.only_second, examples)
+        return MetricDifference(of_shares, "Bonett-Price", pairs.p, pairs, len(differences))
+    p = p_of_resamples(differences)
+    if p is not None:
+        # To exchange the models on these examples gives no rarer outcome: 2 of all ways.
+        p = min(1.0, max(p, 2.0 ** (1 - min(differing, 1000))))
+    interval = percentiles(differences) if differing else None
+    return MetricDifference(interval, "paired bootstrap", p, None, len(differences))

@@ -1,4 +1,4 @@
-"""Is a difference more than chance? Numbers in, numbers out: McNemar, Welch, a bootstrap's p, and how many seeds it takes."""
+"""Is a difference more than chance? Numbers in, numbers out: McNemar, t tests, a bootstrap's p, and how many seeds it takes."""
 
 from __future__ import annotations
 
@@ -50,6 +50,18 @@ def mcnemar(first: Array, second: Array) -> Pairs:
     )
 
 
+def share_difference(only_first: int, only_second: int, examples: int) -> list[float]:
+    """The 95 % interval [low, high] of how much greater the second model's share of correct examples is, seen in pairs.
+
+    A pair of each kind is supposed beside those that were seen, so that two models that never differ have an interval, too.
+    Source: D. Bonett and R. Price, Journal of Educational and Behavioral Statistics 37, 2012.
+    """
+    of = examples + 2
+    lost, won = (only_first + 1) / of, (only_second + 1) / of
+    half = float(stats.norm.isf(ALPHA / 2)) * ((lost + won - (won - lost) ** 2) / of) ** 0.5
+    return [max(-1.0, won - lost - half), min(1.0, won - lost + half)]
+
+
 def p_of_resamples(differences: Array) -> float | None:
     """Two-sided p of the hypothesis that a difference is 0, from the difference in each resample.
 
@@ -78,26 +90,26 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def t_interval(values: Sequence[float]) -> list[float] | None:
-    """The 95 % interval [low, high] of the mean, by Student's t; None for fewer than two values."""
-    return _around(values, 1 / len(values)) if len(values) > 1 else None
+    """The 95 % interval [low, high] of the mean, by Student's t; None for fewer than two values, or where all are equal."""
+    return _around(values, 1 / len(values)) if deviation(values) else None
 
 
 def prediction_interval(values: Sequence[float]) -> list[float] | None:
-    """Where one more value of the same kind would be in 95 % of all cases, by Student's t; None for fewer than two."""
-    return _around(values, 1 + 1 / len(values)) if len(values) > 1 else None
+    """Where one more value of the same kind would be in 95 % of all cases, by Student's t; None as for `t_interval`."""
+    return _around(values, 1 + 1 / len(values)) if deviation(values) else None
 
 
 def _around(values: Sequence[float], variances: float) -> list[float]:
     spread = deviation(values)
     assert spread is not None
-    middle = float(np.mean(values)) if spread else values[0]
+    middle = float(np.mean(values))
     half = float(stats.t.isf(ALPHA / 2, len(values) - 1)) * spread * variances**0.5
     return [middle - half, middle + half]
 
 
 @dataclass(frozen=True)
-class Welch:
-    """Welch's t test of two means.
+class MeanDifference:
+    """A t test of two means.
 
     Attributes:
         difference: the second mean minus the first.
@@ -110,16 +122,31 @@ class Welch:
     p: float | None
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
+def welch(first: Sequence[float], second: Sequence[float]) -> MeanDifference:
     """Whether two means differ, without supposing equal deviations. Source: `scipy.stats.ttest_ind`."""
     difference = float(np.mean(second) - np.mean(first))
     if min(len(first), len(second)) < 2 or not (deviation(first) or deviation(second)):
-        return Welch(difference, None, None)
+        return MeanDifference(difference, None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal values on one side are no loss of precision
         tested = stats.ttest_ind(second, first, equal_var=False)
         interval = tested.confidence_interval(1 - ALPHA)
-    return Welch(difference, [float(interval.low), float(interval.high)], float(tested.pvalue))
+    return MeanDifference(difference, [float(interval.low), float(interval.high)], float(tested.pvalue))
+
+
+def differences_of(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """The second minus the first, value by value; rounding in the last digits makes no difference of its own."""
+    return [round(after - before, 12) for before, after in zip(first, second, strict=True)]
+
+
+def paired_t(first: Sequence[float], second: Sequence[float]) -> MeanDifference:
+    """Whether two means differ, of values that belong together one by one. Source: `scipy.stats.ttest_rel`."""
+    differences = differences_of(first, second)
+    difference = float(np.mean(differences))
+    if not deviation(differences):
+        return MeanDifference(difference, None, None)
+    p = float(stats.ttest_rel(second, first).pvalue)
+    return MeanDifference(difference, t_interval(differences), p)
 
 
 def power(effect: float, sizes: Sequence[int]) -> float:

@@ -13,7 +13,9 @@ ALPHA = 0.05
 
 
 def compare_seeds(first: Run | Group, second: Run | Group, names: tuple[str, str]) -> list[dict[str, Any]]:
-    """Compare two groups by Welch's t test, or say where a run lies among the seeds of a group.
+    """Compare two groups by a t test, or say where a run lies among the seeds of a group.
+
+    The test is paired where the groups have the same seeds, each measured on the same rows in both; else it is Welch's.
 
     Args:
         first: a run or a group.
@@ -28,33 +30,40 @@ def compare_seeds(first: Run | Group, second: Run | Group, names: tuple[str, str
     kind = "groups" if isinstance(first, Group) and isinstance(second, Group) else "run and group"
     found = []
     for split in (one for one in sides[0] if one in sides[1]):
-        why = _why_not(sides[0][split], sides[1][split])
+        both = [list(side[split].values()) for side in sides]
+        why = _why_not(*both)
+        unpaired = _why_unpaired(sides[0][split], sides[1][split])
         rows = []
-        for metric in dict.fromkeys(name for side in sides for one in side[split] for name in one["metrics"]):
+        for metric in dict.fromkeys(name for side in both for one in side for name in one["metrics"]):
             if metric.endswith("_support"):
                 continue
-            values = [[one["metrics"].get(metric) for one in side[split]] for side in sides]
-            known = [[value for value in side if value is not None] for side in values]
+            values = [{seed: one["metrics"].get(metric) for seed, one in side[split].items()} for side in sides]
+            known = [{seed: value for seed, value in side.items() if value is not None} for side in values]
             if not all(known):
                 continue
             if kind == "groups":
-                rows.append(_groups(metric, known[0], known[1], names, testable=why is None))
+                reason = unpaired or (
+                    "it is undefined for other seeds in each" if known[0].keys() != known[1].keys() else None
+                )
+                rows.append(_groups(metric, known[0], known[1], names, testable=why is None, unpaired=reason))
             else:
                 is_first = isinstance(first, Run)
-                rows.append(_run_in_group(metric, known[0], known[1], names, is_first=is_first, testable=why is None))
+                lists = [list(side.values()) for side in known]
+                rows.append(_run_in_group(metric, lists[0], lists[1], names, is_first=is_first, testable=why is None))
         text = None if why is None else f"{split}: no test: {why}"
         found.append(
             {"kind": kind, "split": split, "examples": None, "comparable": why is None, "why": why, "metrics": rows}
+            | ({"paired": unpaired is None, "why_unpaired": unpaired} if kind == "groups" else {})
             | {"text": text}
         )
     return found
 
 
-def _measured(one: Run | Group) -> dict[str, list[dict[str, Any]]]:
-    """By split the `metrics`, and what identifies the rows, of each run; only splits that every run has."""
-    runs = list(one.runs.values()) if isinstance(one, Group) else [one]
-    each: list[dict[str, dict[str, Any]]] = []
-    for run in runs:
+def _measured(one: Run | Group) -> dict[str, dict[int, dict[str, Any]]]:
+    """By split and seed the `metrics`, and what identifies the rows; only splits that every run has."""
+    runs = one.runs if isinstance(one, Group) else {0: one}
+    each: dict[int, dict[str, dict[str, Any]]] = {}
+    for seed, run in runs.items():
         summary = run.read_json("metrics.json") or {}
         source = ((run.metadata.get("identity") or {}).get("dataset") or {}).get("digest")
         by_split = dict(summary.get("also", {}))
@@ -68,9 +77,21 @@ def _measured(one: Run | Group) -> dict[str, list[dict[str, Any]]]:
                 splits.get(name, name), {"metrics": document.get("metrics") or {}, "source": source}
             )
             one_split["rows"] = document.get("dataset")
-        each.append(found)
-    common = [split for split in (each[0] if each else {}) if all(split in found for found in each)]
-    return {split: [found[split] for found in each] for split in common}
+        each[seed] = found
+    first = next(iter(each.values()), {})
+    common = [split for split in first if all(split in found for found in each.values())]
+    return {split: {seed: found[split] for seed, found in each.items()} for split in common}
+
+
+def _why_unpaired(first: dict[int, dict[str, Any]], second: dict[int, dict[str, Any]]) -> str | None:
+    """Why the runs of two groups don't belong together seed by seed; None where they do."""
+    if first.keys() != second.keys():
+        return "the groups have other seeds"
+    for seed, one in first.items():
+        key = "rows" if one["rows"] and second[seed]["rows"] else "source"
+        if one[key] != second[seed][key]:
+            return f"seed {seed} was measured on other rows in each"
+    return None
 
 
 def _why_not(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> str | None:
@@ -81,28 +102,49 @@ def _why_not(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> str |
 
 
 def _groups(
-    metric: str, first: list[float], second: list[float], names: tuple[str, str], *, testable: bool
+    metric: str,
+    first: dict[int, float],
+    second: dict[int, float],
+    names: tuple[str, str],
+    *,
+    testable: bool,
+    unpaired: str | None,
 ) -> dict[str, Any]:
-    from hfpipe.evaluation.statistics.significance import deviation, seeds_needed, smallest_difference, welch
+    from hfpipe.evaluation.statistics.significance import (
+        deviation,
+        differences_of,
+        paired_t,
+        seeds_needed,
+        smallest_difference,
+        welch,
+    )
 
-    tested = welch(first, second)
-    scatters = [deviation(side) for side in (first, second)]
-    known = [one for one in scatters if one is not None]
-    pooled = (sum(one**2 for one in known) / len(known)) ** 0.5 if len(known) == 2 else None
+    sides = [[side[seed] for seed in sorted(side)] for side in (first, second)]
+    scatters = [deviation(side) for side in sides]
+    if unpaired is None:
+        tested, sizes = paired_t(*sides), [len(first)]
+        scatter = deviation(differences_of(*sides))
+    else:
+        tested, sizes = welch(*sides), [len(first), len(second)]
+        known = [one for one in scatters if one is not None]
+        scatter = (sum(one**2 for one in known) / len(known)) ** 0.5 if len(known) == 2 else None
     p = tested.p if testable else None
     row: dict[str, Any] = {
         "name": metric,
-        "first": float(sum(first) / len(first)),
-        "second": float(sum(second) / len(second)),
+        "first": float(sum(sides[0]) / len(first)),
+        "second": float(sum(sides[1]) / len(second)),
         "seeds": [len(first), len(second)],
         "standard_deviations": scatters,
+        "paired": unpaired is None,
+        "why_unpaired": unpaired,
+        "standard_deviation_of_differences": scatter if unpaired is None else None,
         "difference": tested.difference,
         "interval": tested.interval if testable else None,
         "p": p,
-        "test": None if p is None else "Welch's t",
-        "effect": tested.difference / pooled if pooled else None,
-        "seeds_needed": seeds_needed(tested.difference, pooled, groups=2) if pooled else None,
-        "smallest_difference": smallest_difference(pooled, [len(first), len(second)]) if pooled else None,
+        "test": None if p is None else "paired t" if unpaired is None else "Welch's t",
+        "effect": tested.difference / scatter if scatter else None,
+        "seeds_needed": seeds_needed(tested.difference, scatter, groups=len(sizes)) if scatter else None,
+        "smallest_difference": smallest_difference(scatter, sizes) if scatter else None,
         "distinguishable": None if p is None else p < ALPHA,
     }
     return {**row, "text": sentences.of_groups(row, names)}

@@ -56,6 +56,7 @@ def _compare_split(first: Run, second: Run, name: str, names: tuple[str, str]) -
             pairs = tested.pairs
             row |= {
                 "interval": tested.interval,
+                "interval_method": tested.method if tested.interval else None,
                 "p": tested.p,
                 "test": "McNemar" if pairs else "paired bootstrap",
                 "resamples": tested.resamples,
@@ -102,6 +103,7 @@ def _not_comparable(
 def _row(metric: str, first: float | None, second: float | None) -> dict[str, Any]:
     nothing = (
         "interval",
+        "interval_method",
         "p",
         "test",
         "resamples",

@@ -27,7 +27,7 @@ def of_values(row: Mapping[str, Any], names: tuple[str, str]) -> str:
 
 
 def of_groups(row: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """Two groups: the same by the noise between seeds, and how many seeds would show it."""
+    """Two groups: the same by the noise between seeds, by which test, and how many seeds would show it."""
     from hfpipe.evaluation.statistics.significance import MOST_SEEDS
 
     counts = f"{row['seeds'][0]} and {row['seeds'][1]} seeds"
@@ -37,13 +37,20 @@ def of_groups(row: Mapping[str, Any], names: tuple[str, str]) -> str:
             return f"{means}; one seed has no deviation, so nothing can be said about noise"
         if not any(row["standard_deviations"]):
             return f"{means}; the seeds of each give one and the same value, so no deviation was seen"
+        if row["standard_deviation_of_differences"] == 0:
+            return f"{means}; the difference is the same for every seed, so no deviation of it was seen"
         return means
     verdict = "distinguishable" if row["distinguishable"] else "not distinguishable"
-    text = f"{_lead(row, names)}; Welch's t {p_text(row['p'])} with {counts}: {verdict} from the noise between seeds"
+    noise, each = f"{verdict} from the noise between seeds", "seeds each"
+    if row["paired"]:
+        test, each = f"paired t {p_text(row['p'])} over {row['seeds'][0]} seeds that both have", "seeds"
+    else:
+        test = f"Welch's t {p_text(row['p'])} with {counts}, unpaired because {row['why_unpaired']}"
+    text = f"{_lead(row, names)}; {test}: {noise}"
     if row["seeds_needed"] is not None:
-        text += f"; a difference of this size takes {row['seeds_needed']:,} seeds each"
+        text += f"; a difference of this size takes {row['seeds_needed']:,} {each}"
     elif row["difference"]:
-        text += f"; a difference of this size takes more than {MOST_SEEDS:,} seeds each"
+        text += f"; a difference of this size takes more than {MOST_SEEDS:,} {each}"
     return f"{text}; these find one of {row['smallest_difference']:.2g} four times in five"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -46,10 +46,12 @@ class Statistic(NamedTuple):
         value: of predictions and references, both `[examples]`; NaN where undefined.
         resampled: the same along the last axis, of resamples `[resamples, examples]`, the axis being its third argument;
             None where it can only be computed one resample at a time.
+        correlates: what it is a correlation of, which decides its interval.
     """
 
     value: Callable[[Array, Array], float]
     resampled: Callable[[Array, Array, int], Array] | None
+    correlates: Literal["numbers", "ranks", "classes", "kappa"]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ one about the data. All of them are undefined without examples.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -14,12 +13,12 @@ import numpy as np
 from hfpipe.errors import RecipeError
 from hfpipe.parts.metrics.array_metrics import Statistic, StatisticMetric, SumMetric
 from hfpipe.parts.metrics.arrays import shown
-from hfpipe.parts.metrics.sums import Sums, mean
+from hfpipe.parts.metrics.averages import ClassAverage, ClassScore
+from hfpipe.parts.metrics.sums import Sums, mean, overlap, share
 from hfpipe.recipe.catalog import near
 
 Array = np.ndarray[Any, Any]
 Average = Literal["binary", "macro", "micro", "weighted"]
-ClassScore = Literal["precision", "recall", "f1"]
 
 
 def accuracy() -> SumMetric:
@@ -27,12 +26,11 @@ def accuracy() -> SumMetric:
     return SumMetric("labels", lambda predictions, references: {"accuracy": mean(predictions == references)})
 
 
-def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric | ClassAverage:
     """TP / (TP + FP) of a class: how much of what was predicted as the class is of it.
 
-    Undefined for a class that is never predicted. An average, "macro" or "weighted", is undefined as soon as one class
-    with a weight in it is: scikit-learn counts such a class as 0, and leaving it out would let a model gain by never
-    predicting a hard class.
+    Undefined for a class that is never predicted. In an average, "macro" or "weighted", such a class counts 0, as with
+    scikit-learn's `zero_division=0`: leaving it out would let a model gain by never predicting a hard class.
 
     Args:
         average: "binary" for the score of `pos_label` alone, or how the classes that occur in the predictions or the
@@ -43,16 +41,16 @@ def precision(average: Average = "binary", pos_label: int = 1) -> SumMetric:
     return _class_metric("precision", average, pos_label)
 
 
-def recall(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+def recall(average: Average = "binary", pos_label: int = 1) -> SumMetric | ClassAverage:
     """TP / (TP + FN) of a class: how much of the class was found.
 
-    Undefined for a class that no reference has. With "macro" one such class among the predictions leaves the average
-    undefined; with "weighted" it weighs nothing. The arguments are those of `precision`.
+    Undefined for a class that no reference has. With "macro" such a class counts 0 where it is predicted; with "weighted"
+    it weighs nothing. The arguments are those of `precision`.
     """
     return _class_metric("recall", average, pos_label)
 
 
-def f1(average: Average = "binary", pos_label: int = 1) -> SumMetric:
+def f1(average: Average = "binary", pos_label: int = 1) -> SumMetric | ClassAverage:
     """2 TP / (2 TP + FP + FN) of a class: the harmonic mean of precision and recall, where both exist.
 
     Undefined only for a class that neither predictions nor references have (TP + FP + FN = 0): with "binary", when the
@@ -79,7 +77,7 @@ def matthews_correlation() -> StatisticMetric:
     references are of one class. Source: J. Gorodkin, Comparing two K-category assignments by a K-category correlation
     coefficient, 2004.
     """
-    return StatisticMetric("labels", {"matthews_correlation": Statistic(_matthews_of_any_ids, _matthews)})
+    return StatisticMetric("labels", {"matthews_correlation": Statistic(_matthews_of_any_ids, _matthews, "classes")})
 
 
 def quadratic_kappa() -> StatisticMetric:
@@ -88,7 +86,7 @@ def quadratic_kappa() -> StatisticMetric:
     Undefined when predictions and references are all of one and the same class. Source: Cohen 1968, "Weighted kappa";
     `sklearn.metrics.cohen_kappa_score`.
     """
-    return StatisticMetric("labels", {"quadratic_kappa": Statistic(_quadratic_kappa, None)})
+    return StatisticMetric("labels", {"quadratic_kappa": Statistic(_quadratic_kappa, None, "kappa")})
 
 
 def class_sums(score: ClassScore, predicted: Array, actual: Array) -> Array:
@@ -101,52 +99,24 @@ def class_sums(score: ClassScore, predicted: Array, actual: Array) -> Array:
 
 def _binary(score: ClassScore, pos_label: int, predictions: Array, references: Array) -> Sums:
     _check_binary(score, pos_label, predictions, references)
-    return Sums(class_sums(score, predictions == pos_label, references == pos_label))
+    sums = class_sums(score, predictions == pos_label, references == pos_label)
+    return Sums(sums, overlap if score == "f1" else share)
 
 
-def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMetric:
+def _class_metric(score: ClassScore, average: Average, pos_label: int) -> SumMetric | ClassAverage:
     if average not in get_args(Average):
         allowed = get_args(Average)
         raise RecipeError(f"unknown average {average!r}{near(str(average), allowed)}", allowed=", ".join(allowed))
     name = score if average == "binary" else f"{score}_{average}"  # no list may show a macro F1 as F1
+    if average in ("macro", "weighted"):
+        return ClassAverage(name, score, weighted=average == "weighted")
 
     def scores(predictions: Array, references: Array) -> dict[str, Sums]:
         if average == "micro":  # every wrong example is one FP and one FN, so all three are the accuracy
             return {name: mean(predictions == references)}
-        if average == "binary":
-            return {name: _binary(score, pos_label, predictions, references)}
-        # A class that no reference has weighs nothing in a weighted mean.
-        classes = np.unique(references) if average == "weighted" else np.union1d(predictions, references)
-        predicted, actual = (side == classes[:, None] for side in (predictions, references))  # [classes, examples]
-        above, below = class_sums(score, predicted, actual)
-        weights = actual if average == "weighted" else predicted | actual
-        return {name: Sums(np.concatenate([above, below, weights]), _weighted if average == "weighted" else _macro)}
+        return {name: _binary(score, pos_label, predictions, references)}
 
     return SumMetric("labels", scores)
-
-
-def _macro(sums: Array) -> Array:
-    """The mean over the classes that occur."""
-    above, below, occurrences = np.split(sums, 3, axis=-1)
-    return _mean_of_classes(above / below, occurrences > 0)
-
-
-def _weighted(sums: Array) -> Array:
-    """The mean weighted by how many references a class has."""
-    above, below, weights = np.split(sums, 3, axis=-1)
-    return _mean_of_classes(above / below, weights)
-
-
-def _mean_of_classes(values: Array, weights: Array) -> Array:
-    """`[..., classes] -> [...]`: NaN as soon as a class with a weight is undefined; those without one are left out.
-
-    One row at a time: to add zeros in their place would group the others otherwise, and change the last bit.
-    """
-    rows = zip(*(side.reshape(math.prod(side.shape[:-1]), side.shape[-1]) for side in (values, weights)), strict=True)
-    means = [
-        np.average(row[weight > 0], weights=weight[weight > 0]) if weight.any() else np.nan for row, weight in rows
-    ]
-    return np.reshape(means, values.shape[:-1])
 
 
 def _check_binary(score: str, pos_label: int, predictions: Array, references: Array) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts.metrics.sums import Sums, values_of
+from hfpipe.parts.metrics.sums import Sums, overlap, share, values_of
 from hfpipe.recipe.catalog import near
 
 Array = np.ndarray[Any, Any]
@@ -219,14 +219,14 @@ def _scores(counts: Counts, scheme: str) -> Iterator[tuple[str, Sums]]:
 
     def three(prefix: str, hits: Array, predicted: Array, actual: Array) -> Iterator[tuple[str, Sums]]:
         if scheme != "none":
-            yield f"{prefix}precision", Sums(np.stack([hits, predicted]))
-            yield f"{prefix}recall", Sums(np.stack([hits, actual]))
-        yield f"{prefix}f1", Sums(np.stack([2 * hits, predicted + actual]))
+            yield f"{prefix}precision", Sums(np.stack([hits, predicted]), share)
+            yield f"{prefix}recall", Sums(np.stack([hits, actual]), share)
+        yield f"{prefix}f1", Sums(np.stack([2 * hits, predicted + actual]), overlap)
 
     tables = (counts.hits, counts.predicted, counts.actual)
     if scheme != "none":
         yield from three("", *(table.sum(axis=1) for table in tables))
-    yield "accuracy", Sums(np.stack([counts.words_hit, counts.words]))
+    yield "accuracy", Sums(np.stack([counts.words_hit, counts.words]), share)
     for kind, *columns in zip(counts.types, *(table.T for table in tables), strict=True):
         yield from three(f"{kind}_", *columns)
 

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 
 from hfpipe.errors import DataError
-from hfpipe.parts.metrics.classification import ClassScore, class_sums
-from hfpipe.parts.metrics.sums import Sums, mean, values_of
+from hfpipe.parts.metrics.averages import ClassCounts, ClassScore
+from hfpipe.parts.metrics.sums import Sums, finite, mean, overlap, share, values_of
 
 Array = np.ndarray[Any, Any]
+SCORES: tuple[ClassScore, ...] = ("precision", "recall", "f1")
 
 
 class MultiLabel:
     """Precision, recall and F1 over labels that hold or not, and the share of rows with all labels correct.
 
-    `micro` counts every label of every row alike; `macro` is the mean of the labels' own scores, over the labels for
-    which the score is defined. A label's score is undefined (None) where nothing was predicted (precision), where it
-    never holds (recall), or both (F1).
+    `micro` counts every label of every row alike; `macro` is the mean of the labels' own scores, over the labels that
+    occur in the references or the predictions. In it an undefined score counts 0, as with scikit-learn's
+    `zero_division=0`: a label that is never predicted has a precision of 0, and is not left out. By itself a label's score
+    is undefined (None) where nothing was predicted (precision), where it never holds (recall), or both (F1).
 
     Attributes:
         names: of the labels in order, which the task fills in; None stands for their numbers.
@@ -37,34 +39,62 @@ class MultiLabel:
         Raises:
             DataError: shapes that are not those of labels, or names that are not one a label.
         """
-        return values_of(self.sums(predictions, references))
+        predictions, references = paired_labels(predictions, references)
+        of_rows, counts = values_of(self.row_sums(predictions, references)), count_labels(predictions, references)
+        found: dict[str, float | None] = {}
+        for score in SCORES:
+            found[f"{score}_micro"] = of_rows[f"{score}_micro"]
+            found[f"{score}_macro"] = counts.mean(score)
+        f1s = np.where(counts.occurs, counts.each("f1"), np.nan)
+        found["subset_accuracy"] = of_rows["subset_accuracy"]
+        return found | {f"{name}_f1": finite(float(one)) for name, one in zip(self.labels(len(f1s)), f1s, strict=True)}
 
-    def sums(self, predictions: Any, references: Any) -> dict[str, Sums]:
-        """The sums of each score by name."""
-        predictions, references = np.asarray(predictions), np.asarray(references)
-        if predictions.shape != references.shape or predictions.ndim != 2:
-            raise DataError(
-                f"predictions of shape {list(predictions.shape)} for references of shape {list(references.shape)}",
-                where="metric multi_label",
-                allowed="both [rows, labels]",
-                fix="For one class a row take accuracy or f1.",
-            )
-        labels = predictions.shape[1]
-        names = list(self.names) if self.names is not None else [str(label) for label in range(labels)]
-        if len(names) != labels:
-            raise DataError(f"{len(names)} names for {labels} labels", where="metric multi_label")
-        found: dict[str, Sums] = {}
-        scores: tuple[ClassScore, ...] = ("precision", "recall", "f1")
-        for name in scores:
-            each = class_sums(name, predictions.T == 1, references.T == 1)  # [2, labels, rows]
-            found[f"{name}_micro"] = Sums(each.sum(axis=1))
-            found[f"{name}_macro"] = Sums(np.concatenate(each), _mean_of_defined)
-        found["subset_accuracy"] = mean((predictions == references).all(axis=1))
-        return found | {f"{name}_f1": Sums(each[:, label]) for label, name in enumerate(names)}
+    def labels(self, count: int) -> list[str]:
+        """The name of each of so many labels."""
+        names = list(self.names) if self.names is not None else [str(label) for label in range(count)]
+        if len(names) != count:
+            raise DataError(f"{len(names)} names for {count} labels", where="metric multi_label")
+        return names
+
+    def row_sums(self, predictions: Array, references: Array) -> dict[str, Sums]:
+        """The sums over rows of the scores that count all labels alike, and of `subset_accuracy`."""
+        hits, predicted, actual = (
+            side.sum(axis=1) for side in (predictions & references, predictions == 1, references == 1)
+        )
+        return {
+            "precision_micro": Sums(np.stack([hits, predicted]), share),
+            "recall_micro": Sums(np.stack([hits, actual]), share),
+            "f1_micro": Sums(np.stack([2 * hits, predicted + actual]), overlap),
+            "subset_accuracy": mean((predictions == references).all(axis=1)),
+        }
 
 
-def _mean_of_defined(sums: Array) -> Array:
-    """The mean over the labels for which the ratio is defined, NaN where it is for none."""
-    above, below = np.split(sums, 2, axis=-1)
-    defined = below > 0
-    return np.asarray(np.where(defined, above / below, 0).sum(axis=-1) / defined.sum(axis=-1))
+def paired_labels(predictions: Any, references: Any) -> tuple[Array, Array]:
+    """Both sides as 0 and 1, `[rows, labels]`.
+
+    Raises:
+        DataError: other shapes.
+    """
+    predictions, references = np.asarray(predictions), np.asarray(references)
+    if predictions.shape != references.shape or predictions.ndim != 2:
+        raise DataError(
+            f"predictions of shape {list(predictions.shape)} for references of shape {list(references.shape)}",
+            where="metric multi_label",
+            allowed="both [rows, labels]",
+            fix="For one class a row take accuracy or f1.",
+        )
+    return (predictions == 1).astype(np.int8), (references == 1).astype(np.int8)
+
+
+def count_labels(predictions: Array, references: Array) -> ClassCounts:
+    """The counts of all labels, of 0 and 1 `[rows, labels]`."""
+
+    def shared(score: ClassScore, weights: Array) -> float:
+        wrong = {"precision": predictions > references, "recall": predictions < references}.get(
+            score, predictions != references
+        )
+        return float(((wrong @ weights) ** 2).sum() - (wrong.sum(axis=0) * weights**2).sum())
+
+    sides = (predictions & references, predictions, references)
+    hits, said, held = (side.sum(axis=0, dtype=np.int64) for side in sides)
+    return ClassCounts(hits, said, held, shared)

@@ -74,5 +74,5 @@ def _spearman_of_resamples(predictions: Array, references: Array, axis: int) -> 
     return _pearson_of_resamples(rankdata(predictions, axis=axis), rankdata(references, axis=axis), axis)
 
 
-_PEARSON = Statistic(functools.partial(_correlation, "pearsonr"), _pearson_of_resamples)
-_SPEARMAN = Statistic(functools.partial(_correlation, "spearmanr"), _spearman_of_resamples)
+_PEARSON = Statistic(functools.partial(_correlation, "pearsonr"), _pearson_of_resamples, "numbers")
+_SPEARMAN = Statistic(functools.partial(_correlation, "spearmanr"), _spearman_of_resamples, "ranks")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hfpipe.errors import DataError
-from hfpipe.parts.metrics.sums import Sums, values_of
+from hfpipe.parts.metrics.sums import Sums, share, values_of
 
 Array = np.ndarray[Any, Any]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -55,7 +55,7 @@ class Squad:
         if not has_answer.all():
             groups |= {"has_answer_": has_answer, "no_answer_": 1 - has_answer}
         return {
-            f"{group}{name}": Sums(np.stack([values * counts, counts]))
+            f"{group}{name}": Sums(np.stack([values * counts, counts]), share)
             for group, counts in groups.items()
             for name, values in zip(("exact_match", "f1"), of_rows, strict=True)
         }

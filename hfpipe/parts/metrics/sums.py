@@ -1,6 +1,7 @@
 """Scores that depend on the examples through sums over them alone: the value, and every resample, from the same sums.
 
-Accuracy is the count of correct examples over that of all; a macro F1 is a mean of such ratios, one a class.
+Accuracy is the count of correct examples over that of all. What a score is, a mean, a share or an overlap, decides which
+interval it gets (`hfpipe.evaluation.statistics.intervals`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ def ratio(sums: Array) -> Array:
     return np.asarray(sums[..., 0] / sums[..., 1])
 
 
+def share(sums: Array) -> Array:
+    """The same of a part and the whole that it is taken from, as recall: never outside of 0 to 1."""
+    return ratio(sums)
+
+
+def overlap(sums: Array) -> Array:
+    """The same of twice what two sides have in common, over what both have together, as F1."""
+    return ratio(sums)
+
+
+RATIOS = (ratio, share, overlap)
+
+
 class Sums(NamedTuple):
     """What to sum for a score, and the score of the sums.
 
@@ -32,8 +46,8 @@ class Sums(NamedTuple):
 
 
 def mean(values: Array) -> Sums:
-    """The mean of a number or bool an example, `[examples]`."""
-    return Sums(np.stack([values, np.ones_like(values)]))
+    """The mean of a number an example, or the share of those that are true, `[examples]`."""
+    return Sums(np.stack([values, np.ones_like(values)]), share if values.dtype == bool else ratio)
 
 
 def values_of(scores: Mapping[str, Sums]) -> dict[str, float | None]:

@@ -136,14 +136,15 @@ class Task(Protocol):
     def probabilities(self, logits: Sequence[Array]) -> Array | None:
         """Of the classes of each row, `[rows, classes]`; None where a row has no such."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
-        """The best constant prediction for these references, which a model should beat.
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """The constant predictions of which one is the best for these references, whichever the metric; a model should beat it.
 
         Args:
             references: as :meth:`decode` gives them, at least one.
 
         Returns:
-            It in words, and as predictions in the shape of the references; None where there is nothing of the kind.
+            Each in words, and as predictions in the shape of the references, the most natural one first; none where there
+            is nothing of the kind. Every one of them is scored.
         """
 
     def degenerate(self, predictions: Array) -> str | None:

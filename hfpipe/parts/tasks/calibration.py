@@ -14,6 +14,8 @@ from hfpipe.errors import DataError, ModelError
 Array = np.ndarray[Any, Any]
 
 _KEY = "hfpipe_calibration"  # in the model's config
+_AT_ONCE = 1_000_000  # numbers
+_MANY = 20_000_000  # probabilities, which are kept in single precision; findings rank no more than that
 _COLDEST, _HOTTEST = 0.05, 20.0
 
 
@@ -36,7 +38,11 @@ class Calibration:
 
     def one_of(self, logits: Array) -> tuple[Array, Array]:
         """The class of each row, `[rows]`, and the probabilities, `[rows, classes]`, of classes that exclude each other."""
-        probabilities = softmax(self._cooled(logits), axis=-1)
+        many = np.size(logits) > _MANY
+        probabilities: Array = np.empty(logits.shape, np.float32 if many else np.float64)
+        step = max(1, _AT_ONCE // logits.shape[-1])
+        for begin in range(0, len(logits), step):  # what softmax holds beside its result is as large as that
+            probabilities[begin : begin + step] = softmax(self._cooled(logits[begin : begin + step]), axis=-1)
         if not self.thresholds or probabilities.shape[1] > 2:  # earlier versions fitted one for three classes, too
             return np.asarray(logits.argmax(axis=-1)), probabilities
         return (probabilities[:, 1] >= self.thresholds[0]).astype(np.int64), probabilities

@@ -244,10 +244,12 @@ class ChoiceTask:
     def probabilities(self, logits: Sequence[Array]) -> None:
         """The choices of a row are no classes, which other rows would share."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array]:
-        """The choice that is most often the right one."""
-        most = int(np.bincount(references).argmax())
-        return f"always choice {most}, the most frequent one here", np.full(len(references), most)
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """Every choice, the one first that is most often the right one."""
+        most = np.argsort(-np.bincount(references), kind="stable").tolist()
+        what = [f"always choice {one}" for one in most]
+        what[0] += ", the most frequent one here"
+        return [(words, np.full(len(references), one)) for words, one in zip(what, most, strict=True)]
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether all predictions are the same choice."""

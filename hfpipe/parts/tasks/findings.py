@@ -5,8 +5,7 @@ A kind of task adds these to the document of an evaluation (`Task.findings`).
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 BINS = 10
+MOST_RANKED = 20_000_000  # probabilities, of all rows and classes
 Metrics = Mapping[str, float | None]
-Intervals = dict[str, list[float] | None]
-_MOST_CLASSES = 200  # of a confusion matrix that is written down
-_MOST_WITH_INTERVALS = 60  # classes
+_MOST_CLASSES = 200  # of a confusion matrix that is written down; of more the most confused pairs
+_MOST_PAIRS = 200
 _POINTS = 500  # of a plot of residuals
 _WORST = 10
 
@@ -36,8 +35,6 @@ class Scored:
         uncalibrated: the same without the calibration that was fitted, None where none was.
         metrics: of the split, name to number.
         intervals: of these metrics.
-        ratio_intervals: intervals of ratios of two sums over the rows, by name: `{name: (numerators, denominators)}`.
-        count_intervals: intervals of functions of how often each row occurs, `[resamples, scored] -> [resamples]`.
     """
 
     predictions: Array
@@ -47,39 +44,21 @@ class Scored:
     uncalibrated: Array | None
     metrics: Metrics
     intervals: Mapping[str, list[float] | None]
-    ratio_intervals: Callable[[Mapping[str, tuple[Array, Array]]], Intervals]
-    count_intervals: Callable[[Mapping[str, Callable[[Array], Array]]], Intervals]
 
 
 def of_classes(scored: Scored, names: Sequence[str]) -> dict[str, Any]:
-    """What a task whose rows have classes adds: `classes`, `ranking` and `calibration`, with their intervals."""
+    """What a task whose rows have classes adds: `classes`, `ranking` and `calibration`.
+
+    Their intervals are added where the document is built, from the counts in `classes`.
+    """
     probabilities, references = scored.probabilities, scored.references
     assert probabilities is not None
     classes = by_class(scored.predictions, references, names, probabilities)
-    if len(names) <= _MOST_WITH_INTERVALS:
-        _add_intervals(classes, scored)
-    found = scored.count_intervals(metrics_by_count(probabilities, references))
-    ranked, calibration = ranking(classes), reliability(probabilities, references)
-    ranked["intervals"] = {name: found[name] for name in ("roc_auc", "average_precision")}
-    calibration["intervals"] = {name: found[name] for name in ("ece", "brier")}
+    calibration = reliability(probabilities, references)
     if scored.uncalibrated is not None:
         before = reliability(scored.uncalibrated, references)
         calibration["before"] = {key: before[key] for key in ("ece", "brier")}
-    return {"classes": classes, "ranking": ranked, "calibration": calibration}
-
-
-def _add_intervals(classes: list[dict[str, Any]], scored: Scored) -> None:
-    """Intervals of precision, recall and F1 of each class."""
-    predicted, actual = hot(scored.predictions, len(classes)), hot(scored.references, len(classes))
-    hits = predicted * actual
-    ratios: dict[str, tuple[Array, Array]] = {}
-    for k in range(len(classes)):
-        ratios[f"precision {k}"] = (hits[:, k], predicted[:, k])
-        ratios[f"recall {k}"] = (hits[:, k], actual[:, k])
-        ratios[f"f1 {k}"] = (2 * hits[:, k], predicted[:, k] + actual[:, k])
-    found = scored.ratio_intervals(ratios)
-    for k, one in enumerate(classes):
-        one["intervals"] = {name: found[f"{name} {k}"] for name in ("precision", "recall", "f1")}
+    return {"classes": classes, "ranking": ranking(classes, probabilities.size), "calibration": calibration}
 
 
 def by_type(metrics: Metrics, intervals: Mapping[str, list[float] | None]) -> list[dict[str, Any]]:
@@ -108,55 +87,97 @@ def by_class(
 ) -> list[dict[str, Any]]:
     """Precision, recall, F1 and support of each class, and how well its probability ranks; None where undefined.
 
+    Rankings are left out of more than 20 million probabilities, which would all have to be sorted.
+
     Args:
         predictions: class numbers, `[rows]`, or 0 and 1, `[rows, classes]`.
         references: the same of the references.
         names: of the classes.
         probabilities: probabilities, `[rows, classes]`, or None.
-
-    Source: `sklearn.metrics.precision_recall_fscore_support`, `roc_auc_score` and `average_precision_score`.
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    several, count = references.ndim == 2, len(names)
+    hits, predicted, actual = (
+        side.sum(axis=0, dtype=np.int64) if several else np.bincount(side, minlength=count)
+        for side in (
+            (predictions & references, predictions, references)
+            if several
+            else (references[predictions == references], predictions, references)
+        )
+    )
+    found: list[dict[str, Any]] = []
+    for k, name in enumerate(names):
+        correct, said, held = int(hits[k]), int(predicted[k]), int(actual[k])
+        ranks: tuple[float | None, float | None] = (None, None)
+        if probabilities is not None and probabilities.size <= MOST_RANKED and 0 < held < len(references):
+            ranks = rank_scores(references[:, k] == 1 if several else references == k, probabilities[:, k])
+        found.append(
+            {
+                "name": name,
+                "precision": correct / said if said else None,
+                "recall": correct / held if held else None,
+                "f1": 2 * correct / (said + held) if said + held else None,
+                "support": held,
+                "predicted": said,
+                "correct": correct,
+                "roc_auc": ranks[0],
+                "average_precision": ranks[1],
+            }
+        )
+    return found
 
-    predictions, references = hot(predictions, len(names)), hot(references, len(names))
-    columns = range(len(names))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is undefined is None, and a warning says nothing more
-        scores = [
-            precision_recall_fscore_support(references[:, k], predictions[:, k], average="binary", zero_division=np.nan)
-            for k in columns
-        ]
-        ranks = [
-            _ranks(references[:, k], probabilities[:, k]) if probabilities is not None else (None, None)
-            for k in columns
-        ]
-    return [
+
+def rank_scores(held: Array, scores: Array) -> tuple[float, float]:
+    """ROC-AUC and average precision of a class that some rows have and others have not, from one sort.
+
+    Source: what `sklearn.metrics.roc_auc_score` and `average_precision_score` compute; rows of equal scores count together.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # the last row ends a group
+    yes = np.cumsum(held[order])[ends]
+    no = ends + 1 - yes
+    new_yes, new_no = np.diff(yes, prepend=0), np.diff(no, prepend=0)
+    area = float((new_no * (yes - new_yes / 2)).sum() / (yes[-1] * no[-1]))
+    return area, float((new_yes * (yes / (yes + no))).sum() / yes[-1])
+
+
+def confusion(predictions: Array, references: Array, names: Sequence[str]) -> dict[str, Any]:
+    """How often each class (a row) is predicted as each class (a column); of many classes the most confused pairs.
+
+    Returns:
+        `names` and `counts`; of more than 200 classes `classes`, how many there are, and `pairs`: `reference`, `prediction`,
+        `count` and `of`, how many references the class has.
+    """
+    classes = len(names)
+    coded = references.astype(np.int64) * classes + predictions
+    if classes <= _MOST_CLASSES:
+        counts = np.bincount(coded, minlength=classes**2).reshape(classes, classes)
+        return {"names": list(names), "counts": counts.tolist()}
+    support = np.bincount(references, minlength=classes)
+    cells, times = np.unique(coded[predictions != references], return_counts=True)
+    most = np.lexsort((cells, -times))[:_MOST_PAIRS]
+    pairs = [
         {
-            "name": name,
-            "precision": _number(precision),
-            "recall": _number(recall),
-            "f1": _number(f1),
-            "support": int(references[:, k].sum()),
-            "predicted": int(predictions[:, k].sum()),
-            "roc_auc": ranks[k][0],
-            "average_precision": ranks[k][1],
+            "reference": names[cell // classes],
+            "prediction": names[cell % classes],
+            "count": int(count),
+            "of": int(support[cell // classes]),
         }
-        for k, name, (precision, recall, f1, _) in zip(columns, names, scores, strict=True)
+        for cell, count in zip(cells[most].tolist(), times[most].tolist(), strict=True)
     ]
+    return {"classes": classes, "pairs": pairs}
 
 
-def confusion(predictions: Array, references: Array, names: Sequence[str]) -> dict[str, Any] | None:
-    """How often each class (a row) is predicted as each class (a column); None for very many classes."""
-    if len(names) > _MOST_CLASSES:
-        return None
-    from sklearn.metrics import confusion_matrix
+def ranking(classes: Sequence[dict[str, Any]], size: int = 0) -> dict[str, Any]:
+    """ROC-AUC and average precision: of class 1 of two, else the mean over the classes for which they are defined.
 
-    counts = confusion_matrix(references, predictions, labels=range(len(names)))
-    return {"names": list(names), "counts": counts.tolist()}
-
-
-def ranking(classes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """ROC-AUC and average precision: of class 1 of two, else the mean over the classes for which they are defined."""
+    Args:
+        classes: from `by_class`.
+        size: how many probabilities there are; too many are not ranked, and `what` says so.
+    """
+    if size > MOST_RANKED:
+        why = f"not ranked: of more than {MOST_RANKED:,} probabilities ({size:,} here) that is left out"
+        return {"roc_auc": None, "average_precision": None, "what": why}
     if len(classes) == 2:
         one = classes[1]
         return {"roc_auc": one["roc_auc"], "average_precision": one["average_precision"], "what": f"of {one['name']!r}"}
@@ -212,8 +233,11 @@ def brier_terms(probabilities: Array, references: Array) -> Array:
     """The Brier score of each row, `[rows]`."""
     if references.ndim == 1 and probabilities.shape[1] == 2:
         return np.asarray((probabilities[:, 1] - references) ** 2)
-    squares = (probabilities - hot(references, probabilities.shape[1])) ** 2
-    return np.asarray(squares.sum(axis=1) if references.ndim == 1 else squares.mean(axis=1))
+    if references.ndim == 2:
+        return np.asarray(((probabilities - references) ** 2).mean(axis=1))
+    # Σ (p - y)² without a second table of the size of the probabilities
+    of_reference = probabilities[np.arange(len(references)), references]
+    return np.asarray(np.einsum("rc,rc->r", probabilities, probabilities) - 2 * of_reference + 1)
 
 
 def errors(predictions: Array, references: Array, ids: Array) -> dict[str, Any]:
@@ -251,69 +275,3 @@ def errors(predictions: Array, references: Array, ids: Array) -> dict[str, Any]:
         "residuals": {"edges": edges.tolist(), "counts": counts.tolist()},
         "points": [[float(references[k]), float(predictions[k])] for k in shown],
     }
-
-
-def metrics_by_count(probabilities: Array, references: Array) -> dict[str, Callable[[Array], Array]]:
-    """Functions that compute a metric when each example occurs so often, `[resamples, rows] -> [resamples]`.
-
-    They are what a bootstrap interval of `ranking` and `reliability` needs; with every count 1 they are those metrics.
-    """
-    classes = probabilities.shape[1]
-    held = hot(references, classes)
-    ranked = [1] if classes == 2 and references.ndim == 1 else range(classes)
-    confidence, hit = confidences(probabilities, references)
-    bins, each = bins_of(confidence), len(confidence) // len(references)
-    gap = np.zeros((len(references), BINS))
-    np.add.at(gap, (np.arange(len(confidence)) // each, bins), confidence - hit)
-    terms = brier_terms(probabilities, references)
-    aucs, precisions = zip(*(_ranking_by_count(probabilities[:, k], held[:, k]) for k in ranked), strict=True)
-    return {
-        "roc_auc": lambda counts: _mean_defined([one(counts) for one in aucs]),
-        "average_precision": lambda counts: _mean_defined([one(counts) for one in precisions]),
-        "ece": lambda counts: np.abs(counts @ gap).sum(axis=1) / (counts.sum(axis=1) * each),
-        "brier": lambda counts: (counts @ terms) / counts.sum(axis=1),
-    }
-
-
-def _ranking_by_count(scores: Array, held: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """ROC-AUC and average precision of one class, examples of equal scores counted together."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(scores[order]) > 0]))
-    is_positive = held[order] == 1
-
-    def grouped(counts: Array) -> tuple[Array, Array]:
-        drawn = counts[:, order]
-        return np.add.reduceat(drawn * is_positive, starts, axis=1), np.add.reduceat(
-            drawn * ~is_positive, starts, axis=1
-        )
-
-    def auc(counts: Array) -> Array:
-        yes, no = grouped(counts)
-        below = np.cumsum(no, axis=1) - no / 2
-        return np.asarray((yes * below).sum(axis=1) / (yes.sum(axis=1) * no.sum(axis=1)))
-
-    def precision(counts: Array) -> Array:
-        yes, no = (side[:, ::-1] for side in grouped(counts))
-        hits, taken = np.cumsum(yes, axis=1), np.cumsum(yes + no, axis=1)
-        shares = np.divide(hits, taken, out=np.zeros_like(hits, dtype=float), where=taken > 0)
-        return np.asarray((yes * shares).sum(axis=1) / yes.sum(axis=1))
-
-    return auc, precision
-
-
-def _mean_defined(columns: Sequence[Array]) -> Array:
-    stacked = np.stack(columns)
-    defined = np.isfinite(stacked)
-    return np.asarray(np.where(defined, stacked, 0).sum(axis=0) / defined.sum(axis=0))
-
-
-def _ranks(held: Array, probabilities: Array) -> tuple[float | None, float | None]:
-    if held.all() or not held.any():
-        return None, None
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    return float(roc_auc_score(held, probabilities)), float(average_precision_score(held, probabilities))
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -48,6 +48,7 @@ from hfpipe.recipe.kinds import KINDS
 from hfpipe.system.text import listed
 
 Array = np.ndarray[Any, Any]
+_MOST_LISTED = 8  # labels in a sentence
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,34 @@ class MultiLabelTask:
         """Of each class by itself, `[rows, classes]`."""
         return self.calibration.any_of(np.stack(logits))[1]
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array]:
-        """The classes that most examples have."""
-        mostly = (references.mean(axis=0) > 0.5).astype(np.int64)
-        return f"always {self._listed(mostly)}, as most examples", np.tile(mostly, (len(references), 1))
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """What each class mostly is; the most frequent classes; the most frequent set of classes; every class that occurs.
+
+        How many of the most frequent classes is what the micro F1 says: of so many classes no others have a greater one.
+        """
+        counts = references.sum(axis=0)
+        order = np.argsort(-counts, kind="stable")
+        f1s = (
+            2 * np.cumsum(counts[order]) / np.maximum(np.arange(1, len(order) + 1) * len(references) + counts.sum(), 1)
+        )
+        sets, times = np.unique(np.packbits(references.astype(bool), axis=1), axis=0, return_counts=True)
+        most_frequent = np.unpackbits(sets[times.argmax()], count=len(counts)).astype(np.int64)
+
+        def first(many: int) -> Array:
+            return np.isin(np.arange(len(counts)), order[:many]).astype(np.int64)
+
+        candidates = {
+            "as most examples": (counts > len(references) / 2).astype(np.int64),
+            "the most frequent labels": first(int(f1s.argmax()) + 1),
+            "the most frequent label": first(1),
+            "the most frequent set of labels": most_frequent,
+            "every label that occurs": (counts > 0).astype(np.int64),
+        }
+        found: dict[bytes, tuple[str, Array]] = {}
+        for why, one in candidates.items():
+            words = f"always {self._listed(one)}, {why}"
+            found.setdefault(one.tobytes(), (words, np.broadcast_to(one, references.shape)))
+        return list(found.values())
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether all predictions are the same classes."""
@@ -291,7 +316,8 @@ class MultiLabelTask:
 
     def _listed(self, holds: Array) -> str:
         """The classes of a row of 0 and 1, in words."""
-        return ", ".join(name for name, one in zip(self.names, holds, strict=True) if one) or "no label"
+        names = [name for name, one in zip(self.names, holds, strict=True) if one]
+        return (", ".join(names) if len(names) <= _MOST_LISTED else f"{len(names):,} labels") or "no label"
 
 
 def _of_fields(fields: tuple[str, ...], spec: schema.Task, split: str, where: str) -> tuple[str, ...]:

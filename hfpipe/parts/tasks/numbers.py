@@ -110,10 +110,10 @@ class NumberTask:
     def probabilities(self, logits: Sequence[Array]) -> None:
         """A number has none."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array]:
-        """The mean."""
-        mean = float(references.mean())
-        return f"always the mean, {mean:.4g}", np.full(len(references), mean)
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """The mean, which has the least squared error, and the median, which has the least absolute one."""
+        found = {"mean": float(references.mean()), "median": float(np.median(references))}
+        return [(f"always the {name}, {one:.4g}", np.full(len(references), one)) for name, one in found.items()]
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether all predictions are about the same number."""

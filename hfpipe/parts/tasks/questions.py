@@ -8,6 +8,7 @@ not hold the answer, both are the [CLS] token, and so they are where a question 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, ModelError, RecipeError
 from hfpipe.parts.data import columns
+from hfpipe.parts.metrics.squad import normalized
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.plain_text import tokens_of
 from hfpipe.parts.tasks.text import Lines, text_inputs
@@ -52,6 +54,9 @@ class _Answer(NamedTuple):
     end: int | None
     probability: float
     no_answer_probability: float
+
+
+_MOST_CONSTANTS = 3  # answers that a baseline may give to all questions
 
 
 @dataclass(frozen=True)
@@ -263,11 +268,19 @@ class QuestionTask:
     def probabilities(self, logits: Sequence[Array]) -> None:
         """The positions of a context are no classes."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
-        """No answer, where some question has none."""
-        if all(one["answers"]["text"] for one in references):
-            return None
-        return "never an answer", _objects([{"prediction_text": "", "no_answer_probability": 1.0} for _ in references])
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """The answers that most questions have, and no answer, where some question has none."""
+        counted = Counter(text for one in references for text in set(map(normalized, one["answers"]["text"])))
+        found = {f"always the answer {_cut(text)!r}": text for text, _ in counted.most_common(_MOST_CONSTANTS) if text}
+        if not all(one["answers"]["text"] for one in references):
+            found = {"never an answer": "", **found}
+        return [
+            (
+                words,
+                _objects([{"prediction_text": text, "no_answer_probability": float(not text)} for _ in references]),
+            )
+            for words, text in found.items()
+        ]
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether no question is answered."""

@@ -25,6 +25,7 @@ Array = np.ndarray[Any, Any]
 Lines = tuple[list[str], list[str]]
 """Lines of Python that make `inputs` with `tokenizer`, and lines that print what `outputs` say."""
 _REGRESSION = "For numbers that are no classes use task.kind: text-regression."
+_MOST_CONSTANTS = 20  # classes that a baseline may predict for all rows
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,13 @@ class TextTask:
         """Of all classes, `[rows, classes]`."""
         return self.calibration.one_of(np.stack(logits))[1]
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array]:
-        """The most frequent class."""
-        most = int(np.bincount(references).argmax())
-        return f"always {self.names[most]!r}, the most frequent one here", np.full(len(references), most)
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """Every class, the most frequent one first; of many classes the twenty most frequent ones."""
+        counts = np.bincount(references, minlength=len(self.names))
+        most = np.argsort(-counts, kind="stable")[:_MOST_CONSTANTS].tolist()
+        what = [f"always {self.names[one]!r}" for one in most]
+        what[0] += ", the most frequent one here"
+        return [(words, np.full(len(references), one)) for words, one in zip(what, most, strict=True)]
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether all predictions are one class."""

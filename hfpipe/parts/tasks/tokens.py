@@ -32,6 +32,7 @@ from hfpipe.recipe import schema
 from hfpipe.recipe.kinds import KINDS
 
 Array = np.ndarray[Any, Any]
+_CONSTANT_WORDS, _LEAST_CONSTANTS = 500_000, 3  # that are labelled for baselines, and labels that are tried in any case
 
 
 @dataclass(frozen=True)
@@ -243,14 +244,20 @@ class TokenTask:
     def probabilities(self, logits: Sequence[Array]) -> None:
         """A row has none of its own: its words have."""
 
-    def constant_prediction(self, references: Array) -> tuple[str, Array] | None:
-        """The most frequent label of a word; None without a word."""
+    def constant_predictions(self, references: Array) -> list[tuple[str, Array]]:
+        """A label for every word: each that occurs, the most frequent one first; of many words the most frequent ones.
+
+        None without a word. A label that begins an entity makes every word one, and finds those of one word.
+        """
         counted = Counter(label for row in references for label in row)
-        if not counted:
-            return None
-        label = max(counted, key=lambda one: (counted[one], one))
-        predictions = _objects([[label] * len(row) for row in references])
-        return f"always {label!r}, the most frequent label of a word here", predictions
+        many = max(_LEAST_CONSTANTS, _CONSTANT_WORDS // max(1, counted.total()))
+        order = sorted(counted, key=lambda one: (counted[one], one), reverse=True)[:many]
+        what = [f"always {label!r}" for label in order]
+        what[:1] = [f"{one}, the most frequent label of a word here" for one in what[:1]]
+        return [
+            (words, _objects([[label] * len(row) for row in references]))
+            for words, label in zip(what, order, strict=True)
+        ]
 
     def degenerate(self, predictions: Array) -> str | None:
         """Whether all words get one label."""

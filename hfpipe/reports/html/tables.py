@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfpipe.reports.wording import between, is_interval, number
+from hfpipe.reports.wording import baseline_notes, between, interval_notes, is_interval, number, worst_first
 
 Document = Mapping[str, Any]
 MOST_CLASSES = 20  # of a confusion matrix; of more classes the most confused pairs are listed
-_MOST_METRICS, _MOST_ROWS = 20, 200
+_MOST_METRICS, _MOST_ROWS = 20, 1_000
 
 
 def metrics(document: Document, first: str | None) -> dict[str, Any]:
@@ -17,8 +17,9 @@ def metrics(document: Document, first: str | None) -> dict[str, Any]:
 
     Returns:
         `rows` of `name`, `value`, `interval`, `baseline`, `not_in_train` and `picture` (percentages, or None); `more`, how
-        many metrics are left out; whether any row has an interval, a baseline, a picture; and under `not_in_train` what
-        heads the metrics of the examples that the training split does not have, if there is one that it has.
+        many metrics are left out; `notes` on the intervals; whether any row has an interval, a baseline, a picture; and
+        under `not_in_train` what heads the metrics of the examples that the training split does not have, if there is one
+        that it has.
     """
     values, intervals = document.get("metrics") or {}, document.get("intervals") or {}
     baseline = (document.get("baseline") or {}).get("metrics") or {}
@@ -39,6 +40,10 @@ def metrics(document: Document, first: str | None) -> dict[str, Any]:
     return {
         "rows": rows,
         "more": max(0, len(names) - _MOST_METRICS),
+        "notes": [
+            *([f"Baseline: {'; '.join(found)}."] if len(found := baseline_notes(document)) > 1 else []),
+            *interval_notes(document),
+        ],
         "has_interval": any(row["interval"] for row in rows),
         "has_baseline": any(row["baseline"] for row in rows),
         "not_in_train": f"not in {leak['train']} ({leak['examples']:,})" if others else "",
@@ -55,16 +60,31 @@ def _picture(value: Any, interval: Any, baseline: Any) -> dict[str, float | None
 
 
 def classes(document: Document) -> dict[str, Any] | None:
-    """Precision, recall and what else there is of each class; only columns that hold something."""
+    """Precision, recall and what else there is of each class; only columns that hold something.
+
+    Of more than twenty classes `rows` are the twenty worst by F1, the worst first, and `by_name` all of them, at most 1,000.
+    """
     found = [one for one in document.get("classes") or [] if one]
     keys = [key for key in _OF_CLASS if any(one.get(key) is not None for one in found)]
     if not found or not keys:
         return None
-    rows = [
-        {"name": one.get("name"), "cells": [number(one[key]) if one.get(key) is not None else "" for key in keys]}
-        for one in found[:_MOST_ROWS]
-    ]
-    return {"columns": [_OF_CLASS[key] for key in keys], "rows": rows, "more": max(0, len(found) - _MOST_ROWS)}
+
+    def written(some: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {"name": one.get("name"), "cells": [number(one[key]) if one.get(key) is not None else "" for key in keys]}
+            for one in some
+        ]
+
+    table = {"columns": [_OF_CLASS[key] for key in keys], "classes": len(found)}
+    if len(found) <= MOST_CLASSES:
+        return {**table, "rows": written(found), "by_name": [], "more": 0}
+    by_name = sorted(found, key=lambda one: str(one.get("name")))
+    return {
+        **table,
+        "rows": written(worst_first(found)[:MOST_CLASSES]),
+        "by_name": written(by_name[:_MOST_ROWS]),
+        "more": max(0, len(found) - _MOST_ROWS),
+    }
 
 
 _OF_CLASS = {
@@ -81,6 +101,9 @@ _OF_CLASS = {
 def confusion(document: Document) -> dict[str, Any] | None:
     """The matrix with the share of each row in each cell, or the most confused pairs of many classes."""
     found = document.get("confusion") or {}
+    if pairs := found.get("pairs"):
+        made = [(one["count"], one["of"], one["reference"], one["prediction"]) for one in pairs[:MOST_CLASSES]]
+        return {"pairs": [_pair(*one) for one in made], "classes": found["classes"]}
     names, counts = found.get("names") or [], found.get("counts") or []
     if not counts or len(names) != len(counts):
         return None
@@ -108,16 +131,12 @@ def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[s
         if actual != predicted and count
     ]
     wrong.sort(key=lambda one: (-one[0], one[1]))
-    return [
-        {
-            "reference": actual,
-            "prediction": predicted,
-            "count": f"{count:,}",
-            "of": f"{total:,}",
-            "share": f"{count / total:.0%}",
-        }
-        for count, total, actual, predicted in wrong[:MOST_CLASSES]
-    ]
+    return [_pair(*one) for one in wrong[:MOST_CLASSES]]
+
+
+def _pair(count: int, total: int, actual: str, predicted: str) -> dict[str, Any]:
+    counts = {"count": f"{count:,}", "of": f"{total:,}", "share": f"{count / max(total, 1):.0%}"}
+    return {"reference": actual, "prediction": predicted, **counts}
 
 
 def mistakes(document: Document, texts: Mapping[int, Mapping[str, Any]]) -> dict[str, Any] | None:

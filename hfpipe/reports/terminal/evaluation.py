@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfpipe.reports.wording import between, is_interval, leak_of, main_metric, notices_of, number
+from hfpipe.reports.wording import (
+    baseline_notes,
+    between,
+    interval_notes,
+    is_interval,
+    leak_of,
+    main_metric,
+    notices_of,
+    number,
+    worst_first,
+)
 
 _MOST_CLASSES = 20  # printed; report.html and the document have all of them
 
@@ -17,12 +27,14 @@ def show(document: Mapping[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     console.print(f"{document['target']}: {document['examples']:,} examples of {document['split']}")
     console.print(_metrics(document))
+    for note in interval_notes(document):
+        console.print(note, style="dim")
     for notice in notices_of(document):
         console.print(f"note: {notice}")
     if (name := main_metric(None, document["metrics"])) and (leak := leak_of(document, name)):
         console.print(f"note: {leak['sentence']}")
     if document["baseline"]:
-        console.print(f"baseline: {document['baseline']['what']}", style="dim")
+        console.print(f"baseline: {'; '.join(baseline_notes(document))}", style="dim")
     if document["fitted_on"]:
         console.print(f"{_fitted(document)}, fitted on {document['fitted_on']}", style="dim")
     for line in _probabilities(document):
@@ -73,12 +85,13 @@ def _classes(classes: Sequence[Mapping[str, Any]] | None) -> Any:
     if not classes:
         return None
     table = _table("class", "precision", "recall", "F1", "95 % interval of F1", "support")
-    for one in classes[:_MOST_CLASSES]:
+    shown = classes if len(classes) <= _MOST_CLASSES else worst_first(classes)[:_MOST_CLASSES]
+    for one in shown:
         support = "" if one["support"] is None else f"{int(one['support']):,}"
         f1 = between(one.get("intervals", {}).get("f1"))
         table.add_row(one["name"], *(number(one[name]) for name in _THREE), f1, support)
     if len(classes) > _MOST_CLASSES:
-        table.add_row(f"and {len(classes) - _MOST_CLASSES} more")
+        table.add_row(f"and {len(classes) - _MOST_CLASSES:,} better ones")
     return table
 
 

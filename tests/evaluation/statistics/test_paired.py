@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfpipe.evaluation.statistics.paired import compare_losses, compare_metrics, correct_examples
-from hfpipe.evaluation.statistics.significance import mcnemar
+from hfpipe.evaluation.statistics.significance import mcnemar, share_difference
 from hfpipe.parts.metrics.load import load_metric
 from hfpipe.parts.metrics.multi_label import MultiLabel
 from hfpipe.parts.metrics.scores import compute_all
@@ -33,12 +33,43 @@ def pair(name: str, **arguments: Any) -> list[tuple[str, Any]]:
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
-    """Every resample has the same examples for both, so that the difference is 0 in each, and p is 1."""
+    """p is 1; the share of correct examples has an honest interval around 0, and what no resample can show has none."""
     metrics = [*pair("accuracy"), *pair("f1"), *pair("matthews_correlation")]
     metrics += [("macro", load_metric("precision", average="macro"))]
-    for found in compare_metrics(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500).values():
-        assert found.interval == [0, 0]
-        assert found.p == 1
+    found = compare_metrics(metrics, GOOD, GOOD, CLASSES, seed=1, resamples=500)
+    assert [one.p for one in found.values()] == [1] * 4
+    low, high = found.pop("accuracy").interval
+    assert low == -high == pytest.approx(-1.96 * 2**0.5 / (ROWS + 2), rel=1e-3)
+    assert {one.interval for one in found.values()} == {None}
+
+
+def test_two_perfect_models_are_not_proven_equal() -> None:
+    """Without an error on either side the difference of the accuracies may still be a few points."""
+    found = compare_metrics([*pair("accuracy"), *pair("f1")], CLASSES[:40], CLASSES[:40], CLASSES[:40], seed=1)
+    low, high = found["accuracy"].interval
+    assert low == -high
+    assert 0.05 < high < 0.08
+    assert found["f1"].interval is None
+    assert found["f1"].p == 1
+
+
+def test_a_few_differing_examples_prove_nothing() -> None:
+    """Four examples that the second alone gets right: no p below 2 of the 16 ways to exchange the models on them."""
+    second = CLASSES.copy()
+    first = CLASSES.copy()
+    first[np.flatnonzero(CLASSES == 1)[:4]] = 0
+    found = compare_metrics([*pair("accuracy"), *pair("f1")], first, second, CLASSES, seed=1)
+    assert found["f1"].p == found["accuracy"].p == 0.125
+
+
+def test_the_interval_of_a_difference_of_shares_covers() -> None:
+    """Two models of accuracies 0.97 and 0.95 on 40 examples: at least 93 of 100 intervals hold the difference."""
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(2_000):
+        sides = [rng.random(40) < rate for rate in (0.97, 0.95)]
+        low, high = share_difference(int((sides[0] & ~sides[1]).sum()), int((sides[1] & ~sides[0]).sum()), 40)
+        held += low <= -0.02 <= high
+    assert held / 2_000 > 0.93
 
 
 def test_the_interval_is_that_of_the_mean_of_the_differences() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
@@ -106,17 +107,15 @@ def class_score(kind, predictions, references, positive):
 
 
 def averaged_score(kind, predictions, references, average):
-    """Average the classes that occur; None as soon as one that counts is undefined."""
+    """Average the classes that occur; one whose score is undefined counts 0, as with scikit-learn's zero_division=0."""
     if len(references) == 0:
         return None
     if average == "micro":  # every wrong example is one FP and one FN, so all three are the accuracy
         return float(np.mean(predictions == references))
     classes = sorted(set(predictions.tolist()) | set(references.tolist()))
-    scores = [class_score(kind, predictions, references, c) for c in classes]
+    scores = [class_score(kind, predictions, references, c) or 0.0 for c in classes]
     weights = [1 if average == "macro" else int(np.sum(references == c)) for c in classes]
     counted = [(s, w) for s, w in zip(scores, weights, strict=True) if w > 0]
-    if any(s is None for s, _ in counted):
-        return None
     return sum(s * w for s, w in counted) / sum(w for _, w in counted)
 
 
@@ -166,9 +165,21 @@ def test_binary_scores_follow_the_counts(sides, kind, positive):
 @many
 @given(class_ids(), st.sampled_from(["precision", "recall", "f1"]), st.sampled_from(["macro", "micro", "weighted"]))
 def test_averages_follow_the_classes(sides, kind, average):
-    """Macro, micro and weighted equal the averages of the classes, None as soon as a class that counts is undefined."""
+    """Macro, micro and weighted equal the averages of the classes that occur, an undefined score counting 0."""
     predictions, references = sides
     wanted = averaged_score(kind, predictions, references, average)
+    assert same(score(load_metric(kind, average=average), predictions, references), wanted)
+
+
+@many
+@given(class_ids(), st.sampled_from(["precision", "recall", "f1"]), st.sampled_from(["macro", "weighted"]))
+def test_averages_are_those_of_scikit_learn_with_zero_division_0(sides, kind, average):
+    """Over the labels of the data, predictions included: none is left out for never being predicted."""
+    predictions, references = sides
+    if not len(references):
+        return
+    options = {"labels": np.union1d(predictions, references), "average": average, "zero_division": 0}
+    wanted = getattr(sklearn.metrics, f"{kind}_score")(references, predictions, **options)
     assert same(score(load_metric(kind, average=average), predictions, references), wanted)
 
 
@@ -225,8 +236,8 @@ def test_glue_scores_are_the_single_ones(name):
         ("precision", {}, [1, 0, 0], [0, 1, 0], 0.0),
         ("recall", {}, [0, 1, 0], [0, 0, 0], None),
         ("recall", {}, [0, 0, 0], [0, 1, 0], 0.0),
-        ("precision", {"average": "macro"}, [0, 0, 1], [0, 1, 2], None),
-        ("recall", {"average": "macro"}, [0, 1, 2], [0, 1, 1], None),
+        ("precision", {"average": "macro"}, [0, 0, 1], [0, 1, 2], 1 / 6),
+        ("recall", {"average": "macro"}, [0, 1, 2], [0, 1, 1], 0.5),
         ("recall", {"average": "weighted"}, [0, 1, 2], [0, 1, 1], 2 / 3),
         ("f1", {"average": "macro"}, [0, 0, 0], [0, 1, 2], 1 / 6),
         ("matthews_correlation", {}, [1, 1, 1], [0, 1, 1], None),

@@ -7,7 +7,6 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, r2_score, roc_auc_score
 
-from hfpipe.evaluation.statistics.bootstrap import count_intervals
 from hfpipe.parts.tasks import Task, findings, head_task
 from hfpipe.recipe import schema
 
@@ -19,22 +18,6 @@ def drawn(rows: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     logits = np.round(rng.normal(size=(rows, classes)) + 1.2 * (references[:, None] == np.arange(classes)), 1)
     probabilities = softmax(logits, axis=1)
     return probabilities.argmax(axis=1), references, probabilities
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_metrics_by_count_are_the_metrics_of_the_drawn_rows(classes: int) -> None:
-    """A bootstrap by counts gives what scikit-learn and `reliability` give on the rows drawn so often."""
-    _, references, probabilities = drawn(80, classes)
-    counts = np.random.default_rng(1).multinomial(80, np.full(80, 1 / 80), size=5)
-    functions = findings.metrics_by_count(probabilities, references)
-    for number, times in enumerate(counts):
-        rows = np.repeat(np.arange(80), times)
-        table = findings.by_class(
-            probabilities[rows].argmax(axis=1), references[rows], list("abcd")[:classes], probabilities[rows]
-        )
-        whole = {**findings.ranking(table), **findings.reliability(probabilities[rows], references[rows])}
-        for name, function in functions.items():
-            assert function(counts.astype(float))[number] == pytest.approx(whole[name]), name
 
 
 def test_ranking_and_brier_are_scikit_learns() -> None:
@@ -83,13 +66,14 @@ def test_a_confidence_on_an_edge_counts_once() -> None:
 
 
 def test_which_class_is_predicted_as_which() -> None:
-    """Rows are the references, columns the predictions; very many classes are not written down."""
+    """Rows are the references, columns the predictions; of very many classes the confused pairs."""
     predictions, references = np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2])
     assert findings.confusion(predictions, references, ["a", "b", "c"]) == {
         "names": ["a", "b", "c"],
         "counts": [[1, 1, 0], [0, 1, 0], [0, 0, 1]],
     }
-    assert findings.confusion(predictions, references, [str(k) for k in range(201)]) is None
+    many = findings.confusion(predictions, references, [str(k) for k in range(201)])
+    assert many == {"classes": 201, "pairs": [{"reference": "0", "prediction": "1", "count": 1, "of": 2}]}
 
 
 def test_errors_of_a_regression() -> None:
@@ -106,16 +90,32 @@ def test_errors_of_a_regression() -> None:
     assert findings.errors(predictions, np.ones(4), np.arange(4))["r2"] is None
 
 
-def test_the_interval_of_a_metric_by_count_holds_it() -> None:
-    """Intervals of a ranking and of a Brier score lie around them; one example alone has none."""
-    _, references, probabilities = drawn(200, 2)
-    functions = findings.metrics_by_count(probabilities, references)
-    found = count_intervals(functions, 200, seed=3)
-    for name in ("roc_auc", "average_precision", "brier"):
-        low, high = found[name]
-        assert low < float(functions[name](np.ones((1, 200)))[0]) < high
-    assert count_intervals(findings.metrics_by_count(probabilities[:1], references[:1]), 1, seed=3) == dict.fromkeys(
-        functions
+def test_one_sort_ranks_as_scikit_learn_does() -> None:
+    """ROC-AUC and average precision, with equal scores among them."""
+    rng = np.random.default_rng(0)
+    for rows in (2, 5, 40, 300):
+        held, scores = rng.random(rows) < 0.3, rng.integers(0, 12, rows) / 12
+        held[0], held[1] = True, False
+        area, precision = findings.rank_scores(held, scores)
+        assert area == pytest.approx(roc_auc_score(held, scores))
+        assert precision == pytest.approx(average_precision_score(held, scores))
+
+
+def test_many_classes_are_counted_and_not_ranked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a stated number of probabilities no class is sorted, and the ranking says so; classes that occur alone are."""
+    predictions, references, probabilities = drawn(60, 40)
+    sorts: list[int] = []
+    ranked = findings.rank_scores
+    monkeypatch.setattr(findings, "rank_scores", lambda *sides: sorts.append(1) or ranked(*sides))
+    names = [str(k) for k in range(40)]
+    findings.by_class(predictions, references, names, probabilities)
+    assert len(sorts) == len(np.unique(references))
+    monkeypatch.setattr(findings, "MOST_RANKED", 2_000)
+    sorts.clear()
+    table = findings.by_class(predictions, references, names, probabilities)
+    assert not sorts
+    assert findings.ranking(table, probabilities.size)["what"] == (
+        "not ranked: of more than 2,000 probabilities (2,400 here) that is left out"
     )
 
 
@@ -167,21 +167,24 @@ def words(*rows: object) -> np.ndarray:
 )
 def test_a_constant_prediction(task: Task, references: np.ndarray, what: str, predictions: list[object]) -> None:
     """The most frequent class, the mean, or what each label mostly is, in the shape of the references."""
-    in_words, found = task.constant_prediction(references)
+    in_words, found = task.constant_predictions(references)[0]
     assert in_words == what
     assert found.tolist() == predictions
 
 
 def test_a_constant_prediction_for_words_and_for_questions() -> None:
-    """The most frequent label for every word; no answer, where some questions have none; else there is nothing."""
+    """The most frequent label for every word; no answer, where some questions have none, and the usual answers."""
     tags = task_of("token-classification", "O", "B-x")
-    in_words, found = tags.constant_prediction(words(["O", "B-x"], ["O"]))
-    assert "always 'O'" in in_words
+    (in_words, found), (other, _) = tags.constant_predictions(words(["O", "B-x"], ["O"]))
+    assert in_words == "always 'O', the most frequent label of a word here"
+    assert other == "always 'B-x'"
     assert found.tolist() == [["O", "O"], ["O"]]
-    assert tags.constant_prediction(words([], [])) is None
+    assert tags.constant_predictions(words([], [])) == []
     questions, answered = task_of("question-answering"), {"answers": {"text": ["here"], "answer_start": [0]}}
-    assert questions.constant_prediction(words(answered)) is None
-    _, (first, second) = questions.constant_prediction(words(answered, {"answers": {"text": [], "answer_start": []}}))
+    assert [what for what, _ in questions.constant_predictions(words(answered))] == ["always the answer 'here'"]
+    none, answer = questions.constant_predictions(words(answered, {"answers": {"text": [], "answer_start": []}}))
+    first, second = none[1]
+    assert answer[1][0]["prediction_text"] == "here"
     assert first["prediction_text"] == second["prediction_text"] == ""
 
 

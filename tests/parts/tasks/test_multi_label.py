@@ -117,6 +117,17 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert scores["subset_accuracy"] == (right == said).all(axis=1).mean()
 
 
+def test_a_label_that_is_never_predicted_counts_in_every_macro_mean() -> None:
+    """Of two labels one is never predicted: its precision is 0 in the mean, which is 0.5 and not 1, as scikit-learn has it."""
+    right, said = np.array([[1, 1], [1, 0], [0, 1]]), np.array([[1, 0], [1, 0], [0, 0]])
+    scores = MultiLabel().compute(predictions=said, references=right)
+    assert scores["precision_macro"] == precision_score(right, said, average="macro", zero_division=0) == 0.5
+    assert scores["recall_macro"] == recall_score(right, said, average="macro", zero_division=0) == 0.5
+    assert scores["f1_macro"] == f1_score(right, said, average="macro", zero_division=0) == 0.5
+    only_predicted = MultiLabel().compute(predictions=said, references=np.array([[0, 1], [0, 0], [0, 1]]))
+    assert only_predicted["recall_macro"] == 0  # nothing to find of the first, and nothing found of the second
+
+
 def test_what_the_data_leave_undefined_is_none() -> None:
     """A label that never holds and is never predicted has no F1, and the macro mean is that of the others."""
     right, said = np.array([[1, 0], [0, 0]]), np.array([[1, 0], [1, 0]])
