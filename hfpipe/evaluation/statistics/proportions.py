@@ -115,6 +115,8 @@ def newcombe_auc(auc: float, positives: int, negatives: int) -> tuple[float, flo
         spread = 1 + rest * ((1 - area) / (2 - area) + area / (1 + area))
         return float((area - auc) ** 2 - z**2 * area * (1 - area) * spread / (positives * negatives))
 
-    low = 0.0 if auc == 0 else optimize.brentq(beyond, 1e-15, auc) if beyond(1e-15) > 0 else 0.0
-    high = 1.0 if auc == 1 else optimize.brentq(beyond, auc, 1 - 1e-15) if beyond(1 - 1e-15) > 0 else 1.0
+    edge = 1e-9  # at 0 and 1 themselves the errors are 0
+    inside = min(max(auc, edge), 1 - edge)
+    low = optimize.brentq(beyond, edge, inside) if auc > edge and beyond(edge) > 0 else 0.0
+    high = optimize.brentq(beyond, inside, 1 - edge) if auc < 1 - edge and beyond(1 - edge) > 0 else 1.0
     return float(low), float(high)

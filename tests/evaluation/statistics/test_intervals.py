@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from hfpipe.evaluation.statistics import bootstrap
 from hfpipe.evaluation.statistics.intervals import Interval, intervals_of, split_intervals
+from hfpipe.evaluation.statistics.proportions import newcombe_auc
 from hfpipe.parts.metrics.load import load_metric
 from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.recipe.catalog import METRICS
@@ -221,3 +222,15 @@ def test_the_cost_of_a_mean_over_classes_does_not_grow_with_rows_times_classes(m
     found = intervals_of([("f1", metric)], predictions, references, np.ones(0), np.ones(0), seed=0)["f1_macro"]
     assert found.ends[0] < 0.9 < found.ends[1]
     assert len(largest) <= 1  # the loss
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(10, 10), (5, 45), (40, 60)])
+def test_a_perfect_ranking_of_a_few_rows_has_an_interval(positives: int, negatives: int) -> None:
+    """An area of 1 reaches down, one of 0 up, by as much; one of 1/2 is about that of the normal approximation."""
+    low, high = newcombe_auc(1.0, positives, negatives)
+    assert 0.55 < low < 0.99
+    assert high == 1
+    assert newcombe_auc(0.0, positives, negatives) == (0, pytest.approx(1 - low))
+    low, high = newcombe_auc(0.5, positives, negatives)
+    error = ((positives + negatives + 1) / (12 * positives * negatives)) ** 0.5
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.2)
