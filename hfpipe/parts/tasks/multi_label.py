@@ -108,9 +108,11 @@ class MultiLabelTask:
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> MultiLabelTask:
         """The task of a trained head whose classes have these names."""
-        form = COLUMNS if len(spec.label_columns) > 1 else spec.form or CLASSES
-        classes = Classes(names, ignores_missing=spec.ignores_missing)
-        return cls(spec.text, spec.label_columns, classes, form, spec.separator)
+        labels, form = spec.label_columns, spec.form or CLASSES
+        if len(labels) > 1:
+            form = COLUMNS
+            labels = names if set(names) == set(labels) else labels  # each column is the class of its name
+        return cls(spec.text, labels, Classes(names, ignores_missing=spec.ignores_missing), form, spec.separator)
 
     @staticmethod
     def find_form(spec: schema.Task, rows: datasets.Dataset, title: str, where: str) -> str:
@@ -161,12 +163,23 @@ class MultiLabelTask:
             return
         skips = self.classes.ignores_missing
         if len(self.labels) > 1:
+            self._require_columns_of_head(where)
             for name in self.labels:
                 check_flags(columns.column(rows, name), split, name, where, missing=skips)
         elif fields_of(rows, self.labels[0]):
             self._check_fields(rows, split, where)
         else:
             self._check_lists(rows, split, where)
+
+    def _require_columns_of_head(self, where: str) -> None:
+        """Refuse label columns of other names than the classes of a trained head have, except as many of no such name."""
+        known = set(self.labels) & set(self.names)
+        if len(self.labels) != len(self.names) or (known and self.labels != self.names):
+            raise DataError(
+                f"the label columns are {listed(self.labels, 8)}, and the classes {listed(self.names, 8)}",
+                where=where,
+                fix="Name the column of every class: by the names of the classes, or by others in their order.",
+            )
 
     def _check_fields(self, rows: datasets.Dataset, split: str, where: str) -> None:
         """Refuse structs that are not 0 or 1 in each field."""

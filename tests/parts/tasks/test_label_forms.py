@@ -15,7 +15,7 @@ import hfpipe
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.parts.inputs.class_notices import alike_names, rare_classes
 from hfpipe.parts.optim.losses import class_weights
-from hfpipe.parts.tasks import class_counts, make_task, pinned
+from hfpipe.parts.tasks import class_counts, head_task, make_task, pinned
 from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Label, Task
 
@@ -279,6 +279,40 @@ def test_rare_classes_are_told() -> None:
         "validation: 1 class without a label in train: 'd'",
     ]
     assert rare_classes("train", {"train": {"a": 9, "b": 9}, "validation": {"a": 7, "b": 8}}) == []
+
+
+def test_the_audit_tells_how_labels_are_read_and_which_are_odd(tiny_checkpoint: Path) -> None:
+    """Nearly equal names with their counts, rare classes and missing labels are notices of the run; strict refuses names."""
+    labels = ["Brakes"] * 9 + ["BRAKES", "Brakes ", "wheel", "wheel", "", "wheel", "wheel", "wheel"]
+    rows = datasets.Dataset.from_dict({"text": [f"bak bal {'bam ' * k}" for k in range(len(labels))], "label": labels})
+    fields = {
+        "dataset": {"path": "json", "data_files": "x", "splits": {"evaluation": None}},
+        "task": {"text": "text", "label": {"column": "label", "missing": "ignore"}},
+        "model": {"checkpoint": str(tiny_checkpoint)},
+    }
+    job = hfpipe.prepare(load_recipe(fields), dataset=rows)
+    told = "\n".join(job.notices)
+    assert "'Brakes' (9), 'BRAKES' (1), 'Brakes ' (1)" in told
+    assert "train: 2 classes with fewer than 5 labels can hardly be learned: 'BRAKES' (1), 'Brakes ' (1)" in told
+    assert "train: 1 of 17 rows have no label" in told
+    strict = load_recipe(fields, ["dataset.strict=true", "task.label.missing=ignore"])
+    with pytest.raises(DataError, match="differ only in case"):
+        hfpipe.prepare(strict, dataset=rows)
+
+
+def test_columns_of_another_file_are_the_classes_of_their_names(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A trained head's classes keep their columns in whatever order these are given; some of other names are refused."""
+    rows = datasets.Dataset.from_dict({"text": ["bak"], "a": [1], "b": [0], "c": [0], "x": [1], "y": [0]})
+
+    def labels(*columns: str) -> Any:
+        task = head_task(Task(kind="multi-label-classification", text=("text",), label=columns), ("a", "b"))
+        task.check(rows, "d", "task")
+        return task.encode(rows[:], tokenizer, 16, True)["labels"]
+
+    assert labels("b", "a") == labels("a", "b") == labels("x", "y") == [[1.0, 0.0]]
+    for columns in (("b", "c"), ("a", "x"), ("a", "b", "c")):
+        with pytest.raises(DataError, match="the label columns are"):
+            labels(*columns)
 
 
 def test_weights_by_name() -> None:
