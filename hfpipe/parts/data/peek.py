@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +17,8 @@ import pyarrow.parquet as pq
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data.formats import compressed
-from hfpipe.parts.data.formats.delimited import separator_of
-from hfpipe.parts.data.formats.files import as_arrow, read_open
-from hfpipe.parts.data.formats.layout import LONGEST_START, SUFFIXES, Layout, encoding_of
+from hfpipe.parts.data.formats.files import as_arrow, other_separator, read_open
+from hfpipe.parts.data.formats.layout import SUFFIXES, Layout
 from hfpipe.parts.data.formats.objects import Shape
 from hfpipe.parts.data.untrusted import refuse_archive, refuse_named_outside, streamable
 from hfpipe.recipe.catalog import near
@@ -110,7 +108,7 @@ def _read(path: str, form: str, rows: int) -> Peek:
     refuse_archive(path, "DATASET")
     said: list[str] = []
     layout = Layout(form)
-    if form in ("csv", "tsv") and (other := _separator(path, layout)) is not None:
+    if form in ("csv", "tsv") and (other := other_separator(path, layout)) is not None:
         layout = replace(layout, separator=other)
         said.append(f"dataset.separator: {json.dumps(other)}")
     found: dict[str, Any] = {}
@@ -127,18 +125,6 @@ def _read(path: str, form: str, rows: int) -> Peek:
     types = {name: _described(one) for name, one in features.items()}
     source = "; ".join(["read from the file", *said])
     return Peek(source, None, ["default"], {"train": None}, "train", types, table.slice(0, rows).to_pylist())
-
-
-def _separator(path: str, layout: Layout) -> str | None:
-    """What is between the fields of a file, where that is not what its ending says."""
-    with compressed.opened(path) as binary:
-        encoding = encoding_of(binary.peek(LONGEST_START)[:LONGEST_START], layout, path, lambda text: None)
-        try:
-            with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
-                lines = list(islice(file, 20))
-        except UnicodeError:
-            return None  # which is told where it is read
-    return separator_of(lines, "\t" if layout.form == "tsv" else ",")
 
 
 def _viewed(path: str, config: str | None, split: str | None, rows: int, ask: Ask) -> Peek | None:

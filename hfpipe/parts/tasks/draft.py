@@ -11,6 +11,8 @@ from typing import Any
 import datasets
 
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.parts.data.formats.files import other_separator
+from hfpipe.parts.data.formats.layout import Layout
 from hfpipe.parts.data.sources import format_of, open_source
 from hfpipe.parts.tasks.column_profiles import Profile, profile
 from hfpipe.parts.tasks.guess import Guess, guess_task
@@ -175,20 +177,21 @@ def _dataset(source: str) -> dict[str, Any]:
 
 
 def _opened(fields: dict[str, Any]) -> tuple[Any, str | None]:
-    """The data, read; a csv file whose only column has semicolons or tabs in its name is read again, cut at those."""
+    """The data, read; where something else than a comma parts the header of a csv file, by that."""
     dataset = {key: value for key, value in fields["dataset"].items() if key != "splits"}
-
-    def opened() -> Any:
-        return open_source(load_recipe({"dataset": dataset, "task": {"text": "x"}, "model": {"checkpoint": "x"}}))
-
-    raw = opened()
-    names = next(iter(raw.splits.values())).column_names
-    if dataset["path"] == "csv" and "separator" not in dataset and len(names) == 1:
-        found = next((one for one in (";", "\t", "|") if one in names[0]), None)
-        if found:
+    found, file = None, dataset.get("data_files")
+    if (
+        dataset["path"] in ("csv", "tsv")
+        and "separator" not in dataset
+        and isinstance(file, str)
+        and Path(file).is_file()
+    ):
+        encoding = dataset.get("encoding", "utf-8")
+        if found := other_separator(file, Layout(dataset["path"], encoding, quote=dataset.get("quote", '"'))):
             dataset["separator"] = fields["dataset"]["separator"] = found
-            return opened(), found
-    return raw, None
+    # What the columns of conll files without names are called.
+    task = {"text": "x"} if dataset["path"] == "json" else {"text": "tokens", "label": "tags"}
+    return open_source(load_recipe({"dataset": dataset, "task": task, "model": {"checkpoint": "x"}})), found
 
 
 def _training_split(splits: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data.formats.columnar import read_columns
 from hfpipe.parts.data.formats.compressed import opened
 from hfpipe.parts.data.formats.conll import read_sentences
-from hfpipe.parts.data.formats.delimited import read_records
+from hfpipe.parts.data.formats.delimited import read_records, separator_of
 from hfpipe.parts.data.formats.layout import LONGEST_START, TEXT_FORMATS, Layout, Notify, encoding_of, undecodable
 from hfpipe.parts.data.formats.objects import Shape, read_objects
 from hfpipe.system.cache import build_entry, entry_files, entry_folder
@@ -32,6 +32,7 @@ from hfpipe.system.snapshot import digest_of_code, digest_of_text
 FORMATS = TEXT_FORMATS
 _BATCH = 1000  # rows that become Arrow at once
 _NOTICES = "notices.json"
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 Splits = dict[str, datasets.Dataset]
 
@@ -190,7 +191,7 @@ def _decoded(
             if form in ("json", "conll") and not file.seekable():
                 text = io.StringIO(file.read())  # it is read twice
             if is_delimited:
-                default = "\t" if form == "tsv" else ","
+                default = _SEPARATORS[form]
                 yield from read_records(text, path, layout.separator, layout.quote, batch_size, default=default)
             elif form == "text":
                 yield from _lines(text, batch_size)
@@ -203,6 +204,19 @@ def _decoded(
             fix = "Give UTF-8, or name the encoding it has (dataset.encoding=latin-1)."
             raise DataError(f"not {layout.encoding}: {error}", where=path, fix=fix) from None
         raise undecodable(path, encoding, opened) from None
+
+
+def other_separator(path: str, layout: Layout) -> str | None:
+    """What is between the fields of a csv or tsv file, where its header says that it is not what it should be."""
+    binary = opened(path)
+    with binary:
+        encoding = encoding_of(binary.peek(LONGEST_START)[:LONGEST_START], layout, path, lambda text: None)
+        try:
+            with io.TextIOWrapper(binary, encoding=encoding, newline="") as file:
+                lines = list(islice(file, 20))
+        except UnicodeError:
+            return None  # which is told where it is read
+    return separator_of(lines, layout.separator or _SEPARATORS[layout.form], layout.quote)
 
 
 def _lines(file: TextIO, batch_size: int) -> Iterator[tuple[list[int], dict[str, list[str]]]]:
