@@ -7,6 +7,7 @@ import decimal
 import io
 import json
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,7 +244,7 @@ def _as_json(name: str, column: Sequence[Any], places: Sequence[int], place: Pla
 def _json_default(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return finite(value.tolist())
-    if isinstance(value, datetime.date | datetime.time | decimal.Decimal):
+    if isinstance(value, datetime.date | datetime.time | decimal.Decimal | uuid.UUID):
         return str(value)
     raise TypeError
 

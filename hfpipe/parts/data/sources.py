@@ -387,6 +387,9 @@ def _unusual_columns(builder: Any) -> dict[str, list[str]] | None:
     is_asked = is_asked and not getattr(builder.config, "filters", None)
     if builder.name not in columnar.FORMATS or not is_asked or not builder.config.data_files:
         return None
+    is_local = all(Path(file).is_file() for found in builder.config.data_files.values() for file in found)
+    if not is_local and Path(builder.cache_dir).is_dir():
+        return None  # prepared before: nothing is fetched again
     there = Downloads(builder).download(builder.config.data_files)
     files = {str(split): [str(file) for file in found] for split, found in there.items()}
     return None if columnar.has_plain_types(files, builder.name) else files
