@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 import urllib.error
@@ -43,7 +44,8 @@ def near_here(path: str) -> str:
     here = Path.cwd()
     for length in range(len(parts) - 1, 0, -1):
         tail = str(Path(*parts[-length:]))
-        if not {"..", "**"} & set(parts[-length:]) and any(here.glob(tail)):
+        pattern = os.path.join(glob.escape(str(here)), tail)
+        if not {"..", "**"} & set(parts[-length:]) and any(glob.iglob(pattern)):
             return (
                 f"{tail!r} is in the working directory, and paths in a recipe start from the folder of its file: write "
                 f"{str(here / tail)!r}, or move one of the two."

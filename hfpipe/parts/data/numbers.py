@@ -18,9 +18,10 @@ _SPACES = " \u00a0\u202f\u2009"  # protected, narrow and thin ones too, as sprea
 
 def number_columns(recipe: Recipe) -> tuple[str, ...]:
     """The columns that hold numbers which another than Python's way of writing was declared for."""
-    spec = recipe.dataset
+    spec, task = recipe.dataset, recipe.task
     is_plain = spec.decimal == "." and spec.thousands is None
-    return () if is_plain or not recipe.task.traits.has_numbers else recipe.task.label_columns
+    of_classes = task.traits.has_classes and len(task.label_columns) == 1  # a list or text of them, and no number
+    return () if is_plain or of_classes or not task.traits.has_numbers else task.label_columns
 
 
 def spelling(recipe: Recipe) -> str:
