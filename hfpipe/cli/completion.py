@@ -102,3 +102,15 @@ def one_of(table: str) -> Callable[[str], list[str]]:
         return _matching(found[table], incomplete)
 
     return names
+
+
+@_quietly
+def recipes_or_runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What `compare` takes first."""
+    return list(dict.fromkeys([*recipes(incomplete), *runs_or_groups(ctx, incomplete)]))
+
+
+@_quietly
+def fields_or_runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What `compare` takes then."""
+    return [*fields(incomplete), *runs_or_groups(ctx, incomplete)]

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "compare": (
         "hfpipe compare mrpc --vary optimizer.lr=1e-5,5e-5",
         "hfpipe compare mrpc train.epochs=1 --vary engine=trainer,loop",
+        "hfpipe compare RUN OTHER",
     ),
     "data": ("hfpipe data mrpc", "hfpipe data reviews.yaml --examples 10"),
     "preprocess": ("hfpipe preprocess mrpc model.max_length=256",),

@@ -83,6 +83,11 @@ def diff(first: RunOrGroup, second: RunOrGroup, runs_dir: RunsDir = None, as_jso
 
     Recipe, versions, machine, data, and the metrics, with tests against chance where possible.
     """
+    answer_difference(first, second, runs_dir, as_json)
+
+
+def answer_difference(first: str, second: str, runs_dir: Path | None, as_json: bool) -> None:
+    """Print what differs between two runs or groups: `runs diff`, and `compare` of two runs."""
     from hfpipe.experiments.diff.evaluations import compare_evaluations
     from hfpipe.reports.terminal.difference import show as show_difference
     from hfpipe.runs import default_folder, groups

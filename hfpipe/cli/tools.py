@@ -8,24 +8,49 @@ from typing import Annotated
 
 import typer
 
-from hfpipe.cli.options import Json, Overrides, RecipeArgument, RunArgument, RunsDir, Yes
+from hfpipe.cli import completion
+from hfpipe.cli.options import Json, Overrides, RunArgument, RunsDir, Yes
 from hfpipe.cli.output import answer, require_confirmed
+from hfpipe.cli.runs import answer_difference
 
 
 def compare(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|RUN",
+            help="A YAML file or the name of a shipped recipe; or a run or group.",
+            autocompletion=completion.recipes_or_runs,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE|RUN",
+            help="Changes to the recipe: train.epochs=1; or the other run or group.",
+            show_default=False,
+            autocompletion=completion.fields_or_runs,
+        ),
+    ] = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=A,B,...", help="A field and its values. Several of them make a grid."),
+        typer.Option(
+            metavar="KEY=A,B,...",
+            help="A field and its values. Several of them make a grid.",
+            autocompletion=completion.fields,
+        ),
     ] = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Train variants of a recipe, and say how they differ.
+    """Train variants of a recipe, or compare two runs.
 
-    All are trained from one seed; shown is where their losses part, and how far.
+    Variants are trained from one seed; shown are their metrics with a paired test, and where and how far their losses and
+    weights part. Two runs are compared as by `hfpipe runs diff`.
     """
+    if not vary and overrides and len(overrides) == 1 and "=" not in overrides[0]:
+        answer_difference(recipe, overrides[0], runs_dir, as_json)
+        return
     from hfpipe.experiments.compare.compare import compare as run_comparison
     from hfpipe.experiments.compare.grid import parse_vary
     from hfpipe.experiments.compare.table import show

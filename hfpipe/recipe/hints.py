@@ -25,7 +25,6 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "num_steps": ("train.max_steps",),
     "rate": ("optimizer.lr",),
     "wd": ("optimizer.weight_decay",),
-    "optimiser": ("optimizer.name",),
     "optim": ("optimizer.name",),
     "scheduler": ("schedule.name",),
     "lr_scheduler": ("schedule.name",),

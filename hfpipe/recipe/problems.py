@@ -133,6 +133,8 @@ def _sentence(
     kind, got = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         value = (str(got).lower() if isinstance(got, bool) else str(got)) if is_override else None
+        if isinstance(got, Mapping):  # a section, for which no single field stands
+            return f"unknown field{near(path[-1], _fields_of(section, fields)) or _all_of(section, fields)}"
         return f"unknown field{_meant_field(path, section, fields, value)}"
     if kind == "missing":
         return "missing"
@@ -157,12 +159,20 @@ def _meant_field(path: Path, section: type[BaseModel] | None, fields: Mapping[st
     key = path[-1]
     if key in OLD_NAMES and (value is None or not meant_fields(key)):
         return f"; in hfpipe: {OLD_NAMES[key]}"
-    allowed = list(section.model_fields) if section else []
-    allowed += [one for one in kind_in(fields).fields if section is Task and one not in allowed]
+    allowed = _fields_of(section, fields)
     elsewhere = meant_fields(key)
     is_here = any(field.rpartition(".")[0] == ".".join(path[:-1]) for field in elsewhere)
     nearby = near(key, allowed) if is_here or not elsewhere else ""
-    return nearby or hint_for(key, value) or f"; allowed: {', '.join(allowed) or 'none here'}"
+    return nearby or hint_for(key, value) or _all_of(section, fields)
+
+
+def _fields_of(section: type[BaseModel] | None, fields: Mapping[str, Any]) -> list[str]:
+    allowed = list(section.model_fields) if section else []
+    return allowed + [one for one in kind_in(fields).fields if section is Task and one not in allowed]
+
+
+def _all_of(section: type[BaseModel] | None, fields: Mapping[str, Any]) -> str:
+    return f"; allowed: {', '.join(_fields_of(section, fields)) or 'none here'}"
 
 
 def _meant_value(path: str, got: Any, is_override: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -62,8 +63,9 @@ def find(source: str | Path, where: str = "") -> Path:
     )
 
 
+_LONGEST_RECIPE = 100_000  # bytes
 _DATA = re.compile(
-    r"\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|txt|conll\w*|xlsx?|pkl)(\.(gz|bz2|xz|zst|lz4|zip))?$", re.IGNORECASE
+    r"\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|conll\w*|xlsx?|pkl)(\.(gz|bz2|xz|zst|lz4|zip))?$", re.IGNORECASE
 )
 
 
@@ -72,7 +74,18 @@ def looks_like_data(source: str | Path) -> bool:
     path = Path(source).expanduser()
     if os.path.isdir(path):
         return not any(path.glob("*.yaml")) and not (path / "run.json").exists()
-    return bool(_DATA.search(path.name)) and not (folder() / f"{path.name}.yaml").is_file()
+    return bool(_DATA.search(path.name)) and not _is_recipe_in_json(path)
+
+
+def _is_recipe_in_json(path: Path) -> bool:
+    """Whether a JSON file is a recipe, which is YAML too."""
+    try:
+        if path.suffix != ".json" or path.stat().st_size > _LONGEST_RECIPE:
+            return False
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(fields, dict) and bool({"task", "model", "extends"} & fields.keys())
 
 
 def copy(source: str | Path, to: Path) -> Path:

@@ -512,6 +512,63 @@ def test_the_tables_fit_100_columns(trained: Comparison, capsys: pytest.CaptureF
     assert "8 times the learning rate" in text
 
 
+@pytest.fixture(scope="module")
+def evaluated(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Two rates that part, with 24 examples to measure on."""
+    base = recipe(f"model.checkpoint={checkpoint}", "model.fresh=[classifier]", "dataset.splits.evaluation=validation")
+    return compare(
+        base,
+        {"optimizer.lr": [0.1, 0.0001]},
+        overrides=["evaluate.metrics=[accuracy, {name: f1, average: macro}]"],
+        runs_dir=tmp_path_factory.mktemp("evaluated"),
+        dataset={"train": rows(19), "validation": rows(24)},
+    )
+
+
+def test_the_metrics_come_first_with_their_paired_test(
+    evaluated: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each variant has its metrics, and the comparison that `runs diff` makes with the baseline; the table fits."""
+    from hfpipe.experiments.diff.evaluations import compare_evaluations
+
+    base, other = evaluated.variants
+    assert base.comparisons == ()
+    assert other.metrics == other.run.metrics
+    same = compare_evaluations(base.run, other.run, (base.name, other.name))["comparisons"]
+    assert json.loads(json.dumps(list(other.comparisons))) == json.loads(json.dumps(same))
+    tested = {row["name"]: row for row in other.comparisons[0]["metrics"]}
+    assert tested["accuracy"]["test"] == "McNemar"
+    assert 0 <= tested["accuracy"]["p"] <= 1
+    table.show(evaluated)
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert shown.index("metrics") < shown.index("against ")
+    assert f"{other.metrics['accuracy']:.4f}" in shown
+    assert "p by McNemar and paired bootstrap, on the same 24 examples of one seed" in shown
+    assert max(len(line) for line in lines if str(evaluated.path) not in line and "note: " not in line) <= 100
+    assert json.loads((evaluated.path / "compare.json").read_text())["variants"][1]["metrics"] == other.metrics
+
+
+def test_two_runs_are_compared_as_runs_diff_does(
+    evaluated: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`compare RUN RUN` prints what `runs diff RUN RUN` prints, as a page and as JSON."""
+    pair = [str(row.run.path) for row in evaluated.variants]
+    for json_option in ([], ["--json"]):
+        printed = []
+        for command in (["compare"], ["runs", "diff"]):
+            assert run_cli(monkeypatch, *command, *pair, *json_option) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+        assert "accuracy" in printed[0]
+
+
+def test_without_an_evaluation_there_are_no_metrics(trained: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said in their place."""
+    table.show(trained)
+    assert capsys.readouterr().out.startswith("no metrics: nothing was evaluated")
+
+
 def test_double_division_is_noticed_in_the_run(trained: Comparison) -> None:
     """mean with a dividing updater leaves a notice with the effective rate in the records; no other variant does."""
     noticed = {

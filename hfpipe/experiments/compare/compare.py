@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ class Compared:
         effective_learning_rate: the rate that plain SGD on the mean loss would need for the same first step.
         same_as: the first variant that it equals, the baseline before others.
         verdict: in words.
+        metrics: of the final weights on the evaluation split; None where undefined, empty where nothing was measured.
+        comparisons: of the metrics with the baseline's on the same examples, one a split, as `runs diff` has them; empty
+            for the baseline.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Compared:
     effective_learning_rate: float | None
     same_as: str | None
     verdict: str
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    comparisons: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def compare(
     display: Display | None = None,
     **parts: Any,
 ) -> Comparison:
-    """Train every combination of some fields of a recipe from its one seed, and compare losses and weights.
+    """Train every combination of some fields of a recipe from its one seed, and compare metrics, losses and weights.
 
     Args:
         recipe: a recipe, or what `load_recipe` takes.
@@ -126,7 +131,7 @@ def compare(
                 variant.name, run, variant.recipe, divides=divides[variant.name], is_linear=is_linear, failure=failure
             )
         )
-    comparison = build_comparison(group, traces)
+    comparison = with_metrics(build_comparison(group, traces))
     _write(comparison, base.name, traces)
     return comparison
 
@@ -160,6 +165,19 @@ def build_comparison(folder: Path, traces: Sequence[Trace]) -> Comparison:
             )
         )
     return Comparison(folder, base.name, rows)
+
+
+def with_metrics(comparison: Comparison) -> Comparison:
+    """The same with each variant's metrics, and their paired test against the baseline's on the same examples."""
+    from hfpipe.experiments.diff.same_examples import compare_runs
+
+    base = comparison.variants[0]
+    rows = []
+    for row in comparison.variants:
+        names = (base.name, row.name)
+        found = [] if row is base or not row.run.metrics else compare_runs(base.run, row.run, names)
+        rows.append(replace(row, metrics=row.run.metrics, comparisons=found))
+    return replace(comparison, variants=rows)
 
 
 def _twin(trace: Trace, base: Trace, difference: Difference, alone: Sequence[Trace]) -> tuple[str, str] | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from hfpipe.experiments.compare.compare import Comparison
 from hfpipe.experiments.compare.traces import GROWTH
 
+_METRICS = 4  # of each variant that are shown; --json has them all
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -17,6 +19,10 @@ def show(comparison: Comparison) -> None:
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+    metrics = metrics_table(comparison)
+    console.print(metrics if metrics is not None else "no metrics: nothing was evaluated")
+    for notice in metrics_notices(comparison):
+        console.print(f"note: {notice}", soft_wrap=True)
     for table in tables(comparison):
         console.print(table)
     console.print(
@@ -27,6 +33,48 @@ def show(comparison: Comparison) -> None:
         names = ", ".join(sorted(unknown))
         console.print(f"No effective lr for {names}: a step that is not proportional to the gradient hides its scale.")
     console.print(f"{comparison.path}: compare.json, losses.svg, and a run for each variant", soft_wrap=True)
+
+
+def metrics_table(comparison: Comparison) -> Table | None:
+    """The metrics of all variants, and how far each is from the baseline's; None where nothing was measured."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    names = [name for name in comparison.variants[0].metrics if not name.endswith("_support")][:_METRICS]
+    if not names:
+        return None
+    table = Table(box=SIMPLE_HEAD, title="metrics", title_justify="left", pad_edge=False)
+    for head in ("variant", "metric"):
+        table.add_column(head, overflow="fold")
+    for head in ("value", "difference", "95 % interval\nof the difference", "p"):
+        table.add_column(head, justify="right")
+    for row in comparison.variants:
+        tested = {one["name"]: one for one in (row.comparisons[0]["metrics"] if row.comparisons else ())}
+        for index, name in enumerate(names):
+            one = tested.get(name, {})
+            low_high = one.get("interval")
+            table.add_row(
+                row.name if index == 0 else "",
+                name,
+                number(row.metrics.get(name), ".4f"),
+                "" if row is comparison.variants[0] else number(one.get("difference"), "+.4f"),
+                "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}",
+                "" if one.get("p") is None else "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}",
+            )
+    return table
+
+
+def metrics_notices(comparison: Comparison) -> list[str]:
+    """What the tests are, and what they leave open."""
+    from hfpipe.experiments.diff import sentences
+
+    first = [one for row in comparison.variants for one in row.comparisons[:1]]
+    kinds = sorted({str(row["test"]) for one in first for row in one["metrics"] if row.get("p") is not None})
+    why = dict.fromkeys(str(one["text"]) for one in first if not one["comparable"])
+    told = [f"p by {' and '.join(kinds)}, on the same {first[0]['examples']:,} examples of one seed"] if kinds else []
+    tests = sum(row.get("p") is not None for one in first for row in one["metrics"])
+    several = sentences.of_tests(tests)
+    return [*told, *why, *([several] if several else [])]
 
 
 def tables(comparison: Comparison) -> list[Table]:
