@@ -17,7 +17,7 @@ from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints
 from hfpipe.runs.places import relative_places
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
-from hfpipe.system.display import Display
+from hfpipe.system.display import NOTE, Display
 from hfpipe.system.machine import translated_errors
 from hfpipe.system.stops import StopRequests, stopped
 from hfpipe.training.finish import finish, reload_best
@@ -173,6 +173,7 @@ class Session:
                 self._notice(text, resumed=True)
         self.stops.at_once = False
         self.display.notice(f"{self.job.device}, {self.job.precision.name}: {self.job.precision.why}")
+        self._tell_busy_cores()
         for text in () if self.step else self.job.notices:
             self._notice(text)
         if self.scale is not None:
@@ -183,6 +184,15 @@ class Session:
                 )
             if not self.scale.ok:
                 raise self.scale.error()
+
+    def _tell_busy_cores(self) -> None:
+        """Say it where threads will wait for cores; it is about this machine now, and no part of the run."""
+        import torch
+
+        from hfpipe.system.threads import busy_notice
+
+        if self.job.device.type == "cpu" and (told := busy_notice(torch.get_num_threads())):
+            self.display.notice(f"{NOTE}{told}")
 
     def _notice(self, text: str, *, resumed: bool = False) -> None:
         self.emit({"type": "notice", "text": text, **({"resumed": self.step} if resumed else {})})
