@@ -15,11 +15,12 @@ import datasets
 import numpy as np
 
 from hfpipe.evaluation.baseline import against_baseline, best_constants
-from hfpipe.evaluation.examples import LISTED, add_texts, examples_of, mistakes_of
+from hfpipe.evaluation.examples import LISTED, add_places, add_texts, examples_of, mistakes_of
 from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.intervals import Interval, intervals_of, split_intervals
 from hfpipe.evaluation.statistics.of_findings import add_intervals
+from hfpipe.parts.data.formats.files import Places
 from hfpipe.parts.metrics.scores import Metric, compute_all
 from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
@@ -173,6 +174,7 @@ def build_document(
     dataset: str,
     overrides: Sequence[str] = (),
     in_train: Array | None = None,
+    places: Places | None = None,
 ) -> SplitEvaluation:
     """Measure predictions against the labels of a split.
 
@@ -188,6 +190,7 @@ def build_document(
         dataset: from `dataset_identity`.
         overrides: what was changed in the recipe for this measurement.
         in_train: which raw rows have the text of a training row, `[rows]` of bool; None where nobody looked.
+        places: where the raw rows stand, in files that have lines.
     """
     ids, seed = scored_rows(encoded, len(rows)), recipe.seed
     counted = _counted(task, predictions, encoded, rows, ids)
@@ -198,6 +201,8 @@ def build_document(
     scored = _as_scored(task, predictions.logits, counted, ids, values, intervals)
     measured = functools.partial(_part, ids, counted, metrics, outputs, seed)
     examples = examples_of(task.names, *counted.arrays, ids, scored.probabilities)
+    if places is not None:
+        add_places(examples, places.as_texts(ids))
     mistakes = mistakes_of(examples, recipe.evaluate.mistakes or LISTED)
     if recipe.evaluate.mistakes:
         add_texts(examples, [one["id"] for one in mistakes], rows, recipe.task.input_columns)

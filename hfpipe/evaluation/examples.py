@@ -77,7 +77,8 @@ def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str,
     That is the probability of the class that was predicted, or where a row has no such, the loss of the row.
 
     Returns:
-        `id`, `prediction` and `reference` (by name where they have one), `loss`, and `probability` where there is one.
+        `id`, `prediction` and `reference` (by name where they have one), `loss`, and `place` and `probability` where there
+        are some.
     """
     found = []
     for one in examples:
@@ -88,6 +89,7 @@ def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str,
             "prediction": one.get("prediction_name", one["prediction"]),
             "reference": one.get("reference_name", one["reference"]),
             "loss": one["loss"],
+            **({"place": one["place"]} if "place" in one else {}),
         }
         if "probabilities" in one and isinstance(one["prediction"], int):
             mistake["probability"] = one["probabilities"][one["prediction"]]
@@ -95,6 +97,12 @@ def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str,
             mistake["probability"] = one["top"][0][1]
         found.append(mistake)
     return sorted(found, key=lambda one: -one.get("probability", one["loss"]))[:most]
+
+
+def add_places(examples: Sequence[dict[str, Any]], places: Sequence[str]) -> None:
+    """Put `file:line` of each row beside what was predicted of it, under `place`."""
+    for one, place in zip(examples, places, strict=True):
+        one["place"] = place
 
 
 def add_texts(

@@ -130,6 +130,7 @@ def evaluate_checkpoint(
                 dataset=evaluator.dataset,
                 overrides=overrides,
                 in_train=None if known is None or is_train else rows_in_train(known, (part, columns)),
+                places=None if isinstance(raw, RawStream) else raw.places_of(name, where[name]),
             )
         )
     return found

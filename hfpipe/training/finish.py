@@ -156,6 +156,7 @@ def _evaluations(run: Run, job: Job, predictions: Mapping[str, Predictions]) -> 
             split=split,
             dataset=job.identity["dataset"]["configured"],
             in_train=job.audit.in_train.get(split),
+            places=job.places.get(split),
         )
         write_evaluation(run, file_name(split), found[split].document, found[split].examples)
     return found

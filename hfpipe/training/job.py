@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.evaluation.inference import Predictions, compute_metrics, mean_loss_of, predict
 from hfpipe.parts import tasks
+from hfpipe.parts.data.formats.files import Places
 from hfpipe.parts.inputs.audit import Audit
 from hfpipe.parts.inputs.batch_plan import BatchPlan
 from hfpipe.parts.inputs.batches import Collate, TrainLoader
@@ -37,6 +38,7 @@ class Job:
 
     Attributes:
         others: raw and encoded rows of the further splits, by name: `(encoded, raw)`.
+        places: where the raw rows of the measured splits stand, in files that have lines.
         timeline: its steps, epochs and evaluations.
         fresh: the weights that were initialised here.
         identity: hashes of data, tokenizer, checkpoint and recipe.
@@ -53,6 +55,7 @@ class Job:
     evaluation_data: datasets.Dataset | None
     evaluation_rows: datasets.Dataset | None
     others: dict[str, tuple[datasets.Dataset, datasets.Dataset]]
+    places: Mapping[str, Places]
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Any

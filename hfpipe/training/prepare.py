@@ -112,6 +112,7 @@ def prepare(
         evaluation_data=rows.encoded[splits.evaluation].data if splits.evaluation else None,
         evaluation_rows=rows.raw[splits.evaluation] if splits.evaluation else None,
         others=_other_splits(recipe, rows),
+        places=rows.places,
         objective=make_objective(recipe, rows.task, train_data, loss),
         optimizer=built,
         schedule=make_schedule(recipe, built, schedule, timeline.num_steps),

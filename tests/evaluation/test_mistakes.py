@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 import hfpipe
 from hfpipe.evaluation.examples import mistakes_of
-from hfpipe.runs.evaluations import read_evaluation, read_examples
+from hfpipe.runs.evaluations import file_name, read_evaluation, read_examples
 
 
 def test_the_most_certain_mistakes_come_first(
@@ -81,3 +82,35 @@ def test_the_report_names_its_subject_and_shows_the_recipe_as_it_was_written(
     assert "label_smoothing" not in page[: page.index("<details>")]
     # An override from the command line and a seed of a group change no default into something that was given.
     assert hfpipe.load_recipe(run.path / "recipe.yaml") == run.recipe
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_an_example_says_where_it_stands(
+    recipe_fields: dict[str, Any], tmp_path: Path, pairs: dict[str, list[dict[str, Any]]], held_out: bool
+) -> None:
+    """File and line of each row, of several files, a slice and rows that were held out, with fields of several lines."""
+    rows = [{**row, "sentence2": f"{row['sentence2']}\nand more"} for row in pairs["train"]]
+    for name, part in (("a.csv", rows[:20]), ("b.csv", rows[20:])):
+        with open(tmp_path / name, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(part)
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    splits = {"train": "train", "hold_out": 0.4} if held_out else {"train": "train[:10]", "evaluation": "train[15:]"}
+    task = {**recipe_fields["task"], "label": {"column": "label", "names": ["0", "1"]}}
+    data = {"path": "csv", "data_files": files, "splits": splits}
+    run = hfpipe.finetune({**recipe_fields, "dataset": data, "task": task}, runs_dir=tmp_path / "runs")
+    split = run.read_json("metrics.json")["split"]
+    examples = read_examples(run, file_name(split))
+    assert examples
+    lines = {name: (tmp_path / name).read_text().split("\n") for name in ("a.csv", "b.csv")}
+    held = hfpipe.prepare(run.recipe).evaluation_rows
+    for one in examples:
+        name, line = one["place"].split(":")
+        assert held[one["id"]]["sentence1"] in lines[name][int(line) - 1]
+    assert {one["place"].split(":")[0] for one in examples} == {"a.csv", "b.csv"}
+    assert (
+        f">{read_evaluation(run, file_name(split))['mistakes'][0]['place']}<" in (run.path / "report.html").read_text()
+    )
+    again = hfpipe.evaluate(run)
+    assert again.document["mistakes"] == read_evaluation(run, file_name(split))["mistakes"]

@@ -96,4 +96,7 @@ def _hold_out(recipe: Recipe, raw: RawData) -> RawData:
     parts = {**raw.splits, name: rows.select(remaining), HELD_OUT: rows.select(aside)}
     by = f"{name} {splits.hold_out} {recipe.seed} {label if splits.stratify else None}"
     whole = rows if name == splits.train else None
-    return replace(raw, digest=digest_of_text(f"{raw.digest} held out of {by}"), splits=parts, whole=whole)
+    places, digest = dict(raw.places), digest_of_text(f"{raw.digest} held out of {by}")
+    if (all_rows := places.get(name)) is not None:
+        places |= {name: all_rows.select(remaining), HELD_OUT: all_rows.select(aside)}
+    return replace(raw, digest=digest, splits=parts, whole=whole, places=places)

@@ -6,7 +6,7 @@ import glob
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class RawData:
 
     `digest` changes whenever the data do: the commit on the Hub, or the SHA-256 of the files, and which of them are held
     out. `notices` are what a user should know about how they were read. `whole` is the training split before rows were held
-    out of it: its rows have the numbers that a user knows.
+    out of it: its rows have the numbers that a user knows. `places` are where the rows of a split stand in files with lines.
     """
 
     name: str
@@ -54,6 +54,13 @@ class RawData:
     splits: Mapping[str, datasets.Dataset]
     notices: tuple[str, ...] = ()
     whole: datasets.Dataset | None = None
+    places: Mapping[str, text_files.Places] = field(default_factory=dict)
+
+    def places_of(self, expression: str, where: str) -> text_files.Places | None:
+        """Where the rows of a split or slice stand; None where no file has lines. Raises as `split`."""
+        base, numbers = self.numbers(expression, where)
+        found = self.places.get(base)
+        return found and found.select(numbers)
 
     def split(self, expression: str, where: str) -> datasets.Dataset:
         """The rows of a split or slice (`train`, `train[:10%]`, `train[:64]`).
@@ -254,8 +261,8 @@ def _open_folder(folder: Path, recipe: Recipe) -> RawData:
     saved = [name for name in ("dataset_dict.json", "state.json") if (folder / name).is_file()]
     if not saved and (files_by_split := _conll_files(folder, recipe.where("dataset.path"))):
         _require_read(recipe, "conll")
-        splits, notices = text_files.read_files(Layout.of(recipe, "conll"), files_by_split, digest=digest)
-        return RawData(str(recipe.dataset.path), digest, None, splits, notices)
+        found = text_files.read_files(Layout.of(recipe, "conll"), files_by_split, digest=digest)
+        return _of_files(str(recipe.dataset.path), digest, found)
     if not saved:
         return _build(
             str(recipe.dataset.path), str(folder), digest, None, recipe, name=recipe.dataset.name, cache=digest
@@ -291,10 +298,10 @@ def _files_of(recipe: Recipe) -> dict[str, list[str]]:
 
 def _require_read(recipe: Recipe, form: str) -> None:
     """Refuse to say of a folder how its files are written where that is not read."""
-    for field in recipe.dataset.idle_options(form):
+    for option in recipe.dataset.idle_options(form):
         raise RecipeError(
-            f"`{field}` does nothing with {form} files, which {recipe.dataset.path} has",
-            where=recipe.where(f"dataset.{field}"),
+            f"`{option}` does nothing with {form} files, which {recipe.dataset.path} has",
+            where=recipe.where(f"dataset.{option}"),
             fix="Remove it.",
         )
 
@@ -310,8 +317,12 @@ def _open_files(recipe: Recipe) -> RawData:
     digest = _digest_of(files)
     if spec.path not in text_files.FORMATS:
         return _build(spec.path, spec.path, digest, None, recipe, data_files=files, cache=digest)
-    splits, notices = text_files.read_files(Layout.of(recipe, spec.path), files, digest=digest)
-    return RawData(spec.path, digest, None, splits, notices)
+    return _of_files(spec.path, digest, text_files.read_files(Layout.of(recipe, spec.path), files, digest=digest))
+
+
+def _of_files(name: str, digest: str, found: text_files.FileRows) -> RawData:
+    """Data that were read from files."""
+    return RawData(name, digest, None, found.splits, found.notices, places=found.places)
 
 
 def _listed(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
@@ -357,11 +368,9 @@ def _build(
         if folder is not None and commit is None:
             _require_read(recipe, builder.name if found is None else found[0].form)
         if found is not None:
-            splits, notices = text_files.read_files(*found, digest=digest)
-            return RawData(title, digest, commit, splits, notices)
+            return _of_files(title, digest, text_files.read_files(*found, digest=digest))
         if (columns := _unusual_columns(builder)) is not None:
-            splits, notices = text_files.read_columnar(builder.name, columns, digest=digest)
-            return RawData(title, digest, commit, splits, notices)
+            return _of_files(title, digest, text_files.read_columnar(builder.name, columns, digest=digest))
         if hasattr(builder.config, "fragment_scan_options"):
             # Arrow would hold the bytes of a whole parquet file until its last row group is read.
             builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)

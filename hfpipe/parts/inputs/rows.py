@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts import tasks
+from hfpipe.parts.data.formats.files import Places
 from hfpipe.parts.data.open import RawData, given_data, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream, open_stream
@@ -47,6 +48,15 @@ class Rows:
     raw: dict[str, datasets.Dataset]
     encoded: dict[str, Tokenized]
     notices: list[str]
+
+    @property
+    def places(self) -> dict[str, Places]:
+        """Where the raw rows of each split but the training split stand, in files that have lines."""
+        if isinstance(self.source, RawStream):
+            return {}
+        _, *others = self.raw
+        found = {split: self.source.places_of(split, "") for split in others}
+        return {split: one for split, one in found.items() if one is not None}
 
 
 def read_rows(

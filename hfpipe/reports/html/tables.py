@@ -146,7 +146,7 @@ def mistakes(document: Document, texts: Mapping[int, Mapping[str, Any]]) -> dict
         return None
     rows = [
         {
-            "id": one.get("id"),
+            "place": one.get("place") or number(one.get("id")),
             "texts": [_text(value) for value in (texts.get(one.get("id", -1)) or {}).values()],
             "reference": _text(one.get("reference")),
             "prediction": _text(one.get("prediction")),

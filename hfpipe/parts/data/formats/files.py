@@ -11,6 +11,7 @@ import bisect
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,10 +35,41 @@ _BATCH = 1000  # rows that become Arrow at once
 _NOTICES = "notices.json"
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
+_FILE, _LINE = "hfpipe:file", "hfpipe:line"  # columns of the cache: where a row stands
+
 Splits = dict[str, datasets.Dataset]
 
 
-def read_files(layout: Layout, files: Mapping[str, Sequence[str]], *, digest: str) -> tuple[Splits, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a split stand, as far as files have lines.
+
+    `files` are the names that `rows` counts; `rows` has a column of numbers of files, and one of first lines.
+    """
+
+    files: tuple[str, ...]
+    rows: datasets.Dataset
+
+    def select(self, numbers: Any) -> Places:
+        """Of some of the rows."""
+        return replace(self, rows=self.rows.select(numbers))
+
+    def as_texts(self, numbers: Any) -> list[str]:
+        """`train.csv:17` of each of these rows."""
+        some = self.rows.select(numbers)
+        return [f"{self.files[file]}:{line}" for file, line in zip(some[_FILE][:], some[_LINE][:], strict=True)]
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """What was read of files: rows and their places by split, and what should be said of the files and the cache."""
+
+    splits: Splits
+    places: dict[str, Places]
+    notices: tuple[str, ...]
+
+
+def read_files(layout: Layout, files: Mapping[str, Sequence[str]], *, digest: str) -> FileRows:
     """The rows of files, by split, from the cache where the same files were read before.
 
     Args:
@@ -45,16 +77,13 @@ def read_files(layout: Layout, files: Mapping[str, Sequence[str]], *, digest: st
         files: paths by split.
         digest: of the contents of all files.
 
-    Returns:
-        The splits, and notices about the files and the cache.
-
     Raises:
         DataError: with file and line.
     """
     return _cached(layout, files, digest, lambda paths, staging, notice: _batches(layout, paths, staging, notice))
 
 
-def read_columnar(form: str, files: Mapping[str, Sequence[str]], *, digest: str) -> tuple[Splits, tuple[str, ...]]:
+def read_columnar(form: str, files: Mapping[str, Sequence[str]], *, digest: str) -> FileRows:
     """The rows of parquet or arrow files with plain types; arguments and results as of :func:`read_files`."""
     return _cached(form, files, digest, lambda paths, staging, notice: read_columns(paths, form))
 
@@ -64,29 +93,36 @@ def _cached(
     files: Mapping[str, Sequence[str]],
     digest: str,
     read: Callable[[Sequence[str], Path, Notify], Iterable[pa.RecordBatch]],
-) -> tuple[Splits, tuple[str, ...]]:
+) -> FileRows:
     """The rows of files from the cache, or as `read` makes them of the paths of a split."""
     key = repr((digest, dict(files), how, digest_of_code(Path(__file__).parent)))
     folder = entry_folder("files", digest_of_text(key)[:32])
     damaged: tuple[str, ...] = ()
     if folder.is_dir():
         if find_corruption(folder) is None:
-            return _read_cached(folder)
+            return _read_cached(folder, files)
         damaged = ("the cached rows of the data files were damaged, and the files were read again",)
     with build_entry(folder) as staging:
         notices: list[str] = []
         for number, (split, paths) in enumerate(files.items()):
             _write(staging, f"{number:03}-{split}.arrow", paths, read(paths, staging, notices.append), split)
         (staging / _NOTICES).write_text(json.dumps(notices), encoding="utf-8")
-    splits, told = _read_cached(folder)
-    return splits, (*damaged, *told)
+    found = _read_cached(folder, files)
+    return replace(found, notices=(*damaged, *found.notices))
 
 
-def _read_cached(folder: Path) -> tuple[Splits, tuple[str, ...]]:
+def _read_cached(folder: Path, files: Mapping[str, Sequence[str]]) -> FileRows:
     """What was read, and what was said of it."""
-    files = [file for file in entry_files(folder) if file.name != _NOTICES]
+    kept = [file for file in entry_files(folder) if file.name != _NOTICES]
+    splits = {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in kept}
+    places = {
+        split: Places(tuple(Path(path).name for path in files[split]), rows.select_columns([_FILE, _LINE]))
+        for split, rows in splits.items()
+        if _LINE in rows.column_names
+    }
+    plain = {split: rows.remove_columns([_FILE, _LINE]) if split in places else rows for split, rows in splits.items()}
     told = json.loads((folder / _NOTICES).read_text(encoding="utf-8"))
-    return {file.stem.partition("-")[2]: datasets.Dataset.from_file(str(file)) for file in files}, tuple(told)
+    return FileRows(plain, places, tuple(told))
 
 
 def _write(folder: Path, name: str, paths: Sequence[str], batches: Iterable[pa.RecordBatch], split: str) -> None:
@@ -125,7 +161,7 @@ def _batches(layout: Layout, paths: Sequence[str], into: Path, notice: Notify) -
     """The rows of several files as Arrow, which will be written into a folder."""
     names: tuple[str, ...] = ()
     shape = Shape()
-    for path in paths:
+    for number, path in enumerate(paths):
         found = False
         for lines, columns in _read(layout, path, shape, into, notice):
             found = found or bool(lines)
@@ -135,7 +171,8 @@ def _batches(layout: Layout, paths: Sequence[str], into: Path, notice: Notify) -
                     f"the columns are {', '.join(columns)}", where=f"{path}:1", allowed=f"{', '.join(names)}, as before"
                 )
             arrays = [as_arrow(columns[name], name, f"{path}:{{}}".format, lines) for name in names]
-            yield pa.record_batch(arrays, names=list(names))
+            arrays += [pa.repeat(pa.scalar(number, pa.int32()), len(lines)), pa.array(lines, pa.int64())]
+            yield pa.record_batch(arrays, names=[*names, _FILE, _LINE])
         if not found:
             raise DataError("the file has no rows", where=path, fix="Fill it, or leave it out.")
 
