@@ -8,7 +8,8 @@ OUT/losses.json (the loss, gradient norm and learning rate of every step) and OU
 must follow it bit for bit; tests/parity/test_plain_reference.py holds that.
 
 What both must agree on, and nothing else: the order of an epoch is numpy's PCG64([seed, epoch]).permutation; the seed is
-set before the model is built and again at the start of every epoch to seed + epoch; a loss is divided by the examples of
+set before the model is built, and again at the start of every epoch, from the second on to a hash of seed and epoch; a loss
+is divided by the examples of
 its whole update; no decay on biases and norms; clip, then optimizer, then schedule.
 """
 
@@ -33,6 +34,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """The seed itself first, then a hash: seed + epoch would be the stream of another seed."""
+    return int(np.random.SeedSequence([seed, 0x64726F70, epoch]).generate_state(1)[0]) if epoch else seed
 
 
 def learning_rate(recipe: dict, step: int, num_steps: int) -> float:
@@ -93,7 +99,7 @@ def main(recipe_path: str, out: str) -> None:
     num_steps = math.ceil(train["epochs"] * steps_per_epoch)
     log, step = [], 0
     for epoch in range(math.ceil(num_steps / steps_per_epoch)):
-        seed_everything(recipe["seed"] + epoch)
+        seed_everything(seed_of_epoch(recipe["seed"], epoch))
         order = np.random.Generator(np.random.PCG64([recipe["seed"], epoch])).permutation(len(examples)).tolist()
         for start in range(0, len(order), per_update):
             update = order[start : start + per_update]

@@ -126,6 +126,10 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
         check_parts(loaded)
     elif problems := option_problems(loaded):
         raise RecipeError("\n".join(problems))
+    if loaded.trainer:
+        from hfpipe.training.engines.trainer import check_options
+
+        check_options(loaded)
     answer(as_json, lambda: {"recipe": recipe, "valid": True}, lambda: print(f"{recipe}: valid"))
 
 

@@ -20,9 +20,10 @@ from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, 
 from hfpipe.evaluation.slices import Slice, cut
 from hfpipe.evaluation.statistics.intervals import Interval, intervals_of, split_intervals
 from hfpipe.evaluation.statistics.of_findings import add_intervals
+from hfpipe.parts.data.columns import is_item
 from hfpipe.parts.data.formats.files import Places
 from hfpipe.parts.metrics.scores import Metric, compute_all
-from hfpipe.parts.tasks import IGNORED, Scored, Task, calibrated
+from hfpipe.parts.tasks import Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot
 from hfpipe.recipe.schema import Recipe
@@ -286,7 +287,7 @@ def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.
     """
     labels, logits = np.asarray(encoded["labels"][:]), np.stack(predictions.logits)
     is_several = labels.ndim > 1  # 0 and 1 for each class
-    counted = (labels[:, 0] if is_several else labels) != IGNORED
+    counted = is_item(labels[:, 0] if is_several else labels)
     labels, logits = labels[counted], logits[counted]
     split, where = recipe.dataset.splits.calibration, recipe.where("evaluate.threshold")
     temperature = fit_temperature(logits, labels) if recipe.evaluate.calibrate else 1.0

@@ -18,14 +18,14 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from hfpipe.errors import NumericError
-from hfpipe.parts.data.columns import column, is_list
+from hfpipe.parts.data.columns import column, is_item, is_list
 from hfpipe.parts.inputs.batches import Collate, evaluation_loader
 from hfpipe.parts.inputs.buckets import cut_by_tokens
 from hfpipe.parts.metrics.functions import logits_and_labels
 from hfpipe.parts.metrics.scores import compute_all, takes_logits
 from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
-from hfpipe.parts.tasks import IGNORED, Task, outputs_of
+from hfpipe.parts.tasks import Task, outputs_of
 
 Array = np.ndarray[Any, Any]
 
@@ -156,13 +156,13 @@ def outputs_for(
 
 
 def scored_rows(encoded: datasets.Dataset, rows: int) -> Array:
-    """The numbers of the rows that count: those whose one label, or 0 and 1 of each class, is ignored do not."""
+    """The numbers of the rows that count: those whose one class, or 0 and 1 of each class, is ignored do not."""
     labels = column(encoded, "labels")
     if is_list(labels.type):
         if not pa.types.is_floating(labels.type.value_type):
             return np.arange(rows)  # labels of tokens, or of windows
         labels = pc.list_element(labels, 0)
-    return np.flatnonzero(np.asarray(labels) != IGNORED)
+    return np.flatnonzero(is_item(np.asarray(labels)))
 
 
 def mean_loss_of(predictions: Predictions) -> float:

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hfpipe.parts import tasks
+from hfpipe.parts.build import load_metrics, require_best, try_metrics
 from hfpipe.parts.data import columns
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.streams import RawStream, open_stream
@@ -51,7 +52,9 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
     Raises:
         HfpipeError: what keeps the job from being built.
     """
-    small, data = _slice(recipe)
+    small, data, task = _slice(recipe)
+    if recipe.dataset.splits.evaluation is not None:
+        require_best(recipe, ["loss", *try_metrics(recipe, load_metrics(recipe, task), task)])
     job = prepare(small, dataset=data)
     weights = sum(parameter.numel() for parameter in job.model.parameters())
     fresh = f"; freshly initialised: {', '.join(job.fresh)}" if job.fresh else ""
@@ -67,8 +70,8 @@ def measure_all(recipe: Recipe) -> Iterator[Found]:
     yield _agreement(small, data, first, own=recipe.engine if recipe.engine not in ENGINES else None)
 
 
-def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
-    """The recipe of three small steps, and the rows for them, with the classes of the whole split."""
+def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset], tasks.Task]:
+    """The recipe of three small steps, the rows for them, and the task with the classes of the whole split."""
     where = recipe.where("dataset.splits.train")
     raw: RawData | RawStream
     if recipe.dataset.streaming:
@@ -96,7 +99,7 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset]]:
     if recipe.loss.class_weights is not None and recipe.loss.counts_classes:
         weights = class_weights(recipe.loss.class_weights, tasks.class_counts(recipe.task, task, whole))
         changes.append(f"loss.class_weights={weights.tolist()}")
-    return with_overrides(recipe, changes), {"train": rows}
+    return with_overrides(recipe, changes), {"train": rows}, task
 
 
 def _tokenizer(job: Job) -> Found:

@@ -67,9 +67,74 @@ def check_parts(recipe: Recipe) -> None:
         given = {"name": metric} if isinstance(metric, str) else metric
         if is_metric_script(given["name"]):
             require_allowed(recipe, given["name"], given)
+    if not problems:
+        attempt("evaluate.metrics", lambda: _check_scores(recipe))
     problems += option_problems(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
+
+
+_SOME = "SOMECLASS"  # stands for the classes that only the data name
+
+
+def _check_scores(recipe: Recipe) -> None:
+    """Try the metrics with the classes that the recipe declares, and look for `evaluate.best` among their scores.
+
+    Where only the data name the classes, just `best` is looked at, and a score of a class may be of any.
+
+    Raises:
+        RecipeError: a metric that does not measure these classes, or a `best` that no metric gives.
+    """
+    spec = recipe.task
+    if recipe.dataset.splits.evaluation is None or any(is_metric_script(name) for name in _metric_names(recipe)):
+        return
+    declared: tuple[str, ...] = ()
+    if spec.names is not None:
+        declared = tuple(dict.fromkeys(spec.names.values() if isinstance(spec.names, Mapping) else spec.names))
+    elif len(spec.label_columns) > 1:
+        declared = tuple(spec.label_columns)
+    task = tasks.head_task(spec, declared or ((f"B-{_SOME}", "O") if spec.traits.has_classes else ()))
+    try:
+        names = try_metrics(recipe, load_metrics(recipe, task), task)
+    except RecipeError:
+        if declared or not spec.traits.has_classes:
+            raise
+        return
+    require_best(recipe, ["loss", *names], of_any_class=not declared)
+
+
+def _metric_names(recipe: Recipe) -> list[str]:
+    return [metric if isinstance(metric, str) else metric["name"] for metric in recipe.evaluate.metrics]
+
+
+def require_best(recipe: Recipe, names: list[str], *, of_any_class: bool = False) -> None:
+    """Refuse an `evaluate.best` that is none of the scores, or of which it is not known which way is better.
+
+    Args:
+        recipe: with `evaluate.best`.
+        names: of the scores.
+        of_any_class: the one class in these names stands for others.
+
+    Raises:
+        RecipeError: with the scores that there are.
+    """
+    best = recipe.evaluate.best
+    if best is None:
+        return
+    patterns = [re.escape(name).replace(_SOME, ".+") if of_any_class else re.escape(name) for name in names]
+    if not any(re.fullmatch(pattern, best) for pattern in patterns):
+        shown = [name.replace(_SOME, "CLASS") for name in names] if of_any_class else names
+        raise RecipeError(
+            f"no metric is called {best!r}{near(best, shown)}",
+            where=recipe.where("evaluate.best"),
+            allowed=", ".join(shown),
+        )
+    if greater_is_better(best) is None and recipe.evaluate.greater_is_better is None:
+        raise RecipeError(
+            f"whether a greater {best!r} is better is not known",
+            where=recipe.where("evaluate.best"),
+            fix="Say evaluate.greater_is_better: true or false.",
+        )
 
 
 def make_objective(
@@ -253,7 +318,7 @@ def require_allowed(recipe: Recipe, name: str, arguments: Mapping[str, Any]) -> 
 
 
 def try_metrics(recipe: Recipe, metrics: list[tuple[str, Any]], task: tasks.Task) -> list[str]:
-    """The names of the scores that the metrics give, found with two dummy predictions.
+    """The names of the scores that the metrics give, found with dummy predictions of every class.
 
     Raises:
         RecipeError: a metric of another kind of task, with its name.

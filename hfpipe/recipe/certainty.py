@@ -74,6 +74,28 @@ _METRIC: dict[str, Rule] = {
 }
 
 
+_ACCURATE = ("sst2", "mnli", "mnli_matched", "mnli_mismatched", "qnli", "rte", "wnli", "hans")
+# The scores of a metric, for the kinds of task that it measures, whatever the classes are.
+_OF_CLASSES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("accuracy", "matthews_correlation", "quadratic_kappa")},
+    **{f"glue/{name}": ("accuracy",) for name in _ACCURATE},
+    **{f"glue/{name}": ("matthews_correlation",) for name in ("cola", "ax")},
+}
+_OF_TWO_CLASSES: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("f1", "precision", "recall")},
+    **{f"glue/{name}": ("accuracy", "f1") for name in ("mrpc", "qqp")},
+}
+_OF_KIND: dict[str, dict[str, tuple[str, ...]]] = {
+    "text-regression": {
+        **{name: (name,) for name in ("mse", "mae", "pearson", "spearmanr")},
+        "glue/stsb": ("pearson", "spearmanr"),
+    },
+    "multi-label-classification": {"multi_label": ("f1_micro", "f1_macro", "subset_accuracy")},
+    "question-answering": {"squad": ("exact_match", "f1")},
+    "token-classification": {"seqeval": ("precision", "recall", "f1", "accuracy")},
+}
+
+
 def is_certain(recipe: Recipe) -> bool:
     """Whether every part is one of the catalog, with arguments that it is known to take."""
     return (
@@ -83,6 +105,7 @@ def is_certain(recipe: Recipe) -> bool:
         and _is_certain_optimizer(recipe)
         and _is_certain_schedule(recipe)
         and all(_is_certain_metric(one) for one in recipe.evaluate.metrics)
+        and _has_certain_scores(recipe)
     )
 
 
@@ -117,3 +140,38 @@ def _is_certain_schedule(recipe: Recipe) -> bool:
 def _is_certain_metric(metric: Any) -> bool:
     given = {"name": metric} if isinstance(metric, str) else dict(metric)
     return given.pop("name", None) in METRICS and _all_within(_METRIC, given)
+
+
+def _has_certain_scores(recipe: Recipe) -> bool:
+    """Whether the metrics measure the classes that are declared, and one of them gives `evaluate.best`."""
+    if recipe.dataset.splits.evaluation is None:
+        return True
+    spec, best = recipe.task, recipe.evaluate.best
+    names = spec.names.values() if isinstance(spec.names, Mapping) else spec.names or ()
+    declared = len(set(names)) or (len(spec.label_columns) if len(spec.label_columns) > 1 else 0)
+    scores: set[str] = set()
+    for metric in recipe.evaluate.metrics:
+        found = _scores(metric, spec.kind, declared)
+        if found is None and (declared or best is not None or not spec.traits.has_classes):
+            return False
+        scores.update(found or ())
+    return best is None or best == "loss" or best in scores
+
+
+def _scores(metric: Any, kind: str, declared: int) -> tuple[str, ...] | None:
+    """The scores that a metric gives for a kind of task, None where only the metric can say it.
+
+    Args:
+        metric: as in the recipe.
+        kind: of the task.
+        declared: how many classes the recipe declares, 0 for none.
+    """
+    given = {"name": metric} if isinstance(metric, str) else metric
+    name, average = given["name"], given.get("average", "binary")
+    if kind in _OF_KIND:
+        return None if kind == "token-classification" and declared else _OF_KIND[kind].get(name)
+    if name in _OF_TWO_CLASSES:
+        if average != "binary":
+            return (f"{name}_{average}",)
+        return _OF_TWO_CLASSES[name] if declared in (0, 2) and kind == "text-classification" else None
+    return _OF_CLASSES.get(name)

@@ -62,6 +62,10 @@ OWNED: dict[str, str] = {
     "auto_find_batch_size": "train.batch_size and train.accumulate",
     "resume_from_checkpoint": "nothing: not a setting of the recipe",
     "report_to": "tracking: [...], which both engines feed with the same keys",
+    "fsdp": "nothing: every process holds the whole model",
+    "fsdp_config": "nothing: every process holds the whole model",
+    "deepspeed": "nothing: every process holds the whole model",
+    "parallelism_config": "nothing: every process holds the whole model",
     "push_to_hub": "nothing: publishing is not part of training",
     "hub_token": "nothing: a token never stands in a recipe",
 }

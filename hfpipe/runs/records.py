@@ -8,6 +8,9 @@ from pathlib import Path
 from hfpipe.errors import ModelError
 from hfpipe.system import atomic
 
+NO_ITEM = "no label in it counts"
+"""Why a step was skipped that has no item: it is counted, and changes nothing."""
+
 
 class Lines:
     """Appends lines to a file; a full disk does not stop whoever appends.

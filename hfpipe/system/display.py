@@ -66,13 +66,32 @@ class Notices:
         """Have nothing to take away."""
 
 
+class _Pace:
+    """Steps a second, of the steps that this process made: a run that goes on starts in the middle.
+
+    Attributes:
+        before: the steps that were made before; None until the first step.
+        rate: steps a second up to the last step.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.before: int | None = None
+        self.rate = 0.0
+
+    def step(self, step: int) -> None:
+        """A step was made."""
+        self.before = step - 1 if self.before is None else self.before
+        self.rate = (step - self.before) / max(time.monotonic() - self.started, 1e-9)
+
+
 class Plain:
     """One line now and then, for logs and pipes: at every evaluation, notice and save, and at most every few seconds."""
 
     def __init__(self, stream: TextIO | None = None, *, seconds: float = 10.0) -> None:
         self.stream, self.seconds = stream or sys.stderr, seconds
         self.num_steps, self.shown_at = 0, 0.0
-        self.started = time.monotonic()
+        self.pace = _Pace()
 
     def notice(self, text: str) -> None:
         """Print a line."""
@@ -80,15 +99,17 @@ class Plain:
 
     def start(self, num_steps: int) -> None:
         """Print the number of steps."""
-        self.num_steps, self.started, self.shown_at = num_steps, time.monotonic(), time.monotonic()
+        self.num_steps, self.pace, self.shown_at = num_steps, _Pace(), time.monotonic()
         self.notice(f"training {num_steps:,} steps")
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Print a line for every record, and for a step now and then."""
         kind = record["type"]
+        if kind == "step":
+            self.pace.step(record["step"])
         if kind == "step" and (time.monotonic() - self.shown_at > self.seconds or record["step"] == self.num_steps):
             self.shown_at = time.monotonic()
-            rate = record["step"] / max(self.shown_at - self.started, 1e-9)
+            rate = self.pace.rate
             left = (self.num_steps - record["step"]) / rate
             self.notice(
                 f"step {record['step']:,}/{self.num_steps:,}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
@@ -120,7 +141,7 @@ class Bar:
             transient=True,
         )
         self.task: Any = None
-        self.started = time.monotonic()
+        self.pace = _Pace()
 
     def notice(self, text: str) -> None:
         """Print a line above the bar."""
@@ -128,15 +149,18 @@ class Bar:
 
     def start(self, num_steps: int) -> None:
         """Show the bar."""
-        self.started = time.monotonic()
+        self.pace = _Pace()
         self.task = self.progress.add_task("training", total=num_steps, loss="-", rate="-")
         self.progress.start()
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Move the bar, or print a line above it."""
         if record["type"] == "step":
-            rate = record["step"] / max(time.monotonic() - self.started, 1e-9)
-            self.progress.update(self.task, completed=record["step"], loss=f"{record['loss']:.4f}", rate=f"{rate:.2f}")
+            if self.pace.before is None:  # those of a process before this one took it no time
+                self.progress.reset(self.task, completed=record["step"] - 1)
+            self.pace.step(record["step"])
+            rate = f"{self.pace.rate:.2f}"
+            self.progress.update(self.task, completed=record["step"], loss=f"{record['loss']:.4f}", rate=rate)
         else:
             self.console.print(sentence(record), highlight=False, markup=False)
 

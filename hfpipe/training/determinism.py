@@ -1,4 +1,4 @@
-"""The same numbers from the same recipe on the same machine: what torch offers for it, and what it costs."""
+"""The same numbers from the same recipe on the same machine: seeds, what torch offers for it, and what that costs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,37 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
 
 from hfpipe.errors import RecipeError
 from hfpipe.system.text import one_line
 
+_DROPOUT = 0x64726F70  # beside the seed: no order of rows comes from these random numbers
 _CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def seed_of(seed: int, epoch: int, rank: int = 0, step: int = 0) -> int:
+    """The seed of what is drawn in an epoch on a process, such as dropout: in the first one on the main process the recipe's.
+
+    Every other one is a hash, since sums meet: seed 42 in its second epoch and seed 43 in its first would draw the same.
+
+    Args:
+        seed: of the recipe.
+        epoch: from 0.
+        rank: of the process.
+        step: in the middle of an epoch, where nothing is known of its random states; else 0.
+    """
+    if not (epoch or rank or step):
+        return seed
+    return int(np.random.SeedSequence([seed, _DROPOUT, epoch, rank, step]).generate_state(1)[0])
+
+
+def seed_epoch(seed: int, epoch: int, step: int = 0) -> None:
+    """Seed what is drawn in an epoch, the same for both engines and different on each process."""
+    set_seed(seed_of(seed, epoch, PartialState().process_index, step))
 
 
 def cost(device: torch.device) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfpipe.errors import ModelError
+from hfpipe.runs.records import NO_ITEM
 from hfpipe.runs.store import Run
 from hfpipe.system import manifest
+from hfpipe.system.text import plural
 from hfpipe.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def finish(
     predictions: Mapping[str, Predictions],
     seconds: float,
 ) -> None:
-    """Put the final weights and metrics into the run.
+    """Measure the final weights, which are in the run, and write what that gives.
 
     Args:
         run: where things go.
@@ -38,33 +40,46 @@ def finish(
         predictions: their outputs for every split that is measured or calibrated on.
         seconds: the time of the training alone.
     """
-    from hfpipe.parts.model.models import save_tokenizer
     from hfpipe.sharing.model_card import write_card
-    from hfpipe.training.resume import require_finite
 
-    # The loss of the last step was still a number; what that step made of the weights may be none.
-    require_finite(job.model, "after the last step", "Try a smaller optimizer.lr.")
-    job = _calibrated(job, predictions, recorder)
+    job = _calibrated(run, job, predictions, recorder)
     measured = _evaluations(run, job, predictions)
-    with run.staged("model") as folder:
-        job.model.save_pretrained(folder)
-        save_tokenizer(job.tokenizer, folder)
-    for text in _notices(job, measured):
+    for text in _notices(run, job, measured):
         recorder({"type": "notice", "text": text})
     _write_results(run, job, recorder, measured, {"final": final, "seconds": seconds})
     write_card(run)
     run.update_metadata(model=manifest.digests(run.path / "model"))
 
 
-def _notices(job: Job, measured: Mapping[str, SplitEvaluation]) -> list[str]:
+def save_model(run: Run, job: Job) -> None:
+    """Put the final weights into the run, before anything is measured.
+
+    Raises:
+        NumericError: they are not finite.
+    """
+    from hfpipe.parts.model.models import save_tokenizer
+    from hfpipe.training.resume import require_finite
+
+    # The loss of the last step was still a number; what that step made of the weights may be none.
+    require_finite(job.model, "after the last step", "Try a smaller optimizer.lr.")
+    with run.staged("model") as folder:
+        job.model.save_pretrained(folder)
+        save_tokenizer(job.tokenizer, folder)
+
+
+def _notices(run: Run, job: Job, measured: Mapping[str, SplitEvaluation]) -> list[str]:
     """What a reader of the metrics should know."""
     split = job.recipe.dataset.splits.evaluation
     metrics = measured[split].metrics if split is not None and split in measured else {}
     undefined = [name for name, value in metrics.items() if value is None]
     verb = "is" if len(undefined) == 1 else "are"
-    notices = [f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"]
+    what = f"{', '.join(undefined)} {verb} undefined on this split, and so {verb} not reported as a number"
+    notices = [what] if undefined else []
+    empty = sum(record.get("skipped") == NO_ITEM for record in run.records)
+    if empty:
+        notices.append(f"{plural(empty, 'update')} had no label that counts, and changed nothing")
     of_splits = [f"{name}: {notice}" for name, one in measured.items() for notice in one.document["notices"]]
-    return [*(notices if undefined else []), *of_splits]
+    return [*notices, *of_splits]
 
 
 def _write_results(
@@ -78,7 +93,7 @@ def _write_results(
     main = None if split is None else measured.get(split)
     metrics = main.metrics if main else {}
     intervals = {key: main.document[key] if main else {} for key in ("intervals", "interval_methods", "no_interval")}
-    examples = job.examples_by(last["step"])
+    examples = job.examples_by(last)
     summary = {
         "steps": last["step"],
         "epochs": last["epoch"],
@@ -114,16 +129,20 @@ def _write_results(
 def _skipped_steps(job: Job) -> dict[str, Any]:
     """How many steps were skipped, as `run.json` says it; `left_out` and `scaled_away` are their names before."""
     status = job.state.status
-    if not (status.not_finite or status.skipped_by_scaler):
+    if not (status.not_finite or status.skipped_by_scaler or status.without_items):
         return {}
     return {
-        "skipped_steps": {"not_finite": status.not_finite, "by_scaler": status.skipped_by_scaler},
+        "skipped_steps": {
+            "not_finite": status.not_finite,
+            "by_scaler": status.skipped_by_scaler,
+            "without_items": status.without_items,
+        },
         "left_out": {"not_finite": status.not_finite, "scaled_away": status.skipped_by_scaler},
     }
 
 
-def _calibrated(job: Job, predictions: Mapping[str, Predictions], recorder: Recorder) -> Job:
-    """The job with what the recipe asks for fitted on its calibration split, also in the config of its model."""
+def _calibrated(run: Run, job: Job, predictions: Mapping[str, Predictions], recorder: Recorder) -> Job:
+    """The job with what the recipe asks for fitted on its calibration split, also in the config of its model on disk."""
     split = job.recipe.dataset.splits.calibration
     if split is None:
         return job
@@ -132,6 +151,7 @@ def _calibrated(job: Job, predictions: Mapping[str, Predictions], recorder: Reco
 
     found = fit(job.recipe, job.task, predictions[split], job.others[split][0], job.identity["dataset"]["configured"])
     found.write(job.model.config)
+    job.model.config.save_pretrained(run.path / "model")
     recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.as_text()}"})
     return replace(job, task=calibrated(job.task, found))
 

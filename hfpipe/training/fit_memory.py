@@ -82,8 +82,7 @@ def widest(job: Job) -> list[int]:
         each = -(-update // batches.accumulate)
         return int(-(-each // batches.processes))
 
-    lengths_found = np.unique(found) if order.bucket else found.max(keepdims=True)
-    longest = max(map(int, lengths_found), key=lambda length: length * inputs(length))
+    longest = max(map(int, np.unique(found)), key=lambda length: length * inputs(length))
     rows = by_length[found[by_length] <= longest][: inputs(longest)].tolist()
     return rows
 

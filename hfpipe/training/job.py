@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,7 +12,6 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
@@ -27,6 +27,7 @@ from hfpipe.parts.model.precision import Precision
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.schedules import steps_on_metric
 from hfpipe.recipe.schema import Recipe
+from hfpipe.training.determinism import seed_epoch
 from hfpipe.training.job_state import JobState
 from hfpipe.training.timeline import Timeline
 from hfpipe.training.update import Update
@@ -103,7 +104,7 @@ class Job:
                 step += 1
                 update = self._update(step, micro_batches)
                 if getattr(self.optimizer, "divides_by_items", False):
-                    self.optimizer.num_items = update.divisor  # type: ignore[attr-defined]
+                    self.optimizer.num_items = update.divisor or 1.0  # type: ignore[attr-defined]
                 yield update
                 if step == self.timeline.num_steps or self.state.stops_early:
                     return
@@ -118,6 +119,7 @@ class Job:
             device=self.device,
             state=self.state,
             rows=lambda: self.rows_of(step),
+            examples=self.loader.examples if isinstance(self.loader, StreamLoader) else None,
         )
 
     def evaluate(self, step: int) -> dict[str, Any]:
@@ -128,13 +130,15 @@ class Job:
         Raises:
             NumericError: the model's outputs are not finite.
         """
-        self.state.status.evaluating = True
         record = evaluate_step(self, step)
-        self.state.status.evaluating = False
+        self.follow(record)
+        return record
+
+    def follow(self, record: Mapping[str, Any]) -> None:
+        """Step a schedule that follows a metric with the record of an evaluation."""
         if steps_on_metric(self.schedule):
             value = record["metrics"][self.recipe.evaluate.best or "loss"]
             self.schedule.step(math.nan if value is None else value)  # an undefined metric is no better than any
-        return record
 
     def rows_of(self, step: int) -> list[int]:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
@@ -151,22 +155,25 @@ class Job:
             return None
         return compute_metrics(self.task, self.metrics, self.evaluation_data, self.evaluation_rows)
 
-    def examples_by(self, step: int) -> int:
-        """How many examples all processes have trained on by this step; a window of a long text is one."""
+    def examples_by(self, record: Mapping[str, Any]) -> int:
+        """How many examples all processes have trained on by the step of a record; a window of a long text is one."""
+        step: int = record["step"]
         if isinstance(self.loader, StreamLoader):
             spec = self.recipe.train
-            return int(step * spec.batch_size * spec.accumulate * PartialState().num_processes)
+            at_most = step * spec.batch_size * spec.accumulate * PartialState().num_processes
+            return int(record.get("examples", at_most))  # not recorded by an engine of one's own
         epoch, within = self.timeline.position(step)
         left = self.loader.order.updates(epoch)[within:] if within else []
         return (epoch + bool(within)) * len(self.train_data) - sum(int((rows >= 0).sum()) for rows in left)
 
     def padding_share(self) -> float | None:
-        """The share of padding among the tokens of an epoch's micro-batches, 0 to 1; of a stream it is not known."""
+        """The share of padding among the tokens of an epoch on all processes, 0 to 1; of a stream it is not known."""
         if isinstance(self.loader, StreamLoader):
             return None
         partial = self.loader.order.partial_epoch
         whole = 0 if partial is None else partial.epoch + 1  # the first epoch that has these updates from its beginning
-        return padding_share(self.loader.micro_batches(whole), self.task.lengths(self.train_data), self.padded_to)
+        batches = self.loader.batches.all_shares(whole)
+        return padding_share(batches, self.task.lengths(self.train_data), self.padded_to)
 
 
 def evaluate_step(job: Job, step: int) -> dict[str, Any]:
@@ -179,12 +186,16 @@ def evaluate_step(job: Job, step: int) -> dict[str, Any]:
     """
     assert job.evaluation_data is not None
     assert job.evaluation_rows is not None
+    started = time.perf_counter()
+    job.state.status.evaluating = True  # and stays so where it fails
     predictions = job.state.predictions[step] = predict_split(job, job.evaluation_data)
     metrics: dict[str, float | None] = {"loss": mean_loss_of(predictions)}
     score = compute_metrics(job.task, job.metrics, job.evaluation_data, job.evaluation_rows)
     metrics |= score(EvalPrediction(predictions.logits, None))
     epoch = job.timeline.epochs_by(step)
-    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": predictions.seconds}
+    job.state.status.evaluating = False
+    seconds = time.perf_counter() - started  # with the metrics, which may take longer than the model
+    return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": seconds}
 
 
 def predict_split(job: Job, encoded: datasets.Dataset) -> Predictions:
@@ -198,8 +209,3 @@ def predict_split(job: Job, encoded: datasets.Dataset) -> Predictions:
         precision=job.precision,
         objective=job.objective,
     )
-
-
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed the dropout of an epoch, the same for both engines and different on each process."""
-    set_seed((seed + epoch + 1_000_003 * PartialState().process_index) % 2**32)

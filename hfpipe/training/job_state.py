@@ -20,6 +20,7 @@ class StepStatus:
         shape: of the widest tensor that the model was given last, `[inputs, tokens]`, or `[inputs, choices, tokens]`.
         not_finite: steps that were skipped because something in them was not finite.
         skipped_by_scaler: steps that the fp16 scaler skipped while it looked for a scale.
+        without_items: steps that were skipped because they had no item.
     """
 
     step: int = 0
@@ -27,6 +28,7 @@ class StepStatus:
     shape: tuple[int, ...] = field(default=())
     not_finite: int = 0
     skipped_by_scaler: int = 0
+    without_items: int = 0
 
 
 @dataclass

@@ -11,7 +11,6 @@ import torch
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hfpipe.errors import RecipeError
 from hfpipe.evaluation.document import dataset_identity, slices_of
 from hfpipe.parts.build import (
     check_parts,
@@ -19,6 +18,7 @@ from hfpipe.parts.build import (
     make_objective,
     make_optimizer,
     make_schedule,
+    require_best,
     try_metrics,
 )
 from hfpipe.parts.data.streams import RawStream
@@ -37,11 +37,12 @@ from hfpipe.parts.model.precision import choose
 from hfpipe.parts.optim.reduction import effective_rate
 from hfpipe.parts.tasks import calibration
 from hfpipe.parts.tasks.tokenizer import agree_on_padding
-from hfpipe.recipe.catalog import greater_is_better, is_metric_script, near
+from hfpipe.recipe.catalog import is_metric_script
 from hfpipe.recipe.schema import Recipe
 from hfpipe.recipe.source import to_yaml
 from hfpipe.system.processes import join
 from hfpipe.system.snapshot import digest_of_text
+from hfpipe.training.engines.trainer import check_options
 from hfpipe.training.job import Job
 from hfpipe.training.timeline import Timeline
 
@@ -81,6 +82,7 @@ def prepare(
     check_parts(recipe)
     state = join()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
+    check_options(recipe)
     rows = read_rows(recipe, notice=notice, dataset=dataset, tokenizer=tokenizer)
     found = audit(recipe, rows)
 
@@ -248,27 +250,14 @@ def _foreign_metrics(recipe: Recipe) -> list[str]:
 
 
 def _check_evaluation(recipe: Recipe, job: Job) -> None:
-    """Find a mistaken slice, metric or `best` before the first step, on two dummy predictions.
+    """Find a mistaken slice, metric or `best` before the first step, on dummy predictions of every class.
 
     Raises:
         RecipeError: a metric that can't be computed here, or a `best` that no metric gives.
     """
     if job.evaluation_data is None or job.evaluation_rows is None:
         return
-    names = ["loss", *try_metrics(recipe, job.metrics, job.task)]
-    best = recipe.evaluate.best
-    if best is not None and best not in names:
-        raise RecipeError(
-            f"no metric is called {best!r}{near(best, names)}",
-            where=recipe.where("evaluate.best"),
-            allowed=", ".join(names),
-        )
-    if best is not None and greater_is_better(best) is None and recipe.evaluate.greater_is_better is None:
-        raise RecipeError(
-            f"whether a greater {best!r} is better is not known",
-            where=recipe.where("evaluate.best"),
-            fix="Say evaluate.greater_is_better: true or false.",
-        )
+    require_best(recipe, ["loss", *try_metrics(recipe, job.metrics, job.task)])
     if recipe.evaluate.slices:
         slices_of(recipe, job.task, str(recipe.dataset.splits.evaluation), job.evaluation_data, job.evaluation_rows)
 

@@ -17,7 +17,7 @@ from hfpipe.errors import MachineError, RecipeError
 from hfpipe.recipe.schema import Recipe
 from hfpipe.runs import checkpoints
 from hfpipe.runs.records import Lines
-from hfpipe.runs.store import Run
+from hfpipe.runs.store import Run, now
 from hfpipe.system.stops import StopRequests, stopped
 from hfpipe.system.text import json_line, plural
 from hfpipe.training.timeline import Timeline
@@ -80,6 +80,7 @@ class Recorder:
         self.lines = Lines(run.path / "records.jsonl")
         self.started = self.saved_at = self.stepped_at = time.perf_counter()
         self.longest_step = self.longest_save = 0.0
+        self.evaluates_since: float | None = None  # after a step, until the record of its evaluation
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Write one record down and do what follows from it.
@@ -89,17 +90,21 @@ class Recorder:
             StoppedByUser: the same, by Ctrl-C.
             RecipeError: an engine that did not go on where the run was.
         """
+        arrived = time.perf_counter()
         if record["type"] == "step":
             self._require_next(record["step"])
         self._write(record)
         if record["type"] == "step":
-            self.last_step = record
-            now = time.perf_counter()
-            self.longest_step, self.stepped_at = max(self.longest_step, now - self.stepped_at), now
-            if not self.timeline.evaluation_due(record["step"]):
+            self.last_step, stepped = record, time.perf_counter()
+            self.longest_step, self.stepped_at = max(self.longest_step, stepped - self.stepped_at), stepped
+            if self.timeline.evaluation_due(record["step"]):
+                self.evaluates_since = time.perf_counter()
+            else:
                 self._boundary(record["step"], None)
         elif record["type"] == "evaluation":
-            self.seconds_aside += record["seconds"]
+            since, self.evaluates_since = self.evaluates_since, None
+            # All that lies between the two records, so that what an engine does around an evaluation is none of its steps.
+            self.seconds_aside += record["seconds"] if since is None else max(record["seconds"], arrived - since)
             self.last_evaluation = record
             gain = self._gain(record)
             better = gain > 0
@@ -214,7 +219,7 @@ class Recorder:
                 f"`hfpipe finetune --resume {self.run.path}` goes on from there.",
             )
 
-    def _checkpoint(self, step: int, metrics: dict[str, Any] | None) -> None:
+    def _checkpoint(self, step: int, metrics: dict[str, Any] | None, *, unmeasured: bool = False) -> None:
         started = time.perf_counter()
         if self.writes:
             progress = {
@@ -228,6 +233,8 @@ class Recorder:
                 "last_step": self.last_step,
                 "last_evaluation": self.last_evaluation,
                 "seconds": self.training_seconds,
+                "saved": now(),
+                **({"unmeasured": True} if unmeasured else {}),
             }
 
             def write(folder: Path) -> None:
@@ -250,6 +257,22 @@ class Recorder:
         self.longest_save = max(self.longest_save, self.saved_at - started)
         self.seconds_aside += self.saved_at - started
         self.stepped_at = self.saved_at
+
+    def save_unmeasured(self, save: Save) -> None:
+        """Save the last step, of which an evaluation failed, unless it is saved; on the main process, without the others.
+
+        A run that goes on from there makes that evaluation first.
+
+        Args:
+            save: writes weights, tokenizer and state into a folder.
+
+        Raises:
+            HfpipeError: it can't be saved.
+        """
+        if not self.writes or self.last_step is None or self.last_step["step"] == self.saved_step:
+            return
+        self.save, self.agree = save, None
+        self._checkpoint(self.last_step["step"], None, unmeasured=True)
 
     def _not_saved(self, target: Path, error: OSError) -> MachineError:
         status = os.statvfs(self.run.path)

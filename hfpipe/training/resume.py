@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
 from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError
@@ -20,6 +20,7 @@ from hfpipe.parts.model.models import save_tokenizer
 from hfpipe.recipe.schema import Batching, Recipe
 from hfpipe.system.text import one_line, plural
 from hfpipe.training import checkpoint_state
+from hfpipe.training.determinism import seed_epoch
 from hfpipe.training.job import Job
 from hfpipe.training.resume_plan import Plan, changes_as_text, code
 
@@ -59,13 +60,23 @@ def about(job: Job, given: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def saver(job: Job) -> Callable[[Path | None], None]:
-    """The function that writes a job into a folder; every process calls it, and one is given a folder."""
+def random_states() -> list[checkpoint_state.RandomState]:
+    """The random states of all processes, in their order; called by all of them together."""
+    mine = [checkpoint_state.random_state()]
+    gathered: list[checkpoint_state.RandomState] = gather_object(mine) if PartialState().num_processes > 1 else mine
+    return gathered
+
+
+def saver(job: Job, known: list[checkpoint_state.RandomState] | None = None) -> Callable[[Path | None], None]:
+    """The function that writes a job into a folder; every process calls it, and one is given a folder.
+
+    Args:
+        job: what is written.
+        known: the random states of all processes, where one of them writes without the others.
+    """
 
     def save(folder: Path | None) -> None:
-        randoms = [checkpoint_state.random_state()]
-        if PartialState().num_processes > 1:
-            randoms = gather_object(randoms)
+        randoms = random_states() if known is None else known
         if folder is None:
             return
         require_finite(job.model, f"after step {job.state.status.step:,}", "Try a smaller optimizer.lr.")
@@ -188,7 +199,7 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
         if rank < len(randoms):
             checkpoint_state.restore_random(randoms[rank])
         else:  # nothing is known of this process: a stream of its own
-            set_seed((recipe.seed + epoch + 1_000_003 * rank + step) % 2**32)
+            seed_epoch(recipe.seed, epoch, step)
 
     job.state.resume_point = checkpoint_state.ResumePoint(step, restore, restore_random)
     if carried:

@@ -167,14 +167,15 @@ def check_scale(job: Job) -> ScaleCheck | None:
 
 
 def few_examples(job: Job, count: int) -> datasets.Dataset:
-    """Some short encoded rows of the training split, as many classes among them as there are."""
+    """Some short encoded rows of the training split that have items, as many classes among them as there are."""
     rows = job.train_data.select(range(min(len(job.train_data), _LOOKED_AT)))
     seen: Counter[str] = Counter()
     turn = {}
     for row in np.argsort(job.task.lengths(rows), kind="stable").tolist():
-        label = str(rows[row]["labels"])
-        turn[row] = seen[label]
-        seen[label] += 1
+        labels = rows[row]["labels"]
+        if job.objective.weights(torch.tensor([labels])).sum() > 0:
+            turn[row] = seen[str(labels)]
+            seen[str(labels)] += 1
     return rows.select(sorted(turn, key=turn.__getitem__)[:count])
 
 

@@ -6,21 +6,22 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfpipe.errors import HfpipeError, MachineError, NumericError, RecipeError
+from hfpipe.errors import HfpipeError, InterruptedRun, MachineError, NumericError, RecipeError, StoppedByUser
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
-from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, remove, require_space
+from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, name_of, remove, require_space
 from hfpipe.runs.places import relative_places
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
 from hfpipe.system.display import NOTE, Display
 from hfpipe.system.machine import translated_errors
 from hfpipe.system.stops import StopRequests, stopped
-from hfpipe.training.finish import finish, reload_best
+from hfpipe.system.text import one_line
+from hfpipe.training.finish import finish, reload_best, save_model
 from hfpipe.training.fit_memory import memory_ran_out, try_memory
 from hfpipe.training.given_parts import given_parts
 from hfpipe.training.recorder import Recorder
@@ -53,6 +54,8 @@ class Session:
         notices: about the resume.
         scale: the check of the loss scale, where one is due.
         final: the record of the evaluation of the weights that the run ends with.
+        seconds: of training alone.
+        randoms: the random states of all processes before the last evaluation.
     """
 
     engine: str | Engine | None
@@ -71,6 +74,7 @@ class Session:
     scale: ScaleCheck | None = None
     final: dict[str, Any] | None = None
     seconds: float = 0.0
+    randoms: list[Any] = field(default_factory=list)
 
     @property
     def recipe(self) -> Recipe:
@@ -148,6 +152,8 @@ class Session:
         """Write a record down, and do what follows from it."""
         self.recorder(record)
         self.job.state.stops_early = self.recorder.stops_early
+        if record["type"] == "step" and self.job.timeline.evaluation_due(record["step"]):
+            self._remember_random()
         if record["type"] == "evaluation":
             self.job.state.forget({record["step"], (self.recorder.best or record)["step"]})
 
@@ -218,11 +224,13 @@ class Session:
         self.display.start(job.timeline.num_steps)
         recorder.started = time.perf_counter()  # what a tracker takes to start is no training
         try:
-            if self.step < job.timeline.num_steps and not recorder.stops_early:
-                with (
-                    _memory_errors(job),
-                    deterministic(recipe.train.deterministic, recipe.where("train.deterministic")),
-                ):
+            with (
+                self._kept_if_evaluation_fails(),
+                _memory_errors(job),
+                deterministic(recipe.train.deterministic, recipe.where("train.deterministic")),
+            ):
+                self._measure_first()
+                if self.step < job.timeline.num_steps and not recorder.stops_early:
                     self._engine_function(job, self.emit)
         finally:
             self.display.close()
@@ -231,6 +239,65 @@ class Session:
         if recorder.stops_early:
             self._notice(recorder.why_stopped_early)
         self.seconds = recorder.training_seconds
+
+    def _measure_first(self) -> None:
+        """Make the evaluation that the checkpoint was saved without, because it failed."""
+        from hfpipe.training.job import evaluate_step
+
+        job = self.job
+        if not self.plan.progress.get("unmeasured") or not job.timeline.evaluation_due(self.step):
+            return
+        job.model.to(job.device)
+        record = evaluate_step(job, self.step)
+        point = job.state.resume_point
+        assert point is not None
+
+        def restore() -> None:
+            point.restore()
+            job.follow(record)  # with what the schedule knew before this evaluation
+
+        job.state.resume_point = replace(point, restore=restore)
+        self.emit(record)
+
+    def _remember_random(self) -> None:
+        """Keep the random states of all processes: where an evaluation fails, one of them saves without the others."""
+        from hfpipe.training import resume
+
+        self.randoms = resume.random_states()
+
+    @contextmanager
+    def _kept_if_evaluation_fails(self) -> Iterator[None]:
+        """Save the weights and the state of the last step where an evaluation of them fails, and say where they are."""
+        try:
+            yield
+        except (InterruptedRun, StoppedByUser):
+            raise
+        except Exception as error:
+            if self.job.state.status.evaluating and self.main:
+                self._say(error, self._keep())
+            raise
+
+    def _keep(self) -> str:
+        """Save the last step where it is not saved; what there is to go on from, in words."""
+        from hfpipe.training import resume
+
+        step = self.recorder.last_step["step"] if self.recorder.last_step else 0
+        try:
+            self.recorder.save_unmeasured(resume.saver(self.job, self.randoms or None))
+        except (HfpipeError, OSError) as error:
+            return f"Step {step:,} could not be saved: {one_line(error)}"
+        place = self.run.path / name_of(step)
+        return (
+            f"Step {step:,} is saved with its weights in {place}; `hfpipe finetune --resume {self.run.path}` goes on from "
+            "there, and evaluates first."
+        )
+
+    def _say(self, error: Exception, text: str) -> None:
+        """Add a sentence to an error that goes on; what is none of hfpipe's is shown beside it."""
+        if isinstance(error, HfpipeError):
+            error.fix = f"{error.fix.rstrip('.')}. {text}" if error.fix else text
+        else:
+            self.display.notice(f"{NOTE}{text}")
 
     def select_best(self) -> None:
         """Evaluate the last weights if that was not done, and put those of the best checkpoint into the model.
@@ -248,7 +315,9 @@ class Session:
             raise RecipeError("the engine emitted no step record", where=self.recipe.where("engine"))
         if self.final is None and job.evaluation_data is not None:
             job.model.to(job.device)
-            self.final = evaluate_step(job, last["step"])  # all processes together
+            self._remember_random()
+            with self._kept_if_evaluation_fails(), _memory_errors(job):
+                self.final = evaluate_step(job, last["step"])  # all processes together
             self.emit(self.final)
         (best,) = from_main(str(recorder.best_folder or ""))
         if best:
@@ -261,9 +330,21 @@ class Session:
         Raises:
             NumericError: the metric that says which weights are best was never a number.
         """
-        predictions = self._predict_splits()
         if self.main:
-            finish(self.run, self.job, self.recorder, self.final, predictions, self.seconds)
+            save_model(self.run, self.job)
+        try:
+            predictions = self._predict_splits()
+            if self.main:
+                finish(self.run, self.job, self.recorder, self.final, predictions, self.seconds)
+        except (InterruptedRun, StoppedByUser):
+            raise
+        except Exception as error:
+            if self.main:
+                again = f"`hfpipe finetune --resume {self.run.path}` measures them again."
+                if self.recorder.best_folder is None:
+                    again = self._keep()
+                self._say(error, f"The final weights are in {self.run.path / 'model'}. {again}")
+            raise
         best = self.recipe.evaluate.best
         if best and self.job.evaluation_data is not None and self.recorder.best is None:
             raise NumericError(

@@ -15,6 +15,7 @@ from hfpipe.parts.optim.objective import Objective, UpdateLosses
 from hfpipe.parts.optim.reduction import clip_threshold
 from hfpipe.parts.tasks import outputs_of
 from hfpipe.recipe.schema import Train
+from hfpipe.runs.records import NO_ITEM
 from hfpipe.system.text import listed
 from hfpipe.training.job_state import JobState
 
@@ -49,6 +50,7 @@ class Update:
         device: where the model is.
         state: of the job.
         rows: asks for the numbers of its training rows.
+        examples: of a stream, how many were trained on with it, on all processes; None where the order of the rows says it.
     """
 
     step: int
@@ -59,6 +61,7 @@ class Update:
     device: torch.device
     state: JobState
     rows: Callable[[], list[int]]
+    examples: int | None = None
 
     def __post_init__(self) -> None:
         """Count first: every item's loss is divided by the items of the whole update, not of its micro-batch."""
@@ -102,7 +105,7 @@ class Update:
         return self.objective.backward_value(losses, self._losses.tally, PartialState().num_processes)
 
     def skip_if_nonfinite(self, grad_norm: torch.Tensor | float) -> bool:
-        """Whether to take no gradient to the weights, because the loss or the gradient is not finite.
+        """Whether to take no gradient to the weights: there is no item, or the loss or the gradient is not finite.
 
         Args:
             grad_norm: L2 norm of the gradient of the whole update, before clipping.
@@ -112,6 +115,10 @@ class Update:
         """
         self._summary, self._grad_norm = self._losses.summary(grad_norm)
         loss, norm, status = self._summary["loss"], self._grad_norm, self.state.status
+        if not self.divisor:
+            status.without_items += 1
+            self._summary |= {"skipped": NO_ITEM, "left_out": NO_ITEM}
+            return True
         if math.isfinite(loss) and (math.isfinite(norm) or self.state.scaler is not None):
             return False  # an infinite gradient is how the fp16 scaler finds its scale
         what = f"the loss {self.objective.name!r} is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
@@ -139,7 +146,9 @@ class Update:
                 f"step {self.step} has neither loss nor gradient",
                 fix="Call update.skip_if_nonfinite(grad_norm) before it.",
             )
-        head = {"type": "step", "step": self.step, "epoch": self.epoch}
+        head: dict[str, Any] = {"type": "step", "step": self.step, "epoch": self.epoch}
+        if self.examples is not None:
+            head["examples"] = self.examples
         return {**head, **self._summary, "grad_norm": self._grad_norm, "lr": lr}
 
     def _rows(self) -> str:

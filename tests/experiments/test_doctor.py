@@ -122,7 +122,7 @@ def test_the_recipes_own_settings_are_measured(
     assert "3.000 times at accumulation 3" in checks["stock Trainer"].detail
     assert checks["device"].detail.startswith("cpu, bf16: asked for")
     assert checks["engines agree"].detail.endswith("bit for bit")
-    small, _ = doctor_probes._slice(load_recipe(fields))
+    small, *_ = doctor_probes._slice(load_recipe(fields))
     assert small.loss.class_weights == pytest.approx([60 / 3 / 44, 60 / 3 / 8, 60 / 3 / 8])
 
 
@@ -137,7 +137,7 @@ def test_the_process_is_left_as_it_was(recipe_fields: dict[str, Any]) -> None:
 
 def test_measuring_the_scale_leaves_the_weights(recipe_fields: dict[str, Any]) -> None:
     """Both engines and the bare Trainer take their step at a rate of 0 and leave no gradient, mode or wrapper."""
-    small, data = doctor_probes._slice(load_recipe(recipe_fields))
+    small, data, _ = doctor_probes._slice(load_recipe(recipe_fields))
     job = doctor_probes.prepare(small, dataset=data)
     before = {name: value.clone() for name, value in job.model.state_dict().items()}
     cut = doctor_probes._cut(job, 4)
@@ -318,3 +318,14 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert doctor._cache().ok
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert not doctor._cache().ok
+
+
+def test_metrics_are_tried_with_the_classes_of_the_data(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
+    """Three classes and the F1 of one of two, or a misspelt `best`: told here, and not after an epoch."""
+    rows = "text,label\n" + "".join(f"bak bal,{name}\n" for name in ("one", "two", "three") * 4)
+    (tmp_path / "rows.csv").write_text(rows, encoding="utf-8")
+    data = {"path": "csv", "data_files": str(tmp_path / "rows.csv"), "splits": {"hold_out": 4}}
+    fields = {**recipe_fields, "dataset": data, "task": {"text": "text"}, "evaluate": {"metrics": ["f1"]}}
+    last = examine(fields)[-1]
+    assert (last.name, last.ok) == ("recipe", False)
+    assert "average 'binary' scores two classes, and the data have 3" in last.detail

@@ -54,6 +54,33 @@ def test_what_is_certain_is_accepted() -> None:
     assert sum(one is None for one in asked) > 200
 
 
+KIND_FIELDS: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "text-regression": {},
+    "multi-label-classification": {},
+    "token-classification": {},
+    "question-answering": {"text": ["q", "c"]},
+    "multiple-choice": {"choices": "endings"},
+}
+
+
+@pytest.mark.parametrize("kind", KIND_FIELDS)
+def test_scores_that_are_certain_are_given(kind: str) -> None:
+    """Every metric for every kind, with no, two and three declared classes and every score as the best one."""
+    labels: list[Any] = ["label"]
+    if kind in ("text-classification", "token-classification", "multi-label-classification"):
+        labels += [{"column": "label", "names": list(names)} for names in (("O", "B-x"), ("O", "B-x", "B-y"))]
+    if kind == "multi-label-classification":
+        labels.append(["a", "b", "c"])
+    averaged = [{"name": name, "average": "macro"} for name in ("f1", "precision", "recall")]
+    scores = {"loss", "f1_macro", "f1_micro", "subset_accuracy", "exact_match", "glue", "accuracy", "f1", *METRICS}
+    certain = 0
+    for label, metric, best in itertools.product(labels, [*METRICS, *averaged], [None, *sorted(scores)]):
+        fields: dict[str, Any] = {"task": {"kind": kind, "text": "s", "label": label, **KIND_FIELDS[kind]}}
+        certain += accepted({**fields, "evaluate": {"metrics": [metric], "best": best}}) is True
+    assert certain >= len(labels)
+
+
 @pytest.mark.parametrize("name", shipped.names())
 def test_shipped_recipes_are_certain(name: str) -> None:
     """None of them needs torch to be checked."""

@@ -14,6 +14,7 @@ import torch
 
 import hfpipe
 from hfpipe.errors import RecipeError
+from hfpipe.training.determinism import seed_of
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "golden.py"
 TOLERANCE = 1e-4  # relative: CPUs sum in different orders, and 16 steps make a few 1e-6 of that
@@ -76,3 +77,28 @@ def test_an_operation_without_a_deterministic_algorithm_is_told(recipe_fields: d
         hfpipe.finetune(
             recipe_fields, overrides=["train.deterministic=true"], engine="loop", loss=loss, runs_dir=tmp_path
         )
+
+
+def test_no_two_streams_of_dropout_meet() -> None:
+    """Seed 42 in its second epoch is not seed 43 in its first, nor is any other pair of seed, epoch, process and step.
+
+    The first epoch of the main process is that of the seed itself, as it always was.
+    """
+    assert seed_of(42, 0) == 42
+    assert seed_of(42, 1) not in (42, 43)
+    drawn = [seed_of(seed, epoch, rank) for seed in range(60) for epoch in range(8) for rank in range(4)]
+    drawn += [seed_of(seed, epoch, step=step) for seed in range(20) for epoch in range(3) for step in range(1, 20)]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= one < 2**32 for one in drawn)
+    sums = {seed + epoch for seed in range(60) for epoch in range(8)} | {seed + 1_000_003 for seed in range(60)}
+    assert not {seed_of(seed, epoch) for seed in range(60) for epoch in range(1, 8)} & sums
+
+
+def test_every_epoch_is_seeded_by_its_own_hash(recipe_fields: dict[str, Any], tmp_path: Path) -> None:
+    """Both engines seed the first epoch with the seed of the recipe, and the second with a hash of it."""
+    for engine in ("trainer", "loop"):
+        seeded: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hfpipe.training.determinism.set_seed", seeded.append)
+            hfpipe.finetune(recipe_fields, engine=engine, runs_dir=tmp_path, name=f"seeds-{engine}")
+        assert seeded == [42, seed_of(42, 1)]

@@ -201,3 +201,25 @@ def test_evaluating_and_saving_are_no_training_time(train: Callable[..., Recorde
     before = recorder.training_seconds
     recorder({"type": "evaluation", "step": 6, "metrics": {"score": 0.0}, "seconds": 1_000.0})
     assert recorder.training_seconds < before - 900
+
+
+def test_what_lies_between_a_step_and_its_evaluation_is_no_training(
+    train: Callable[..., Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A metric that takes ten seconds, or an engine that does something around it, is left out of the seconds of training."""
+    recorder = train({2: 0.5, 4: 0.5}, steps=2, checkpoints={"every": "never", "keep_best": False})
+    clock = [100.0]
+    monkeypatch.setattr("hfpipe.training.recorder.time.perf_counter", lambda: clock[0])
+    recorder.started = recorder.stepped_at = 100.0
+    recorder.seconds_aside = recorder.seconds_before = 0.0
+    for seconds, record in (
+        (1.0, {"type": "step", "step": 3, "loss": 1.0}),
+        (1.0, {"type": "step", "step": 4, "loss": 1.0}),
+        (10.0, {"type": "evaluation", "step": 4, "metrics": {"score": 0.5}, "seconds": 9.0}),
+        (1.0, {"type": "step", "step": 5, "loss": 1.0}),
+    ):
+        clock[0] += seconds
+        recorder(record)
+    assert recorder.training_seconds == 3.0
+    recorder({"type": "evaluation", "step": 5, "metrics": {"score": 0.5}, "seconds": 2.0})  # of an engine of one's own
+    assert recorder.training_seconds == 1.0

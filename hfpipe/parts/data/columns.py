@@ -16,9 +16,16 @@ from hfpipe.parts.data.formats.delimited import named_by_separator
 from hfpipe.recipe.catalog import near
 from hfpipe.system.text import listed
 
+Array = np.ndarray[Any, Any]
+
 IGNORED = -100  # a label with this value is no item: torch's and transformers' convention
 ROW = "__row__"  # beside the columns of a batch that is encoded: the number of each row in its split
 _SHOWN = 5  # rows named in an error
+
+
+def is_item(labels: Array) -> Array:
+    """Which encoded labels count, in their shape: all but the class -100, or the number NaN; -100.0 is a number like others."""
+    return ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORED
 
 
 def column(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from hfpipe.errors import DataError, ModelError
 from hfpipe.parts import tasks
-from hfpipe.parts.data.columns import IGNORED, is_list, is_text
+from hfpipe.parts.data.columns import IGNORED, is_item, is_list, is_text
 from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs import duplicates
 from hfpipe.parts.inputs.class_notices import alike_names, rare_classes
@@ -27,6 +27,7 @@ from hfpipe.parts.model import models
 from hfpipe.parts.tasks.classes import counts_of, is_missing
 from hfpipe.parts.tasks.oddities import oddities
 from hfpipe.recipe.schema import Recipe
+from hfpipe.system.text import listed
 
 Array = np.ndarray[Any, Any]
 TextRows = tuple[datasets.Dataset, Sequence[str]]
@@ -38,6 +39,7 @@ _BINS = 10
 _BETWEEN = "\x1f"  # joins the texts of a row; no text of a data set has it
 _IDS = ("id", "idx")
 _PIECE = 8192  # rows that are looked at together
+_SHOWN = 5  # rows named in a notice
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class SplitAudit:
         repeated_ids: rows whose `id` or `idx` is that of an earlier row.
         ignored: rows whose label is -100.
         unlabelled: rows without a label, where the recipe says that they are left out.
+        without_items: inputs without a label that counts: an empty sentence, or -100 alone.
+        first_without_items: the numbers of the first of them.
     """
 
     rows: int
@@ -72,6 +76,8 @@ class SplitAudit:
     repeated_ids: int
     ignored: int
     unlabelled: int = 0
+    without_items: int = 0
+    first_without_items: tuple[int, ...] = ()
 
     @property
     def only_class(self) -> str | None:
@@ -123,6 +129,7 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
     found = Audit(audited, in_train, rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
+        _require_items(rows, recipe, split, one)
     about_rows = [text for split, one in audited.items() for text in _about_rows(split, one)]
     if recipe.task.names is None:
         about_rows += alike_names(train, audited[train].labels or {})
@@ -179,6 +186,13 @@ def _about_rows(split: str, one: SplitAudit) -> list[str]:
         notices.append(f"{split}: {one.ignored:,} labels are {IGNORED} and are left out")
     if one.unlabelled:
         notices.append(f"{split}: {one.unlabelled:,} of {one.rows:,} rows have no label, or lack one, and are left out")
+    if one.without_items:
+        more = one.without_items - len(one.first_without_items)
+        which = listed(one.first_without_items) + (f" and {more:,} more" if more else "")
+        notices.append(
+            f"{split}: inputs without a label that counts: {one.without_items:,} of {one.rows:,} (number {which}, from "
+            "0); an update of such rows alone changes nothing"
+        )
     if one.empty:
         notices.append(f"{split}: {one.empty:,} of {one.rows:,} rows have an empty text")
     if one.contradicted:
@@ -218,6 +232,8 @@ def _look(recipe: Recipe, rows: Rows, split: str, prints: duplicates.Fingerprint
         # of words most tokens carry no label
         ignored=max(0, seen.ignored - unlabelled) if task.names and seen.items == len(encoded) else 0,
         unlabelled=unlabelled,
+        without_items=len(seen.without_items),
+        first_without_items=tuple(seen.without_items[:_SHOWN]),
     )
 
 
@@ -233,6 +249,7 @@ class _Seen:
         items: labels, ignored ones included.
         ignored: how many of them are.
         numbers: least, mean and greatest label, where labels are numbers and no classes.
+        without_items: the numbers of the rows of which no label counts.
     """
 
     lengths: Array
@@ -242,13 +259,14 @@ class _Seen:
     items: int
     ignored: int
     numbers: dict[str, float] | None
+    without_items: list[int] = field(default_factory=list)
 
 
 def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
     task, unknown = rows.task, rows.tokenizer.unk_token_id
     special = [token for token in rows.tokenizer.all_special_ids if token != unknown]
     seen = _Seen(np.zeros(rows.max_length + 1, np.int64), 0, 0, np.zeros(len(task.names), np.int64), 0, 0, None)
-    least, greatest, total = np.inf, -np.inf, 0.0
+    least, greatest, total, rows_before = np.inf, -np.inf, 0.0, 0
     for piece in _pieces(encoded, ["input_ids", "labels"]):
         counts = np.bincount(tasks.lengths_of(piece["input_ids"]), minlength=len(seen.lengths))
         if len(counts) > len(seen.lengths):
@@ -261,16 +279,35 @@ def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
             seen.words += len(ids) - int(np.isin(ids, special).sum())
             seen.unknown += int((ids == unknown).sum())
         flat = _flat(piece["labels"])
+        seen.without_items += (rows_before + _without_items(piece["labels"])).tolist()
+        rows_before += len(piece)
         seen.items += len(flat)
         if task.names:
             seen.labels += counts_of([flat], len(task.names))
-            seen.ignored += int((flat == IGNORED).sum())
+            seen.ignored += int((~is_item(flat)).sum())
         elif flat.dtype.kind == "f" and len(flat):
             least, greatest = min(least, float(flat.min())), max(greatest, float(flat.max()))
             total += float(flat.sum(dtype=float))
     if np.isfinite(least):
         seen.numbers = {"least": least, "mean": total / seen.items, "greatest": greatest}
     return seen
+
+
+def _without_items(labels: pa.ChunkedArray) -> Array:
+    """The rows of a piece of which no label is an item, by their place in it."""
+    flat = _flat(labels)
+    counts = np.asarray(pc.list_value_length(labels)) if is_list(labels.type) else np.ones(len(labels), np.int64)
+    row_of = np.repeat(np.arange(len(labels)), counts)
+    return np.flatnonzero(np.bincount(row_of[is_item(flat)], minlength=len(labels)) == 0)
+
+
+def _require_items(rows: Rows, recipe: Recipe, split: str, one: SplitAudit) -> None:
+    if one.without_items == len(rows.encoded[split].data) and not recipe.dataset.streaming:
+        raise DataError(
+            f"{split}: no input has a label that counts, so nothing is left to learn or to score",
+            where=recipe.where("task.label"),
+            fix="Look at the labels, and at texts or sentences that are empty.",
+        )
 
 
 def _pieces(rows: datasets.Dataset, names: Sequence[str]) -> Iterator[pa.Table]:

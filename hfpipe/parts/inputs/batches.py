@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from hfpipe.parts.inputs.buckets import Rows, by_examples, by_tokens
+from hfpipe.parts.inputs.buckets import Rows, by_examples, by_tokens, updates_by_tokens
 from hfpipe.parts.tasks import IGNORED, SIDE_COLUMNS, lengths
 from hfpipe.recipe.schema import Batching
 
@@ -70,10 +72,19 @@ class Order:
             left = [_filled(rows, len(whole)) for rows, whole in zip(left, updates[before:], strict=True)]
         return [*(-1 - rows for rows in updates[:before]), *left]
 
+    @cached_property
+    def _count(self) -> int | None:
+        """The updates of an epoch, where the lengths of its rows leave that open."""
+        if self.tokens is None or self.lengths is None or self.bucket:
+            return None
+        return updates_by_tokens(self.tokens, self.seed, self.lengths)
+
     def _cut(self, epoch: int, left: Rows | None) -> list[Rows]:
         if self.tokens is not None:
             assert self.lengths is not None
-            return by_tokens(self.tokens, self.seed, epoch, self.lengths, bucket=self.bucket, left=left)
+            return by_tokens(
+                self.tokens, self.seed, epoch, self.lengths, bucket=self.bucket, left=left, count=self._count
+            )
         return by_examples(self.rows, self.size, self.seed, epoch, self.lengths if self.bucket else None, left)
 
 
@@ -105,10 +116,14 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch, self.start = epoch, start
 
     def shares(self, epoch: int) -> Iterator[list[int]]:
-        """The micro-batches of an epoch."""
+        """The micro-batches of an epoch on this process."""
+        return islice(self.all_shares(epoch), self.rank, None, self.processes)
+
+    def all_shares(self, epoch: int) -> Iterator[list[int]]:
+        """The micro-batches of an epoch on every process: those of one micro-step after the other, in the order of the ranks."""
         for rows in self._micro_steps(epoch):
-            share = np.array_split(rows, self.processes)[self.rank]
-            yield (share if len(share) else _blank(rows)).tolist()
+            for share in np.array_split(rows, self.processes):
+                yield (share if len(share) else _blank(rows)).tolist()
 
     def __len__(self) -> int:
         """Micro-batches in an epoch, the ragged last one included."""
@@ -156,7 +171,10 @@ def ignored(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ignore(label: Any) -> Any:
-    return [_ignore(part) for part in label] if isinstance(label, list) else type(label)(IGNORED)
+    """IGNORED in place of a class or a position, NaN in place of a number: -100.0 is a number like others."""
+    if isinstance(label, list):
+        return [_ignore(part) for part in label]
+    return math.nan if isinstance(label, float) else IGNORED
 
 
 class TrainLoader(DataLoader[Any]):

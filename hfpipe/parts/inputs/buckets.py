@@ -7,6 +7,7 @@ micro-batches, for accumulation and for several processes, changes nothing in it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,16 @@ import numpy as np
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 _CHUNK = 50  # updates whose rows are sorted together
+_PLANNED = 8  # epochs that are cut by tokens beforehand, to see how many updates they need
 _TILE = 8
 
 
-def shuffled(rows: int, seed: int, epoch: int, left: Rows | None = None) -> Rows:
+def shuffled(rows: int, seed: int, epoch: int, left: Rows | None = None, draw: int = 0) -> Rows:
     """The rows in the order of an epoch, `[rows]`: a permutation that depends on (seed, epoch) alone.
 
-    Where only some are left of the epoch, these in that order.
+    Where only some are left of the epoch, these in that order. A later draw is another order of the same epoch.
     """
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+    order = np.random.Generator(np.random.PCG64([seed, epoch, draw + 1] if draw else [seed, epoch])).permutation(rows)
     return order if left is None else order[np.isin(order, left)]
 
 
@@ -56,12 +58,20 @@ def by_examples(
 
 
 def by_tokens(
-    tokens: int, seed: int, epoch: int, lengths: Rows, *, bucket: bool, left: Rows | None = None
+    tokens: int,
+    seed: int,
+    epoch: int,
+    lengths: Rows,
+    *,
+    bucket: bool,
+    left: Rows | None = None,
+    count: int | None = None,
 ) -> list[Rows]:
     """The updates of an epoch, each with as many rows as fit into a number of tokens when padded to their longest.
 
     There are as many updates in every epoch: with `bucket` because the sorted lengths are cut, which every epoch has the
-    same; without it because they are cut for rows as long as the longest.
+    same; without it because an order that needs more of them is drawn again, and where fewer would do the largest are
+    halved.
 
     Args:
         tokens: of an update, padding included; a longer row is an update of its own.
@@ -70,29 +80,53 @@ def by_tokens(
         lengths: tokens of each row, `[rows]`.
         bucket: put rows of similar length together, those of one length at random.
         left: the rows that are left of an epoch, as in `by_examples`; they make no more updates than all rows do.
+        count: what `updates_by_tokens` says, where that is known already.
     """
-    if not bucket:
-        return by_examples(len(lengths), max(1, tokens // int(lengths.max())), seed, epoch, None, left)
-    order = shuffled(len(lengths), seed, epoch, left)
-    order = order[np.argsort(-lengths[order], kind="stable")]  # the longest first: it decides how many fit beside it
-    updates = cut_by_tokens(order, lengths, tokens)
-    return [updates[place] for place in _places(len(updates), seed, epoch)]
+    if bucket:
+        order = shuffled(len(lengths), seed, epoch, left)
+        order = order[np.argsort(-lengths[order], kind="stable")]  # the longest first: little is padded beside it
+        updates = cut_by_tokens(order, lengths, tokens)
+        return [updates[place] for place in _places(len(updates), seed, epoch)]
+    count = updates_by_tokens(tokens, seed, lengths) if count is None else count
+    draw = 0
+    while len(updates := cut_by_tokens(shuffled(len(lengths), seed, epoch, None, draw), lengths, tokens)) > count:
+        draw += 1
+    if left is not None:
+        return cut_by_tokens(shuffled(len(lengths), seed, epoch, left, draw), lengths, tokens)
+    while len(updates) < count:
+        widest = max(range(len(updates)), key=lambda place: len(updates[place]))
+        updates[widest : widest + 1] = np.array_split(updates[widest], 2)
+    return updates
+
+
+def updates_by_tokens(tokens: int, seed: int, lengths: Rows) -> int:
+    """How many updates every epoch has that is cut by tokens without buckets: as many as the first few need at most.
+
+    Args:
+        tokens: of an update, padding included.
+        seed: of the recipe.
+        lengths: tokens of each row, `[rows]`.
+    """
+    return max(len(cut_by_tokens(shuffled(len(lengths), seed, epoch), lengths, tokens)) for epoch in range(_PLANNED))
 
 
 def cut_by_tokens(order: Rows, lengths: Rows, tokens: int) -> list[Rows]:
-    """BatchPlan rows into batches that, padded to their first row, have no more than so many tokens, and at least one row.
+    """Cut rows into batches that, padded to their longest, have no more than so many tokens, and at least one row.
+
+    Every batch has as many of the rows that come next as fit, so that rows in this order make no fewer batches.
 
     Args:
-        order: row numbers, the longest first.
+        order: row numbers.
         lengths: tokens of each row, by its number.
         tokens: of a batch, padding included.
     """
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, tokens // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
+    starts, start, longest = [], 0, 0
+    for place, length in enumerate(np.maximum(lengths[order], 1).tolist()):
+        longest = max(longest, length)
+        if place == start or longest * (place - start + 1) > tokens:
+            starts.append(place)
+            start, longest = place, length
+    return [order[start:end] for start, end in pairwise([*starts, len(order)])]
 
 
 def _places(count: int, seed: int, epoch: int) -> Rows:

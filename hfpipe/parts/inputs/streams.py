@@ -42,8 +42,11 @@ def require_declared_classes(recipe: Recipe, task: tasks.Task, head: datasets.Da
         )
 
 
-class _MicroBatches(IterableDataset[list[dict[str, Any]]]):
-    """The micro-batches of one process, each a list of encoded examples; the stream begins anew when it ends."""
+class _MicroBatches(IterableDataset[tuple[int, list[dict[str, Any]]]]):
+    """The micro-batches of one process: the rows read with it on all processes, and its encoded examples.
+
+    The stream begins anew when it ends.
+    """
 
     def __init__(
         self,
@@ -62,17 +65,18 @@ class _MicroBatches(IterableDataset[list[dict[str, Any]]]):
         self.count, self.rank, self.processes = count, rank, processes
         self.start = 0
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         width = self.recipe.train.batch_size * self.processes
-        made, passes = 0, 0
+        made, passes, read = 0, 0, 0
         while made < self.count:
             self.stream.set_epoch(passes)
             examples = self._examples(passes)
             while made < self.count and (together := list(islice(examples, width))):
+                read += len(together)
                 share = np.array_split(np.arange(len(together)), self.processes)[self.rank]
                 # As in EpochBatches: every process runs the same number of forward passes.
                 if made >= self.start:
-                    yield [together[place] for place in share] or [ignored(together[0])]
+                    yield read, [together[place] for place in share] or [ignored(together[0])]
                 made += 1
             passes += 1
 
@@ -96,8 +100,22 @@ class _MicroBatches(IterableDataset[list[dict[str, Any]]]):
             )
 
 
+class _Counted:
+    """Collates the examples of a micro-batch, and hands on how many rows were read with it."""
+
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, made: tuple[int, list[dict[str, Any]]]) -> tuple[int, Any]:
+        return made[0], self.collate(made[1])
+
+
 class StreamLoader(DataLoader[Any]):
-    """The micro-batches of a run, read from a stream; one "epoch" is the stated number of steps."""
+    """The micro-batches of a run, read from a stream; one "epoch" is the stated number of steps.
+
+    Attributes:
+        examples: rows that all processes have read with the micro-batch that was given out last.
+    """
 
     def __init__(
         self,
@@ -113,17 +131,24 @@ class StreamLoader(DataLoader[Any]):
         pin_memory: bool = False,
     ) -> None:
         assert recipe.train.max_steps is not None
+        self.examples = 0
         self.batches = recipe.train.max_steps * recipe.train.accumulate
         super().__init__(
             _MicroBatches(
                 stream, recipe, task, tokenizer, max_length, count=self.batches, rank=rank, processes=processes
             ),
             batch_size=None,
-            collate_fn=collate,
+            collate_fn=_Counted(collate),  # type: ignore[arg-type]  # of what the dataset gives, not of a list
             num_workers=recipe.train.workers,
             pin_memory=pin_memory,
             generator=torch.Generator().manual_seed(recipe.seed),
         )
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The micro-batches of the run."""
+        for examples, batch in super().__iter__():
+            self.examples = examples
+            yield batch
 
     def __len__(self) -> int:
         """Micro-batches in the run."""

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hfpipe.errors import DataError, RecipeError
+from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.parts.metrics.array_metrics import StatisticMetric
 from hfpipe.parts.metrics.sums import finite
+from hfpipe.system.text import one_line
 
 
 class Metric(Protocol):
@@ -69,6 +70,14 @@ def compute_all(
         except DataError as error:
             error.where = error.where or f"metric {name!r}"
             raise
+        except (HfpipeError, MemoryError, OSError):
+            raise
+        except Exception as error:  # the class may be anyone's: anything can come out of it
+            raise RecipeError(
+                f"it fails with {type(error).__name__}: {one_line(error, 300)}",
+                where=f"metric {name!r}",
+                fix="Mend it, or take another one: evaluate.metrics.",
+            ) from error
         if not isinstance(result, Mapping):
             raise RecipeError(
                 f"it returned {type(result).__name__}", where=f"metric {name!r}", allowed="a dict of names to numbers"

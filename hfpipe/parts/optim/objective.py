@@ -32,8 +32,8 @@ class Objective:
 
         Args:
             logits: `[batch, classes]`, `[batch, 1]` for regression, `[batch, length, classes]`, or `[batch, 2, length]`.
-            labels: `[batch]`, `[batch, length]`, `[batch, 2]`, or multi-hot `[batch, classes]` in floats; -100 is no
-                item.
+            labels: `[batch]`, `[batch, length]`, `[batch, 2]`, or numbers or multi-hot `[batch, classes]` in floats;
+                the class -100 and the number NaN are no items.
 
         Raises:
             RecipeError: the loss gives something else than one number per item.
@@ -61,13 +61,12 @@ class Objective:
             tally: of the whole update.
             processes: DDP averages the gradients of so many, which is undone here.
         """
-        return losses.sum() * item_scale(self.reduction, tally.divisor, processes)
+        return losses.sum() * (item_scale(self.reduction, tally.divisor, processes) if tally.divisor > 0 else 0.0)
 
     def tally(self, micro_batches: Iterable[Mapping[str, Any]]) -> Tally:
         """Count the items of one update over its micro-batches and over all processes, before any backward.
 
-        Raises:
-            RecipeError: an update without a single item.
+        Of rows that have no label, or classes of weight 0 alone, both numbers may be 0: such an update changes nothing.
         """
         counts = torch.zeros(2, dtype=torch.float64)
         for batch in micro_batches:
@@ -77,13 +76,7 @@ class Objective:
         state = PartialState()
         if state.num_processes > 1:
             counts = reduce(counts.to(state.device), "sum").cpu()
-        num_items, divisor = int(counts[0]), float(counts[1])
-        if not num_items or divisor <= 0:
-            raise RecipeError(
-                f"an update has {num_items} items of total weight {divisor}",
-                fix="Look at the labels and class_weights.",
-            )
-        return Tally(num_items, divisor)
+        return Tally(int(counts[0]), float(counts[1]))
 
     def weights(self, labels: torch.Tensor) -> torch.Tensor:
         """The weight of every label position, `[positions]`: 0 where ignored, else 1 or the weight of its class."""
@@ -159,5 +152,6 @@ def as_targets(labels: torch.Tensor) -> torch.Tensor:
 
 
 def is_item(targets: torch.Tensor) -> torch.Tensor:
-    """Which positions are items, `[positions]`: all but the ignored ones."""
-    return (targets if targets.ndim == 1 else targets[:, 0]) != IGNORED
+    """Which positions are items, `[positions]`: all but those of the class -100, or of the number NaN."""
+    first = targets if targets.ndim == 1 else targets[:, 0]
+    return ~first.isnan() if first.is_floating_point() else first != IGNORED

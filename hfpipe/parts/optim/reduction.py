@@ -8,7 +8,8 @@ loss l_i already contains it), and let D = sum of w_i. What lands in `.grad` is
     none   the same as sum: the losses stay a vector in the record, and are summed for backward
 
 The reported loss is (sum of l_i) / D whatever the reduction. Clipping speaks about the gradient of the mean: its
-threshold grows with D where the gradient does.
+threshold grows with D where the gradient does. Where D is 0 there is no mean: the update is a step that changes no weight
+and nothing that the optimizer remembers.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ def item_scale(reduction: Reduction, divisor: float, divided_away: float = 1.0) 
 
 
 def clip_threshold(max_norm: float | None, reduction: Reduction, divisor: float) -> float:
-    """The L2 norm above which the gradient in `.grad` is scaled down; infinite for no clipping."""
-    if max_norm is None:
+    """The L2 norm above which the gradient in `.grad` is scaled down; infinite for no clipping, and for no item."""
+    if max_norm is None or not divisor:
         return math.inf
     return max_norm if reduction == "mean" else max_norm * divisor
 
 
 def mean_loss(total: float, divisor: float) -> float:
-    """The reported loss: the sum of the items' losses over D."""
-    return total / divisor
+    """The reported loss: the sum of the items' losses over D; NaN where there is no item."""
+    return total / divisor if divisor else math.nan
 
 
 def effective_rate(lr: float, reduction: Reduction, divisor: float, *, optimizer_divides: bool) -> float:

@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+_FEW = 32  # classes at each end
 
 _OF_CHOICES = ("cross_entropy", "focal", "kl_div")  # a softmax leaves out what has the lowest logit
 SIDE_COLUMNS = ("row", "words", "offsets")
@@ -126,7 +127,7 @@ class Task(Protocol):
         """Predictions and references of the raw rows that count, as metrics take them; None where there are no labels."""
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and their references, to try a metric on before the first step."""
+        """A few predictions and their references, with every class in them, to try a metric on before the first step."""
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
@@ -197,8 +198,10 @@ def calibrated(task: Task, calibration: Calibration) -> Task:
 
 
 def dummy_outputs(task: Task) -> tuple[Array, Array] | None:
-    """Logits and label ids of two rows, to try a metric on that takes them; None where rows are scored in parts."""
+    """Logits and label ids of a few rows, to try a metric on that takes them; None where rows are scored in parts."""
     predictions, references = task.dummy_predictions()
+    if len(predictions) > 2 * _FEW:  # of many classes, whose logits would fill the memory
+        predictions, references = (np.concatenate([one[:_FEW], one[-_FEW:]]) for one in (predictions, references))
     if predictions.dtype.kind == "f" and not task.names:
         return predictions[:, None].astype(np.float32), references.astype(np.float32)
     if predictions.dtype.kind == "i":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -64,6 +64,7 @@ class ChoiceTask:
     form: str
     values: tuple[tuple[str, int], ...] = ()
     ignores_missing: bool = False
+    count: int = field(default=2, repr=False)  # the most choices of a row as far as seen; no tokens depend on it
 
     kind = KINDS["multiple-choice"]
     auto_model = "AutoModelForMultipleChoice"
@@ -86,7 +87,7 @@ class ChoiceTask:
         label = spec.label_columns[0]
         columns.require_columns(rows, (*spec.text, *spec.choices, label), title, where)
         if spec.names is not None or spec.form is not None:
-            return cls.from_head(spec, ())
+            return replace(cls.from_head(spec, ()), count=_most_choices(rows, spec.choices))
         kind = columns.column(rows, label).type
         if not (columns.is_text(kind) or pa.types.is_integer(kind)):
             allowed = f"{IN_WORDS[FROM_ZERO]}, or its letter, or its text"
@@ -95,7 +96,7 @@ class ChoiceTask:
             return cls.from_head(spec, ())  # `check` refuses them, with the split
         is_class = isinstance(rows.features[label], datasets.ClassLabel)
         form = find_form(lambda: _rows(rows, spec.choices or (), label), is_class, title, label, where)
-        return replace(cls.from_head(spec, ()), form=form)
+        return replace(cls.from_head(spec, ()), form=form, count=_most_choices(rows, spec.choices))
 
     @classmethod
     def from_head(cls, spec: schema.Task, names: tuple[str, ...]) -> ChoiceTask:
@@ -223,8 +224,9 @@ class ChoiceTask:
         return predictions[labels != IGNORED], labels[labels != IGNORED]
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and their labels, to try a metric on."""
-        return np.array([0, 1]), np.array([0, 1])
+        """A prediction of every choice and its label, to try a metric on."""
+        choices = np.arange(max(2, self.count))
+        return choices, choices
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset
@@ -329,6 +331,13 @@ def _rows(rows: datasets.Dataset, names: tuple[str, ...], label: str | None = No
     for batch in rows.select_columns(list(dict.fromkeys(read))).iter(batch_size=_BATCH):
         labels = batch[label] if label is not None else [None] * len(batch[names[0]])
         yield from zip(_choices_of(batch, names), labels, strict=True)
+
+
+def _most_choices(rows: datasets.Dataset, names: tuple[str, ...]) -> int:
+    """The most choices that one of the first rows has, 2 at least; `check` refuses columns that hold none."""
+    if not all(_may_hold_choices(columns.column(rows, name).type, len(names)) for name in names):
+        return 2
+    return max(2, *(len(own.texts) for own, _ in itertools.islice(_rows(rows, names), _BATCH)), 0)
 
 
 def _choices_of(batch: Mapping[str, Sequence[Any]], names: tuple[str, ...]) -> list[Choices]:

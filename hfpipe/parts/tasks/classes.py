@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hfpipe.errors import DataError
-from hfpipe.parts.data.columns import IGNORED, is_text, refuse
+from hfpipe.parts.data.columns import IGNORED, is_item, is_text, refuse
 
 Array = np.ndarray[Any, Any]
 Names = tuple[str, ...] | Mapping[str, str] | None
@@ -335,6 +335,6 @@ def counts_of(labels: Sequence[Any], num_labels: int) -> list[int]:
     flat = np.concatenate([np.atleast_1d(one) for one in labels]) if len(labels) else np.zeros(0, int)
     if flat.dtype.kind == "f":
         hot = flat.reshape(-1, num_labels)
-        return [int(count) for count in hot[hot[:, 0] != IGNORED].sum(axis=0)]
-    counted = flat[flat != IGNORED].astype(int)
+        return [int(count) for count in hot[is_item(hot[:, 0])].sum(axis=0)]
+    counted = flat[is_item(flat)].astype(int)
     return [int(count) for count in np.bincount(counted, minlength=num_labels)]

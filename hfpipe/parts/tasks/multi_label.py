@@ -6,6 +6,7 @@ of structs of 0 and 1; or one column of 0 and 1 for each class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -227,14 +228,14 @@ class MultiLabelTask:
         return encoded
 
     def labels_of(self, batch: Mapping[str, Sequence[Any]]) -> list[list[float]]:
-        """Multi-hot rows `[classes]` of floats; of a row without labels, all IGNORED."""
+        """Multi-hot rows `[classes]` of floats; of a row without labels, all NaN."""
         cells: Sequence[Any] = batch[self.labels[0]]
         if len(self.labels) > 1:
             cells = [list(row) for row in zip(*(batch[name] for name in self.labels), strict=True)]
         return [self._hot(cell) for cell in cells]
 
     def _hot(self, cell: Any) -> list[float]:
-        nothing = [float(columns.IGNORED)] * self.num_labels
+        nothing = [math.nan] * self.num_labels
         if cell is None:
             return nothing
         if self.form == COLUMNS:
@@ -257,13 +258,13 @@ class MultiLabelTask:
         predictions, _ = self.calibration.any_of(np.stack(logits))
         if "labels" not in encoded.column_names:
             return predictions, None
-        labels = np.asarray(encoded["labels"][:]).reshape(-1, self.num_labels).astype(np.int64)
-        counted = labels[:, 0] != columns.IGNORED
-        return predictions[counted], labels[counted]
+        labels = np.asarray(encoded["labels"][:]).reshape(-1, self.num_labels)
+        counted = columns.is_item(labels[:, 0])
+        return predictions[counted], labels[counted].astype(np.int64)
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and their labels, to try a metric on."""
-        hot = np.eye(2, self.num_labels, dtype=np.int64)
+        """Two predictions and their labels, one with every class and one with none, to try a metric on."""
+        hot = np.repeat(np.array([[1], [0]], np.int64), self.num_labels, axis=1)
         return hot, hot
 
     def format_predictions(

@@ -75,7 +75,7 @@ class NumberTask:
             return
         values = columns.require_values(rows, self.label, split, where)
         numbers = np.asarray(columns.as_numbers(values, split, self.label, where))
-        bad = ~np.isfinite(numbers) | (numbers == columns.IGNORED)
+        bad = ~np.isfinite(numbers)
         if bad.any():
             what = f"{split}: label {numbers[bad][0]} is not a finite number"
             columns.refuse(pa.array(bad), what, where, "Mend these rows.")

@@ -127,8 +127,9 @@ class TextTask:
         return predictions[counted], labels[counted]
 
     def dummy_predictions(self) -> tuple[Array, Array]:
-        """Two predictions and their labels, to try a metric on."""
-        return np.array([0, 1]), np.array([0, 1])
+        """A prediction of every class and its label, to try a metric on."""
+        classes = np.arange(max(2, len(self.names)))
+        return classes, classes
 
     def format_predictions(
         self, logits: Sequence[Array], encoded: datasets.Dataset, rows: datasets.Dataset

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +19,13 @@ from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from hfpipe.errors import RecipeError
+from hfpipe.parts.model.precision import Precision, choose
 from hfpipe.parts.optim.schedules import steps_on_metric
+from hfpipe.system.processes import join
 from hfpipe.system.text import one_line
 
 if TYPE_CHECKING:
+    from hfpipe.recipe.schema import Recipe
     from hfpipe.training.job import Job
     from hfpipe.training.update import Update
 
@@ -36,13 +40,8 @@ def train(job: Job, emit: Emit) -> None:
     """
     job.model.__dict__.pop("_is_accelerate_prepared", None)  # trained before, it would get neither precision nor DDP
     with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch:  # Trainer wants a folder; it is left empty
-        try:
+        with _refused_options(job.recipe):
             trainer = UpdateTrainer(job, emit, training_arguments(job, scratch))
-        except (ValueError, TypeError, ImportError) as error:
-            if not job.recipe.trainer:
-                raise
-            what = f"Trainer refused its options: {one_line(error)}"
-            raise RecipeError(what, where=job.recipe.where("trainer")) from error
         try:
             trainer.train(resume_from_checkpoint=trainer.write_position(scratch) if job.start else None)
         finally:
@@ -189,22 +188,55 @@ class Records(TrainerCallback):
         control.should_training_stop |= self.job.state.stops_early
 
 
+def check_options(recipe: Recipe) -> None:
+    """Refuse a `trainer` section that Trainer refuses, with a Trainer of one weight: before data and weights are loaded.
+
+    Raises:
+        RecipeError: with Trainer's own words.
+    """
+    if not recipe.trainer or recipe.engine != "trainer":
+        return
+    device = join().device
+    precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
+    with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch, _refused_options(recipe):
+        args = _arguments(recipe, device, precision, scratch, max_steps=1, every="never")
+        Trainer(model=torch.nn.Linear(1, 1), args=args, train_dataset=[{}])
+
+
+@contextmanager
+def _refused_options(recipe: Recipe) -> Iterator[None]:
+    """What Trainer and TrainingArguments refuse in a block is a mistake in the `trainer` section, where there is one."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        if not recipe.trainer:
+            raise
+        what = f"Trainer refused its options: {one_line(error)}"
+        raise RecipeError(what, where=recipe.where("trainer")) from error
+
+
 def training_arguments(job: Job, folder: str) -> TrainingArguments:
     """The TrainingArguments of a job: hfpipe's own fields, and the recipe's `trainer` section."""
-    recipe = job.recipe
-    every = job.timeline.evaluate_every
+    timeline = job.timeline
+    max_steps = timeline.num_steps + timeline.step_offset
+    return _arguments(job.recipe, job.device, job.precision, folder, max_steps=max_steps, every=timeline.evaluate_every)
+
+
+def _arguments(
+    recipe: Recipe, device: torch.device, precision: Precision, folder: str, *, max_steps: int, every: str | int
+) -> TrainingArguments:
     return TrainingArguments(
         # Asked for bf16 on a CPU, TrainingArguments looks for a GPU unless that is ruled out.
-        **{"use_cpu": job.device.type == "cpu", "report_to": "none", **recipe.trainer},
+        **{"use_cpu": device.type == "cpu", "report_to": "none", **recipe.trainer},
         output_dir=folder,
         seed=recipe.seed,
-        max_steps=job.timeline.num_steps + job.timeline.step_offset,
+        max_steps=max_steps,
         per_device_train_batch_size=recipe.train.batch_size,
         per_device_eval_batch_size=recipe.evaluate.batch_size,
         gradient_accumulation_steps=recipe.train.accumulate,
         max_grad_norm=recipe.train.max_grad_norm or math.inf,
-        bf16=job.precision.name == "bf16",
-        fp16=job.precision.name == "fp16",
+        bf16=precision.name == "bf16",
+        fp16=precision.name == "fp16",
         average_tokens_across_devices=False,  # parts/optim/reduction.py undoes the averaging over processes itself
         dataloader_num_workers=recipe.train.workers,
         eval_strategy={"epoch": "epoch", "never": "no"}.get(str(every), "steps"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -97,7 +98,10 @@ def test_a_blank_is_a_row_that_counts_for_nothing() -> None:
     assert Examples(tokens)[-1]["labels"] == [IGNORED, IGNORED]
     numbers = datasets.Dataset.from_dict({"input_ids": [[1]], "labels": [0.5]})
     blank = Examples(numbers)[-1]["labels"]
-    assert (blank, type(blank)) == (-100.0, float)
+    assert isinstance(blank, float)
+    assert math.isnan(blank)  # -100.0 is a number like others
+    several = datasets.Dataset.from_dict({"input_ids": [[1]], "labels": [[0.0, 1.0]]})
+    assert all(math.isnan(one) for one in Examples(several)[-1]["labels"])
 
 
 def test_an_evaluation_keeps_the_given_order() -> None:
@@ -130,6 +134,15 @@ def test_the_rows_of_an_update_do_not_depend_on_how_it_is_cut(spec: dict[str, An
             assert all(len(share) <= batch_size for batches in shares for share in batches)
     assert all(one == seen[0] for one in seen)
     assert sorted(chain(*seen[0])) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_every_process_knows_the_micro_batches_of_all(processes: int) -> None:
+    """What all processes train on in a micro-step stands together, in the order of their ranks, whichever of them asks."""
+    order = Order(61, 3, 8 * processes)
+    samplers = [EpochBatches(order, rank=rank, processes=processes) for rank in range(processes)]
+    expected = [share for step in zip(*(sampler.shares(1) for sampler in samplers), strict=True) for share in step]
+    assert all(list(sampler.all_shares(1)) == expected for sampler in samplers)
 
 
 def test_a_budget_of_tokens_holds_for_every_micro_batch() -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfpipe.parts.inputs.buckets import by_examples, by_tokens, cut_by_tokens, padding_multiple, padding_share, shuffled
+from hfpipe.parts.inputs.buckets import (
+    by_examples,
+    by_tokens,
+    cut_by_tokens,
+    padding_multiple,
+    padding_share,
+    shuffled,
+    updates_by_tokens,
+)
 
 
 def lengths_of(rows: int, seed: int = 0) -> np.ndarray:
@@ -37,6 +47,58 @@ def test_no_update_has_more_tokens_and_every_epoch_as_many_updates(
         assert sorted(np.concatenate(updates).tolist()) == list(range(rows))
         assert all(len(one) == 1 or len(one) * lengths[one].max() <= tokens for one in updates)
     assert len({len(updates) for updates in epochs}) == 1
+
+
+@given(
+    st.lists(st.integers(1, 90), min_size=1, max_size=200),
+    st.integers(1, 400),
+    st.integers(0, 99),
+    st.sets(st.integers(0, 199)),
+)
+@settings(max_examples=150, deadline=None)
+def test_without_buckets_an_update_has_all_that_fits(sizes: list[int], tokens: int, seed: int, gone: set[int]) -> None:
+    """Of the rows that come next as many as fit, whatever their lengths; at most a halved update could take one more.
+
+    What is left of an epoch makes no more updates than the whole, each within the tokens and in the order of the epoch.
+    """
+    lengths = np.array(sizes)
+    count = updates_by_tokens(tokens, seed, lengths)
+    for epoch in range(12):
+        updates = by_tokens(tokens, seed, epoch, lengths, bucket=False)
+        assert len(updates) == count
+        order = np.concatenate(updates)
+        assert sorted(order.tolist()) == list(range(len(sizes)))
+        greedy = cut_by_tokens(order, lengths, tokens)
+        for update, after in pairwise(greedy):
+            assert (len(update) + 1) * max(lengths[update].max(), lengths[after[0]]) > tokens
+        left = np.array([row for row in range(len(sizes)) if row not in gone], dtype=np.int64)
+        rest = by_tokens(tokens, seed, epoch, lengths, bucket=False, left=left)
+        assert len(rest) <= count
+        assert [row for one in rest for row in one.tolist()] == [row for row in order.tolist() if row not in gone]
+        assert all(len(one) == 1 or len(one) * lengths[one].max() <= tokens for one in [*updates, *rest])
+
+
+def test_one_long_row_leaves_the_updates_of_the_others_as_they_are() -> None:
+    """200 rows of about 10 tokens and one of 62 with room for 82: about 25 updates, where the longest row decided for all 200.
+
+    By arithmetic: 82 tokens take 7 rows of up to 11 tokens, 8 of up to 10, so that 200 of them make 25 to 29 updates.
+    """
+    lengths = np.array([9 + row % 3 for row in range(200)] + [62])
+    for bucket in (False, True):
+        counts = {len(by_tokens(82, seed, epoch, lengths, bucket=bucket)) for seed in range(5) for epoch in range(3)}
+        assert min(counts) >= 25
+        assert max(counts) <= 31
+    assert [len(one) for one in by_tokens(82, 0, 0, np.full(7, 90), bucket=False)] == [1] * 7
+
+
+def test_a_million_short_updates_do_not_wait_for_an_order_that_fits() -> None:
+    """An epoch is drawn again a few times at most: the count is what the first epochs need at most."""
+    lengths = lengths_of(3000)
+    count = updates_by_tokens(500, 4, lengths)
+    plain = [len(cut_by_tokens(shuffled(3000, 4, epoch), lengths, 500)) for epoch in range(60)]
+    assert max(plain[:8]) == count
+    assert max(plain) - min(plain) < 0.03 * count  # so that few updates are halved
+    assert sum(one > count for one in plain) < 30
 
 
 def test_without_buckets_the_order_is_the_shuffled_one() -> None:

@@ -108,6 +108,9 @@ def test_two_processes_share_the_rows_of_one(files: dict[str, str], tiny_checkpo
         for rank in (0, 59)
     )
     assert first["labels"].tolist() != [-100]
+    spare = StreamLoader(stream, one_each, job.task, job.tokenizer, 64, job.collate, rank=59, processes=60)
+    next(iter(spare))
+    assert spare.examples == 50  # a blank is no example
     assert last["labels"].tolist() == [-100]  # 50 rows for 60 processes
 
 
@@ -131,7 +134,9 @@ def test_both_engines_take_the_same_steps(
     assert records[0] == records[1]
     assert len(records[0]) == 6
     summary = runs[0].read_json("metrics.json")
-    assert summary["trained_examples"] == 6 * 16
+    # Of 50 rows a pass: micro-batches of 8, the seventh of 2, and twelve of them in six steps.
+    assert [record["examples"] for record in records[0]] == [16, 32, 48, 50 + 8, 50 + 24, 50 + 40]
+    assert summary["trained_examples"] == 90
     assert summary["examples"] == 10
     measured = hfpipe.evaluate(runs[0])
     assert measured.metrics == runs[0].metrics

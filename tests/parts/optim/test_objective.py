@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hfpipe.errors import RecipeError
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective, UpdateLosses, as_items
+from hfpipe.parts.optim.reduction import Reduction, clip_threshold, mean_loss
 from hfpipe.recipe.catalog import LOSSES
 
 LOGITS = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
@@ -59,12 +60,36 @@ def test_items_are_counted_over_the_whole_update() -> None:
     assert tokens.num_items == 3
 
 
-def test_an_update_without_items_is_refused() -> None:
-    """All labels ignored, or all weights zero, is told instead of a division by zero."""
-    with pytest.raises(RecipeError, match="an update has 0 items"):
-        objective().tally([{"labels": torch.tensor([-100, -100])}])
-    with pytest.raises(RecipeError, match=r"total weight 0\.0"):
-        objective(weights=torch.zeros(3)).tally([{"labels": LABELS}])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_an_update_without_items_has_no_loss_and_no_gradient(reduction: Reduction) -> None:
+    """All labels ignored, or all weights zero: nothing is divided by zero, and backward gives zeros."""
+    for target, labels in (
+        (objective(reduction=reduction), torch.full((7,), -100)),
+        (objective(reduction=reduction, weights=torch.zeros(3)), LABELS),
+    ):
+        logits = torch.randn(7, 3, requires_grad=True)
+        tally = target.tally([{"labels": labels}])
+        assert tally.divisor == 0
+        losses = target.item_losses(logits, labels)
+        target.backward_value(losses, tally, 2).backward()
+        assert logits.grad is not None
+        assert not logits.grad.any()
+        assert math.isinf(clip_threshold(1.0, reduction, tally.divisor))
+        assert math.isnan(mean_loss(float(losses.detach().sum()), tally.divisor))
+
+
+@pytest.mark.parametrize("number", [-100.0, -100.5, 0.0])
+def test_every_number_is_an_item_but_nan(number: float) -> None:
+    """-100.0 in a regression counts as any other number does; only NaN, which marks a blank, does not."""
+    target = Objective(losses.mse, "mse", "mean")
+    labels = torch.tensor([number, 2.0, math.nan])
+    assert target.tally([{"labels": labels}]).num_items == 2
+    logits = torch.tensor([[1.0], [2.0], [5.0]], requires_grad=True)
+    found = target.item_losses(logits, labels)
+    assert found.tolist() == [(1 - number) ** 2, 0.0, 0.0]
+    found.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == [2 * (1 - number), 0.0, 0.0]
 
 
 @pytest.mark.parametrize("poison", [0.0, math.nan, math.inf])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,13 @@ def test_what_the_data_leave_undefined_is_none() -> None:
 
 
 def test_items_are_the_rows_and_a_blank_is_none() -> None:
-    """The divisor counts rows; a row of -100, which a process without rows is given, adds nothing to loss or divisor."""
+    """The divisor counts rows; a row of NaN, which a process without rows is given, adds nothing to loss or divisor."""
     from hfpipe.parts.optim.losses import bce_with_logits
 
     objective = Objective(bce_with_logits, "bce_with_logits", "mean")
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.tensor(HOT)
-    blank = torch.cat([labels, torch.full((1, 3), -100.0)])
+    blank = torch.cat([labels, torch.full((1, 3), math.nan)])
     tally = objective.tally([{"labels": blank}])
     assert (tally.num_items, tally.divisor) == (4, 4.0)
     losses = objective.item_losses(torch.cat([logits, torch.full((1, 3), float("nan"))]), blank)

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts.build import load_metrics, try_metrics
+from hfpipe.parts.build import check_parts, load_metrics, try_metrics
 from hfpipe.parts.inputs import tokenized
 from hfpipe.parts.inputs.tokenized import tokenize
+from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.parts.model import models
-from hfpipe.parts.tasks import TextTask, lengths, make_task
+from hfpipe.parts.tasks import TextTask, dummy_outputs, lengths, make_task
+from hfpipe.parts.tasks.choices import ChoiceTask
 from hfpipe.parts.tasks.classes import Classes
+from hfpipe.parts.tasks.multi_label import MultiLabelTask
 from hfpipe.parts.tasks.numbers import NumberTask
 from hfpipe.recipe import load_recipe
 from hfpipe.recipe.schema import Task
@@ -316,3 +321,72 @@ def test_a_long_list_of_classes_is_cut() -> None:
     task = make_task(Task(text="text"), table([f"c{row:02}" for row in range(60)]), "d", "task")
     with pytest.raises(DataError, match=r"The classes are c00, c01, c02, c03, c04, c05, c06, c07 \.\.\."):
         task.check(table(["other"]), "d", "task")
+
+
+THREE = {
+    "dataset": {"path": "./d"},
+    "task": {"text": "s", "label": {"column": "label", "names": ["a", "b", "c"]}},
+    "model": {"checkpoint": "./m"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["evaluate.metrics=[f1]"], r"average 'binary' scores two classes, and the data have 3"),
+        (["evaluate.metrics=[f1]", "task.label={column: label, names: {x: a, y: b, z: c}}"], "the data have 3"),
+        (["evaluate.metrics=[f1]", "task.label={column: label, names: [a, b]}"], ""),
+        (["evaluate.metrics=[{name: f1, average: macro}]", "evaluate.best=f1_macro"], ""),
+        (["evaluate.metrics=[{name: f1, average: macro}]", "evaluate.best=f1_marco"], "did you mean 'f1_macro'"),
+        (["task.label=label", "evaluate.best=acuracy"], "no metric is called 'acuracy'; did you mean 'accuracy'"),
+        (["task.label=label", "evaluate.metrics=[f1]", "evaluate.best=f1"], ""),  # how many classes, only the data say
+        (["task.label=label", "evaluate.best=acuracy", "dataset.splits.evaluation=null"], ""),
+        (["task={kind: token-classification, text: s, label: t}", "evaluate.best=PER_f1"], ""),
+        (["task={kind: token-classification, text: s, label: t}", "evaluate.best=PER_f2"], "CLASS_f1"),
+        (
+            ["task={kind: text-regression, text: s, label: t}", "evaluate.best=accuracy"],
+            "no metric is called 'accuracy'",
+        ),
+        (["task={kind: question-answering, text: [q, c], label: a}", "evaluate.best=f1"], ""),
+        (["task={kind: multi-label-classification, text: s, label: [a, b, c]}", "evaluate.best=f1_micro"], ""),
+        (["task={kind: multi-label-classification, text: s, label: t}", "evaluate.best=f1_mirco"], "'f1_micro'"),
+    ],
+)
+def test_a_metric_is_tried_before_data_are_there(changes: list[str], told: str) -> None:
+    """With the classes that a recipe declares; where it declares none, a misspelt `best` is found all the same."""
+    recipe = load_recipe(THREE, changes)
+    if not told:
+        check_parts(recipe)
+        return
+    with pytest.raises(RecipeError, match=told):
+        check_parts(recipe)
+
+
+def test_a_metric_is_tried_with_every_class_of_the_data() -> None:
+    """Three classes, three choices, and thousands: none of them shows in the first evaluation only."""
+    for task in (
+        TextTask(("s",), "label", Classes(("a", "b", "c"))),
+        ChoiceTask(("s",), ("e1", "e2", "e3"), "label", by_text=False, count=3),
+    ):
+        with pytest.raises(RecipeError, match="the data have 3"):
+            try_metrics(load_recipe(THREE, ["evaluate.metrics=[f1]"]), [("f1", load_metric("f1"))], task)
+    many = TextTask(("s",), "label", Classes(tuple(map(str, range(30_000)))))
+    assert try_metrics(load_recipe(THREE), [("accuracy", load_metric("accuracy"))], many) == ["accuracy"]
+    outputs = dummy_outputs(many)
+    assert outputs is not None
+    assert outputs[0].shape == (64, 30_000)
+    several = MultiLabelTask(("s",), ("label",), Classes(tuple(map(str, range(30_000)))))
+    predictions, references = several.dummy_predictions()
+    assert predictions.shape == (2, 30_000)
+    assert references.any(axis=0).all()
+
+
+def test_a_metric_that_fails_is_told_by_its_name() -> None:
+    """An error of a class of the user's own is a sentence, not a traceback."""
+
+    class Broken:
+        def compute(self, *, predictions: Any, references: Any) -> dict[str, float]:
+            return {"x": predictions[99]}
+
+    with pytest.raises(RecipeError, match=r"metric 'mine:Broken': it fails with IndexError: index 99"):
+        compute_all([("mine:Broken", Broken())], np.arange(3), np.arange(3))
