@@ -38,7 +38,7 @@ def seed_everything(seed: int) -> None:
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
     """The seed itself first, then a hash: seed + epoch would be the stream of another seed."""
-    return int(np.random.SeedSequence([seed, 0x64726F70, epoch]).generate_state(1)[0]) if epoch else seed
+    return int(np.random.SeedSequence([seed, 0x64726F70, epoch, 0, 0]).generate_state(1)[0]) if epoch else seed
 
 
 def learning_rate(recipe: dict, step: int, num_steps: int) -> float:

@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs diff": ("hfpipe runs diff RUN OTHER",),
     "runs report": ("hfpipe runs report RUN",),
     "runs delete": ("hfpipe runs delete RUN OTHER", "hfpipe runs delete RUN --yes"),
+    "runs clean": ("hfpipe runs clean --dry-run", "hfpipe runs clean RUN --keep best --yes"),
     "runs reproduce": ("hfpipe runs reproduce RUN",),
     "runs export": ("hfpipe runs export RUN exported",),
 }

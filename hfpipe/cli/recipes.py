@@ -121,9 +121,10 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
 
     loaded = load_recipe(recipe, overrides or [])
     if not is_certain(loaded):
-        from hfpipe.parts.build import check_parts
+        from hfpipe.parts.build import check_parts, check_scores
 
         check_parts(loaded)
+        check_scores(loaded)
     elif problems := option_problems(loaded):
         raise RecipeError("\n".join(problems))
     if loaded.trainer:

@@ -12,6 +12,7 @@ from hfpipe.cli import completion
 from hfpipe.cli.examples import examples
 from hfpipe.cli.options import Json, RunArgument, RunOrGroup, RunsDir, Yes
 from hfpipe.cli.output import answer, require_confirmed
+from hfpipe.system.text import plural
 
 app = typer.Typer(help="List, show, compare, export and delete runs.", no_args_is_help=True)
 
@@ -145,6 +146,54 @@ def delete(
         if not as_json:
             print(f"deleted {run.path}")
     answer(as_json, lambda: {"deleted": [str(run.path) for run in found]}, lambda: None)
+
+
+@app.command("clean", epilog=examples("runs clean"))
+def clean(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|GROUP",
+            help="Which runs and groups; by default all.",
+            show_default=False,
+            autocompletion=completion.runs_or_groups,
+        ),
+    ] = None,
+    keep: Annotated[str, typer.Option(help="Checkpoints of finished runs that stay: all, last, best or none.")] = "all",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and remove nothing.")] = False,
+    runs_dir: RunsDir = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Free disk space: what finished runs do not need any more.
+
+    That is what their optimizers remember, what interrupted saves left behind, and with --keep also checkpoints. It is
+    listed with its size first. model/ always stays; a run that was stopped can still go on.
+    """
+    from hfpipe.reports.terminal import runs as runs_page
+    from hfpipe.runs import cleaning, default_folder, groups, store
+
+    folder = runs_dir or default_folder()
+    named = groups.find_all(runs, folder) if runs else store.list_runs(folder)
+    chosen = [run for one in named for run in (store.list_runs(one.path) if isinstance(one, groups.Group) else [one])]
+    planned, skipped = cleaning.removals(chosen, keep)
+    if not as_json:
+        runs_page.print_removals(planned, skipped)
+    if planned and not dry_run:
+        require_confirmed(f"Remove {plural(len(planned), 'item')}?", where="clean", yes=yes, as_json=as_json)
+        cleaning.remove(planned)
+    answer(
+        as_json,
+        lambda: {
+            "removed": not dry_run,
+            "bytes": sum(one.bytes for one in planned),
+            "removals": [
+                {"run": one.run.id, "path": str(one.path), "what": one.what, "bytes": one.bytes} for one in planned
+            ],
+            "left_alone": skipped,
+        },
+        lambda: None if planned else print("nothing to remove"),
+    )
 
 
 @app.command("reproduce", epilog=examples("runs reproduce"))

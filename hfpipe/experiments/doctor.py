@@ -20,7 +20,8 @@ from hfpipe.errors import HfpipeError
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
 from hfpipe.runs.store import default_folder
 from hfpipe.system import hub, library_logs
-from hfpipe.system.machine import translated_errors
+from hfpipe.system.machine import bytes_below, translated_errors
+from hfpipe.system.text import amount
 
 FREE_BYTES = 10**9  # a run of a base-size checkpoint writes about that much
 _MACHINE = 5
@@ -198,20 +199,7 @@ def _cache() -> Check:
         return Check("cache", True, f"{folder} is not there yet")
     if not os.access(folder, os.W_OK):
         return Check("cache", False, f"{folder} can't be written: set HF_HOME to a folder that can", _MACHINE)
-    return Check("cache", True, f"{folder} holds {_amount(_size(folder))}")
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files below a folder; a link counts nothing, what it points to is there itself."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:  # another process tidies up
-                continue
-            total += status.st_size if not os.path.islink(os.path.join(parent, name)) else 0
-    return total
+    return Check("cache", True, f"{folder} holds {amount(bytes_below(folder))}")
 
 
 def _disk() -> Iterator[Check]:
@@ -222,9 +210,5 @@ def _disk() -> Iterator[Check]:
         folder = next(parent for parent in (wanted.resolve(), *wanted.resolve().parents) if parent.is_dir())
         free = shutil.disk_usage(folder).free
         enough = free >= FREE_BYTES
-        fix = "" if enough else f"; a run of a base-size checkpoint needs about {_amount(FREE_BYTES)}"
-        yield Check(name, enough, f"{_amount(free)} free at {folder}{fix}", _MACHINE)
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB"
+        fix = "" if enough else f"; a run of a base-size checkpoint needs about {amount(FREE_BYTES)}"
+        yield Check(name, enough, f"{amount(free)} free at {folder}{fix}", _MACHINE)

@@ -67,8 +67,6 @@ def check_parts(recipe: Recipe) -> None:
         given = {"name": metric} if isinstance(metric, str) else metric
         if is_metric_script(given["name"]):
             require_allowed(recipe, given["name"], given)
-    if not problems:
-        attempt("evaluate.metrics", lambda: _check_scores(recipe))
     problems += option_problems(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
@@ -77,7 +75,7 @@ def check_parts(recipe: Recipe) -> None:
 _SOME = "SOMECLASS"  # stands for the classes that only the data name
 
 
-def _check_scores(recipe: Recipe) -> None:
+def check_scores(recipe: Recipe) -> None:
     """Try the metrics with the classes that the recipe declares, and look for `evaluate.best` among their scores.
 
     Where only the data name the classes, just `best` is looked at, and a score of a class may be of any.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hfpipe.recipe.catalog import ENGINES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
-from hfpipe.recipe.kinds import KINDS
+from hfpipe.recipe.kinds import KINDS, Kind
 from hfpipe.recipe.schema import Recipe
 
 Rule = Callable[[Any], bool]
@@ -85,14 +85,14 @@ _OF_TWO_CLASSES: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in ("f1", "precision", "recall")},
     **{f"glue/{name}": ("accuracy", "f1") for name in ("mrpc", "qqp")},
 }
-_OF_KIND: dict[str, dict[str, tuple[str, ...]]] = {
-    "text-regression": {
+_BESIDE: dict[str, dict[str, tuple[str, ...]]] = {  # by the metric that a kind has by default
+    "mse": {
         **{name: (name,) for name in ("mse", "mae", "pearson", "spearmanr")},
         "glue/stsb": ("pearson", "spearmanr"),
     },
-    "multi-label-classification": {"multi_label": ("f1_micro", "f1_macro", "subset_accuracy")},
-    "question-answering": {"squad": ("exact_match", "f1")},
-    "token-classification": {"seqeval": ("precision", "recall", "f1", "accuracy")},
+    "multi_label": {"multi_label": ("f1_micro", "f1_macro", "subset_accuracy")},
+    "squad": {"squad": ("exact_match", "f1")},
+    "seqeval": {"seqeval": ("precision", "recall", "f1", "accuracy")},
 }
 
 
@@ -151,14 +151,14 @@ def _has_certain_scores(recipe: Recipe) -> bool:
     declared = len(set(names)) or (len(spec.label_columns) if len(spec.label_columns) > 1 else 0)
     scores: set[str] = set()
     for metric in recipe.evaluate.metrics:
-        found = _scores(metric, spec.kind, declared)
+        found = _scores(metric, spec.traits, declared)
         if found is None and (declared or best is not None or not spec.traits.has_classes):
             return False
         scores.update(found or ())
     return best is None or best == "loss" or best in scores
 
 
-def _scores(metric: Any, kind: str, declared: int) -> tuple[str, ...] | None:
+def _scores(metric: Any, kind: Kind, declared: int) -> tuple[str, ...] | None:
     """The scores that a metric gives for a kind of task, None where only the metric can say it.
 
     Args:
@@ -168,10 +168,10 @@ def _scores(metric: Any, kind: str, declared: int) -> tuple[str, ...] | None:
     """
     given = {"name": metric} if isinstance(metric, str) else metric
     name, average = given["name"], given.get("average", "binary")
-    if kind in _OF_KIND:
-        return None if kind == "token-classification" and declared else _OF_KIND[kind].get(name)
+    if kind.metric in _BESIDE:
+        return None if kind.is_words and declared else _BESIDE[kind.metric].get(name)
     if name in _OF_TWO_CLASSES:
         if average != "binary":
             return (f"{name}_{average}",)
-        return _OF_TWO_CLASSES[name] if declared in (0, 2) and kind == "text-classification" else None
+        return _OF_TWO_CLASSES[name] if declared in (0, 2) and kind.has_classes else None
     return _OF_CLASSES.get(name)

@@ -650,6 +650,9 @@ class Checkpoints(Section):
     """How many of the newest checkpoints are kept."""
     keep_best: bool = True
     """Keep the best checkpoint by `evaluate.best` too, and end with its weights."""
+    keep_state: bool = False
+    """Keep what optimizer, schedule and random generators remember when the run is finished, so that it can be trained
+    further exactly. Without it only the weights stay then, a third of the size with AdamW; until then nothing goes."""
 
 
 Tracker = Literal["trackio", "tensorboard", "wandb", "mlflow"]

@@ -67,7 +67,7 @@ def newest(
     Raises:
         ModelError: the newest is damaged and `use_previous` is false, or no earlier one is whole.
     """
-    skipped = [f"{path.name.split('.')[1]}: its save was interrupted" for path in _leftovers(run)]
+    skipped = [f"{path.name.split('.')[1]}: its save was interrupted" for path in leftovers(run)]
     damaged: list[str] = []
     for one in reversed(list_checkpoints(run)):
         what = manifest.find_corruption(one.path, ignored)
@@ -127,6 +127,18 @@ def commit(target: Path, write: Callable[[Path], None], *, required: Iterable[st
     return sum(path.stat().st_size for path in target.iterdir())
 
 
+def has_state(checkpoint: Path) -> bool:
+    """Whether a checkpoint is meant to have what a run needs to go on exactly, and not the weights alone."""
+    return any(name in manifest.read(checkpoint) for name in STATE_FILES)
+
+
+def drop_state(checkpoint: Path) -> None:
+    """Leave the weights of a checkpoint alone; killed anywhere, it leaves a whole one."""
+    manifest.leave_out(checkpoint, STATE_FILES)
+    for name in STATE_FILES:
+        (checkpoint / name).unlink(missing_ok=True)
+
+
 def rotate(run: Path, keep_last: int, best: int | None) -> None:
     """Remove all but the newest checkpoints and the best one; called when the newest is whole."""
     for old in list_checkpoints(run)[:-keep_last]:
@@ -141,7 +153,7 @@ def remove(path: Path) -> None:
 
 def clear_staging(run: Path) -> None:
     """Remove what interrupted saves and removals left behind."""
-    for path in _leftovers(run):
+    for path in leftovers(run):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -160,5 +172,6 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def _leftovers(run: Path) -> list[Path]:
+def leftovers(run: Path) -> list[Path]:
+    """What interrupted saves and removals left behind."""
     return atomic.leftovers(run / FOLDER, "step-*")

@@ -11,6 +11,7 @@ from typing import Any
 from hfpipe.errors import RecipeError
 from hfpipe.recipe.catalog import greater_is_better, near
 from hfpipe.runs.store import Run, list_runs
+from hfpipe.system.machine import bytes_below
 
 STATUSES = (
     "preparing",
@@ -52,8 +53,9 @@ def table(
 
     Returns:
         Rows with `id`, `path`, `recipe`, `engine`, `status`, `metric` ({name: number or None}, the metric that the
-        recipe calls best, else its first one), `metrics`, `started` (ISO 8601, UTC), `seconds` from start to end or to now,
-        and `problem` where something of the run can't be read.
+        recipe calls best, else its first one), `metrics`, `started` (ISO 8601, UTC), `seconds` at work, from start to end
+        or to now without the time between a stop and a resume, `bytes` on disk, and `problem` where something of the run
+        can't be read.
 
     Raises:
         RecipeError: a status or a time that is none, or a metric that no such run has.
@@ -127,9 +129,28 @@ def row(run: Run) -> dict[str, Any]:
         "metric": deciding(run, about, metrics),
         "metrics": metrics,
         "started": about.get("started"),
-        "seconds": (ended - started).total_seconds() if started and ended else None,
+        "seconds": _seconds_at_work(started, ended, about) if started and ended else None,
+        "bytes": bytes_below(run.path),
         "problem": problem,
     }
+
+
+def _seconds_at_work(started: datetime, ended: datetime, about: dict[str, Any]) -> float:
+    """From start to end, without the time in which nothing ran before a resume."""
+    return max((ended - started).total_seconds() - float(about.get("idle_seconds", 0.0)), 0.0)
+
+
+def idle_before(about: dict[str, Any], saved: str | None) -> float:
+    """The seconds in which a run that goes on now did not run, those of earlier stops among them.
+
+    Args:
+        about: `run.json` as the stopped process left it.
+        saved: when the checkpoint was saved that it goes on from, None from the start; what was made after it is lost,
+            where nobody wrote down when the process ended.
+    """
+    until = _time(about.get("ended")) or _time(saved) or _time(about.get("started"))
+    idle = (datetime.now(UTC) - until).total_seconds() if until else 0.0
+    return float(about.get("idle_seconds", 0.0)) + max(idle, 0.0)
 
 
 def deciding(run: Run, about: dict[str, Any], metrics: dict[str, float | None]) -> dict[str, float | None]:

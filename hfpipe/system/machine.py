@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hfpipe.errors import HfpipeError, MachineError, StoppedByUser
@@ -27,6 +28,17 @@ def as_machine_error(error: OSError) -> MachineError:
     return MachineError(
         f"{error.strerror or error}", where=where, fix="Look at the path and the disk; --debug shows where it happened."
     )
+
+
+def bytes_below(place: Path) -> int:
+    """Bytes of a file, or of the files below a folder; a link counts nothing, what it points to is there itself."""
+    found = [str(place)] if place.is_file() else []
+    found += [os.path.join(parent, name) for parent, _, names in os.walk(place) for name in names]
+    total = 0
+    for path in found:
+        with suppress(FileNotFoundError):  # another process tidies up
+            total += 0 if os.path.islink(path) else os.lstat(path).st_size
+    return total
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
+from hfpipe.system import atomic
 from hfpipe.system.snapshot import digest_of_file, digest_of_text
 
 FILE = "manifest.json"
@@ -27,6 +28,13 @@ class Entry(TypedDict):
 def write(folder: Path) -> None:
     """Write the manifest of the files that are in a folder."""
     (folder / FILE).write_bytes(_content(_measured(_files(folder))))
+
+
+def leave_out(folder: Path, names: Iterable[str]) -> None:
+    """Take files out of the manifest of a folder; they may be removed then."""
+    gone = set(names)
+    kept = {name: entry for name, entry in read(folder).items() if name not in gone}
+    atomic.write(folder / FILE, _content(kept))
 
 
 def read(folder: Path) -> dict[str, Entry]:

@@ -45,6 +45,13 @@ def shortened(value: Any, characters: int, items: int = 20) -> tuple[Any, int]:
     return value, 0
 
 
+def amount(size: int) -> str:
+    """Bytes as a person reads them: `1.2 GB`, `34.5 MB`, `6 kB`."""
+    if size >= 10**8:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.1f} MB" if size >= 10**5 else f"{-(-size // 1000)} kB"
+
+
 def lower_first(text: str) -> str:
     """A sentence as it goes on after a colon."""
     return text[:1].lower() + text[1:]

@@ -20,6 +20,7 @@ from hfpipe.errors import (
     StoppedByUser,
 )
 from hfpipe.recipe import Recipe, to_yaml, with_overrides
+from hfpipe.runs.cleaning import forget_state
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.runs.targets import as_recipe, reach_hub
 from hfpipe.system import snapshot
@@ -174,6 +175,7 @@ def _fit(session: Session) -> Run:
         from hfpipe.reports import write_report
 
         with translated_errors():
+            forget_state(run)
             write_report(run)
     return run
 

@@ -135,7 +135,7 @@ def _skipped_steps(job: Job) -> dict[str, Any]:
         "skipped_steps": {
             "not_finite": status.not_finite,
             "by_scaler": status.skipped_by_scaler,
-            "without_items": status.without_items,
+            **({"without_items": status.without_items} if status.without_items else {}),
         },
         "left_out": {"not_finite": status.not_finite, "scaled_away": status.skipped_by_scaler},
     }

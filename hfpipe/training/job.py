@@ -131,14 +131,8 @@ class Job:
             NumericError: the model's outputs are not finite.
         """
         record = evaluate_step(self, step)
-        self.follow(record)
+        step_on_metric(self, record)
         return record
-
-    def follow(self, record: Mapping[str, Any]) -> None:
-        """Step a schedule that follows a metric with the record of an evaluation."""
-        if steps_on_metric(self.schedule):
-            value = record["metrics"][self.recipe.evaluate.best or "loss"]
-            self.schedule.step(math.nan if value is None else value)  # an undefined metric is no better than any
 
     def rows_of(self, step: int) -> list[int]:
         """The encoded training rows of a step, from 0, in the order of its micro-batches; none of a stream."""
@@ -196,6 +190,13 @@ def evaluate_step(job: Job, step: int) -> dict[str, Any]:
     job.state.status.evaluating = False
     seconds = time.perf_counter() - started  # with the metrics, which may take longer than the model
     return {"type": "evaluation", "step": step, "epoch": epoch, "metrics": metrics, "seconds": seconds}
+
+
+def step_on_metric(job: Job, record: Mapping[str, Any]) -> None:
+    """Step a schedule that follows a metric with the record of an evaluation."""
+    if steps_on_metric(job.schedule):
+        value = record["metrics"][job.recipe.evaluate.best or "loss"]
+        job.schedule.step(math.nan if value is None else value)  # an undefined metric is no better than any
 
 
 def predict_split(job: Job, encoded: datasets.Dataset) -> Predictions:

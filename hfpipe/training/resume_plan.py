@@ -17,7 +17,7 @@ from hfpipe.system import snapshot
 
 _FREE = (
     *("engine", "dataset.num_proc", "train.workers"),
-    *(f"checkpoints.{key}" for key in ("every", "every_steps", "every_minutes", "keep_last")),
+    *(f"checkpoints.{key}" for key in ("every", "every_steps", "every_minutes", "keep_last", "keep_state")),
 )
 """What changes no step of a run, and so needs no permission."""
 _PACKAGE = Path(__file__).parents[1]
@@ -116,6 +116,14 @@ def make_plan(
             f"run {run.id!r} is finished, and has no checkpoint to go on from",
             where="--resume",
             fix=f"Start a new run from its weights: model.checkpoint={run.path / 'model'}.",
+        )
+    if checkpoint is not None and not reset_optimizer and not checkpoints.has_state(checkpoint.path):
+        kept = "" if own.checkpoints.keep_state else " (checkpoints.keep_state is false)"
+        raise RecipeError(
+            f"what the optimizer of run {run.id!r} remembered was removed when it was finished{kept}",
+            where="--resume",
+            fix="--reset-optimizer goes on with the weights and a fresh optimizer; or start a new run from them: "
+            f"model.checkpoint={run.path / 'model'}.",
         )
     # As it was allowed once, and as nothing in a recipe says it.
     remembered = ["processes"] if before.get("processes") == int(os.environ.get("WORLD_SIZE", "1")) else []

@@ -14,6 +14,7 @@ from hfpipe.errors import HfpipeError, InterruptedRun, MachineError, NumericErro
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, name_of, remove, require_space
+from hfpipe.runs.listing import idle_before
 from hfpipe.runs.places import relative_places
 from hfpipe.runs.records import cut_back
 from hfpipe.runs.store import Run, now
@@ -242,7 +243,7 @@ class Session:
 
     def _measure_first(self) -> None:
         """Make the evaluation that the checkpoint was saved without, because it failed."""
-        from hfpipe.training.job import evaluate_step
+        from hfpipe.training.job import evaluate_step, step_on_metric
 
         job = self.job
         if not self.plan.progress.get("unmeasured") or not job.timeline.evaluation_due(self.step):
@@ -254,7 +255,7 @@ class Session:
 
         def restore() -> None:
             point.restore()
-            job.follow(record)  # with what the schedule knew before this evaluation
+            step_on_metric(job, record)  # with what the schedule knew before this evaluation
 
         job.state.resume_point = replace(point, restore=restore)
         self.emit(record)
@@ -417,6 +418,7 @@ class Session:
                 **{path: change[1] for path, change in allowed.items()},
             },
             "engine": plan.recipe.engine,
+            "idle_seconds": idle_before(metadata, plan.progress.get("saved")),
             "pid": os.getpid(),
             "ended": None,
             "error": None,

@@ -21,6 +21,7 @@ from hfpipe import load_recipe
 from hfpipe.experiments import doctor, doctor_probes
 from hfpipe.experiments.doctor import Check, examine, exit_code
 from hfpipe.parts.optim.objective import Objective
+from hfpipe.system.machine import bytes_below
 from hfpipe.training.engines import loop, trainer
 
 NAMES = ["versions", "checkpoint", "device", "tokenizer", "padding", "loss scale", "stock Trainer", "engines agree"]
@@ -313,7 +314,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """A folder without permission is told before a download fails in it; the size counts no file twice."""
     (tmp_path / "blob").write_bytes(b"0" * 1000)
     (tmp_path / "link").symlink_to(tmp_path / "blob")
-    assert doctor._size(tmp_path) == 1000
+    assert bytes_below(tmp_path) == 1000
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     assert doctor._cache().ok
     monkeypatch.setattr(os, "access", lambda path, mode: False)

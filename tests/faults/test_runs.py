@@ -474,7 +474,12 @@ def test_fault_12_an_edited_recipe_is_a_change(stopped: hfpipe.Run) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_12_an_allowed_change_takes_effect(stopped: hfpipe.Run, engine: str) -> None:
     """Twice the learning rate is twice the learning rate, in the optimizer and its schedule, and is remembered."""
-    options: dict[str, Any] = {"overrides": ["optimizer.lr=0.002", "optimizer.weight_decay=0.1"], "engine": engine}
+    changed = [
+        "optimizer.lr=0.002",
+        "optimizer.weight_decay=0.1",
+        "checkpoints.keep_state=true",
+    ]  # it is looked at below
+    options: dict[str, Any] = {"overrides": changed, "engine": engine}
     run = hfpipe.finetune(resume=stopped, allow_change=["optimizer"], **options)
     steps = [record for record in run.records if record["type"] == "step"]
     expected = [(1e-3 if step < 4 else 2e-3) * (12 - step) / 12 for step in range(12)]
@@ -573,7 +578,7 @@ def test_fault_15_a_finished_run(start: Start, hfpipe_command: Callable[..., Any
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_15_a_finished_run_with_more_epochs(start: Start, engine: str) -> None:
     """More epochs are a change to allow; the rate that follows from it is told, and taken."""
-    run = start(engine=engine)
+    run = start("checkpoints.keep_state=true", engine=engine)
     longer = ["train.epochs=3"]
     assert "+ train.epochs: 3" in told(RecipeError, 2, lambda: hfpipe.finetune(resume=run, overrides=longer))
     run = hfpipe.finetune(resume=run, overrides=longer, allow_change=["train.epochs"])
@@ -582,6 +587,21 @@ def test_fault_15_a_finished_run_with_more_epochs(start: Start, engine: str) -> 
     (notice,) = [one["text"] for one in run.records if "the learning rate of step 13" in one.get("text", "")]
     assert "runs over 18 steps, where it ran over 12" in notice
     assert run.metrics["accuracy"] is not None
+
+
+def test_fault_15_a_finished_run_without_its_state(start: Start) -> None:
+    """It is trained further with a fresh optimizer where that is asked for; else it is said what was not kept."""
+    run = start()
+    folder = run.path / checkpoints.name_of(12)
+    assert not {path.name for path in folder.iterdir()} & set(checkpoints.STATE_FILES)
+    assert manifest.find_corruption(folder) is None
+    longer: dict[str, Any] = {"overrides": ["train.epochs=3"], "allow_change": ["train.epochs"]}
+    message = told(RecipeError, 2, lambda: hfpipe.finetune(resume=run, **longer))
+    assert "remembered was removed when it was finished (checkpoints.keep_state is false)" in message
+    assert "--reset-optimizer goes on with the weights and a fresh optimizer" in message
+    assert run.status == "finished"
+    run = hfpipe.finetune(resume=run, reset_optimizer=True, **longer)
+    assert [record["step"] for record in run.records if record["type"] == "step"] == list(range(1, 19))
 
 
 def test_fault_15_fewer_epochs_are_none(stopped: hfpipe.Run) -> None:

@@ -20,7 +20,7 @@ VALUES: list[Any] = [0, 0.0, 1, 0.5, 0.999, 1.0, 3, -1, 1e9, True, "x", None, [0
 
 def accepted(fields: dict[str, Any]) -> bool | None:
     """Whether the parts take it; None where it is not certain, and so not asked."""
-    from hfpipe.parts.build import check_parts
+    from hfpipe.parts.build import check_parts, check_scores
 
     try:
         recipe = load_recipe({**FIELDS, **fields})
@@ -29,6 +29,7 @@ def accepted(fields: dict[str, Any]) -> bool | None:
     if not is_certain(recipe):
         return None
     check_parts(recipe)
+    check_scores(recipe)
     return True
 
 

@@ -44,6 +44,7 @@ NOT_RUN = 13
 """How many blocks are only read. Another one needs a reason that stands beside it."""
 SHORT = ["train.max_steps=2"]
 SMALL = ["dataset.splits.train=train[:64]", "dataset.splits.evaluation=validation[:60]", "train.epochs=1"]
+KEPT = "checkpoints.keep_state=true"  # a page goes on with them
 TRAINS = {"finetune", "compare", "doctor"}
 STANDS_FOR = {"RUN": "first", "OTHER": "second", "RECIPE": "quickstart"}
 
@@ -242,7 +243,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `runs` with two small runs."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
     for name, rate in (("first", "3e-4"), ("second", "1e-3")):
-        hfpipe.finetune("quickstart", overrides=[*SMALL, f"optimizer.lr={rate}"], runs_dir=folder, name=name)
+        hfpipe.finetune("quickstart", overrides=[*SMALL, KEPT, f"optimizer.lr={rate}"], runs_dir=folder, name=name)
     return folder
 
 

@@ -382,3 +382,52 @@ def test_a_list_that_goes_into_a_pipe_is_not_cut(
     assert [word for word in line.split() if word in ("r", "loop", "finished", "f1", "0.2500", "2026-11-10")] == [
         "r", "loop", "finished", "f1", "0.2500", "2026-11-10",
     ]  # fmt: skip
+
+
+def test_the_size_of_a_run_is_that_of_its_files(make: Callable[..., Run], tmp_path: Path) -> None:
+    """Every file below its folder counts, a link does not; the list says it for each run and for all."""
+    run = make("one")
+    (run.path / "model").mkdir()
+    (run.path / "model" / "model.safetensors").write_bytes(b"0" * 3_000_000)
+    (run.path / "link").symlink_to(run.path / "model" / "model.safetensors")
+    expected = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file() and not path.is_symlink())
+    (row,) = listing.table(tmp_path / "runs")
+    assert row["bytes"] == expected > 3_000_000
+
+
+def test_sizes_are_shown(make: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column of sizes, and their sum below the table."""
+    for name in ("one", "two"):
+        (make(name).path / "weights").write_bytes(b"0" * 4_000_000)
+    print_table(listing.table(tmp_path / "runs"))
+    shown = capsys.readouterr().out
+    assert shown.count("4.0 MB") == 2
+    assert "2 runs, 8.0 MB on disk" in shown
+
+
+def test_idle_hours_are_no_time_at_work(make: Callable[..., Run], tmp_path: Path) -> None:
+    """A run of ten minutes that is stopped, rests for a day and is resumed for five more took fifteen minutes."""
+
+    def at(minutes: float) -> str:
+        return (NOON + timedelta(minutes=minutes)).isoformat()
+
+    make("one", ended=at(24 * 60 + 15), idle_seconds=(24 * 60) * 60.0)
+    (row,) = listing.table(tmp_path / "runs")
+    assert row["seconds"] == 15 * 60
+
+
+def test_what_was_idle_before_a_resume() -> None:
+    """From the end that was written down, else from the checkpoint, else all of it; earlier rests are added."""
+
+    def ago(minutes: float) -> str:
+        return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+
+    began = {"started": ago(60)}
+    for about, saved, minutes in (
+        ({**began, "ended": ago(20)}, ago(30), 20),
+        (began, ago(30), 30),
+        (began, None, 60),
+        ({**began, "ended": ago(20), "idle_seconds": 600.0}, None, 30),
+        ({}, None, 0),
+    ):
+        assert listing.idle_before(about, saved) == pytest.approx(minutes * 60, abs=30)

@@ -17,7 +17,15 @@ from hfpipe.training.engines import loop
 
 ENGINES = ("trainer", "loop")
 # 6 steps an epoch; the loss is best after step 8, and not better after 12 and 16, in the middle of the third epoch.
-EARLY = ["optimizer.lr=0.03", "train.epochs=6", "evaluate.every=4", "evaluate.best=loss", "evaluate.patience=2"]
+EARLY = [
+    "checkpoints.keep_state=true",
+    "seed=2",
+    "optimizer.lr=0.03",
+    "train.epochs=6",
+    "evaluate.every=4",
+    "evaluate.best=loss",
+    "evaluate.patience=2",
+]
 
 
 pytestmark = pytest.mark.usefixtures("no_report")

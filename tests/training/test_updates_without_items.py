@@ -98,7 +98,10 @@ def test_the_weights_and_the_optimizer_stay_as_they_are(tiny_checkpoint: Path, t
     last = int(shuffled(9, 42, 0)[-1])
     recipe = fields(tmp_path / "data", tiny_checkpoint, classes({last}))
     run = hfpipe.finetune(
-        recipe, runs_dir=tmp_path, name="kept", overrides=["checkpoints.keep_last=9", "evaluate.every=never"]
+        recipe,
+        runs_dir=tmp_path,
+        name="kept",
+        overrides=["checkpoints.keep_last=9", "checkpoints.keep_state=true", "evaluate.every=never"],
     )
     from safetensors.torch import load_file
 

@@ -279,7 +279,7 @@ def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
             seen.words += len(ids) - int(np.isin(ids, special).sum())
             seen.unknown += int((ids == unknown).sum())
         flat = _flat(piece["labels"])
-        seen.without_items += (rows_before + _without_items(piece["labels"])).tolist()
+        seen.without_items += (rows_before + _without_items(piece["labels"], flat)).tolist()
         rows_before += len(piece)
         seen.items += len(flat)
         if task.names:
@@ -293,9 +293,8 @@ def _look_at_tokens(rows: Rows, encoded: datasets.Dataset) -> _Seen:
     return seen
 
 
-def _without_items(labels: pa.ChunkedArray) -> Array:
+def _without_items(labels: pa.ChunkedArray, flat: Array) -> Array:
     """The rows of a piece of which no label is an item, by their place in it."""
-    flat = _flat(labels)
     counts = np.asarray(pc.list_value_length(labels)) if is_list(labels.type) else np.ones(len(labels), np.int64)
     row_of = np.repeat(np.arange(len(labels)), counts)
     return np.flatnonzero(np.bincount(row_of[is_item(flat)], minlength=len(labels)) == 0)

@@ -10,8 +10,10 @@ from typing import Any
 from hfpipe.recipe import to_yaml
 from hfpipe.recipe.catalog import near
 from hfpipe.runs import Run, listing
+from hfpipe.runs.cleaning import Removal
 from hfpipe.runs.evaluations import evaluation_names, read_evaluation
 from hfpipe.system.display import duration, metrics_line
+from hfpipe.system.text import amount
 
 _FACTS = ("engine", "device", "seed", "commit", "error")
 
@@ -37,19 +39,32 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
                 "metric": metrics_line(row["metric"]),
                 "started": _local(row["started"]),
                 "took": "" if row["seconds"] is None else duration(row["seconds"]),
+                "size": amount(row["bytes"]),
             }
             table.add_row(*(escape(str(cells[name] or "")) for name in names))
         return table, max(table.__rich_measure__(console, console.options.update(width=10_000)).maximum, 1)
 
-    table, width = drawn("run", "recipe", "engine", "status", "metric", "started", "took")
+    table, width = drawn("run", "recipe", "engine", "status", "metric", "started", "took", "size")
     if console.is_terminal and width > console.width:
-        table, width = drawn("run", "status", "metric", "took")
+        table, width = drawn("run", "status", "metric", "took", "size")
     # An id that is cut can't be copied: what is too wide for a terminal runs over its edge, as in a pipe.
     console.width = max(width, console.width)
     console.print(table)
+    if len(rows) > 1:
+        console.print(f"{len(rows):,} runs, {amount(sum(row['bytes'] for row in rows))} on disk", highlight=False)
     for row in rows:
         if row["problem"]:
-            console.print(f"{row['id']}: {row['problem']}", markup=False, highlight=False)
+            console.print(f"{row['id']}: {row['problem']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_removals(planned: Sequence[Removal], skipped: Sequence[str]) -> None:
+    """What `hfpipe runs clean` would remove, run by run, with sizes."""
+    for one in planned:
+        print(f"{amount(one.bytes):>9}  {one.run.id}  {one.what}")
+    for text in skipped:
+        print(f"left alone: {text}")
+    if planned:
+        print(f"{amount(sum(one.bytes for one in planned)):>9}  in all")
 
 
 def none_there(folder: Path, recipe: str | None, *, filtered: bool) -> str:
@@ -96,6 +111,7 @@ def page(run: Run, about: dict[str, Any]) -> str:
     if about["metrics"]:
         lines.append(_fact("metrics", metrics_line(about["metrics"])))
     lines.append(_fact("model", about["model_folder"] or "none"))
+    lines.append(_fact("size", amount(row["bytes"])))
     given = ", ".join(f"{key} ({name})" for key, name in (about.get("given") or {}).items())
     if given:
         lines.append(_fact("given", f"{given}: from Python, not in the recipe"))

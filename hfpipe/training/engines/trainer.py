@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -189,7 +189,7 @@ class Records(TrainerCallback):
 
 
 def check_options(recipe: Recipe) -> None:
-    """Refuse a `trainer` section that Trainer refuses, with a Trainer of one weight: before data and weights are loaded.
+    """Refuse a `trainer` section that Trainer refuses, by a step of a tiny model: before data and weights are loaded.
 
     Raises:
         RecipeError: with Trainer's own words.
@@ -200,7 +200,14 @@ def check_options(recipe: Recipe) -> None:
     precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
     with tempfile.TemporaryDirectory(prefix="hfpipe-trainer-") as scratch, _refused_options(recipe):
         args = _arguments(recipe, device, precision, scratch, max_steps=1, every="never")
-        Trainer(model=torch.nn.Linear(1, 1), args=args, train_dataset=[{}])
+        trainer = Trainer(_tiny_model(), args, train_dataset=[{"input_ids": [1, 2], "labels": 0}])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def _tiny_model() -> BertForSequenceClassification:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return BertForSequenceClassification(BertConfig(vocab_size=8, max_position_embeddings=8, **sizes))
 
 
 @contextmanager

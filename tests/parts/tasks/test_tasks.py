@@ -13,13 +13,14 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, RecipeError
-from hfpipe.parts.build import check_parts, load_metrics, try_metrics
+from hfpipe.parts.build import check_scores, load_metrics, try_metrics
 from hfpipe.parts.inputs import tokenized
 from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.metrics.load import load_metric
 from hfpipe.parts.metrics.scores import compute_all
 from hfpipe.parts.model import models
 from hfpipe.parts.tasks import TextTask, dummy_outputs, lengths, make_task
+from hfpipe.parts.tasks.answers import FROM_ZERO
 from hfpipe.parts.tasks.choices import ChoiceTask
 from hfpipe.parts.tasks.classes import Classes
 from hfpipe.parts.tasks.multi_label import MultiLabelTask
@@ -356,17 +357,17 @@ def test_a_metric_is_tried_before_data_are_there(changes: list[str], told: str) 
     """With the classes that a recipe declares; where it declares none, a misspelt `best` is found all the same."""
     recipe = load_recipe(THREE, changes)
     if not told:
-        check_parts(recipe)
+        check_scores(recipe)
         return
     with pytest.raises(RecipeError, match=told):
-        check_parts(recipe)
+        check_scores(recipe)
 
 
 def test_a_metric_is_tried_with_every_class_of_the_data() -> None:
     """Three classes, three choices, and thousands: none of them shows in the first evaluation only."""
     for task in (
         TextTask(("s",), "label", Classes(("a", "b", "c"))),
-        ChoiceTask(("s",), ("e1", "e2", "e3"), "label", by_text=False, count=3),
+        ChoiceTask(("s",), ("e1", "e2", "e3"), "label", FROM_ZERO, count=3),
     ):
         with pytest.raises(RecipeError, match="the data have 3"):
             try_metrics(load_recipe(THREE, ["evaluate.metrics=[f1]"]), [("f1", load_metric("f1"))], task)
