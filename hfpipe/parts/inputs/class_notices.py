@@ -49,19 +49,17 @@ def rare_classes(train: str, counts: Mapping[str, Counts]) -> list[str]:
             shown = listed(
                 (f"{name!r} ({count})" for name, count in sorted(few.items(), key=lambda one: one[1])), _SHOWN
             )
-            what = "can hardly be learned" if split == train else "are measured on next to nothing"
-            notices.append(f"{split}: {_classes(few)} with fewer than {FEW} labels {what}: {shown}")
+            what = "learned" if split == train else "measured"
+            notices.append(f"{split}: {_classes(few)} with fewer than {FEW} labels, hardly {what}: {shown}")
         absent = [name for name, count in own.items() if not count]
         if split == train:
             if absent:
-                notices.append(f"{split}: {_classes(absent)} without a label can't be learned: {_quoted(absent)}")
+                notices.append(f"{split}: {_classes(absent)} without a label, not learned: {_quoted(absent)}")
             continue
         learned = [name for name in absent if counts[train].get(name)]
         strange = [name for name, count in own.items() if count and not counts[train].get(name)]
         if learned:
-            notices.append(
-                f"{split}: {_classes(learned)} of {train} without a label are not measured: {_quoted(learned)}"
-            )
+            notices.append(f"{split}: {_classes(learned)} of {train} without a label, not measured: {_quoted(learned)}")
         if strange:
             notices.append(f"{split}: {_classes(strange)} without a label in {train}: {_quoted(strange)}")
     return notices

@@ -273,9 +273,9 @@ def test_rare_classes_are_told() -> None:
         "train", {"train": {"a": 90, "b": 1, "c": 4, "d": 0}, "validation": {"a": 9, "b": 0, "c": 5, "d": 6}}
     )
     assert notices == [
-        "train: 2 classes with fewer than 5 labels can hardly be learned: 'b' (1), 'c' (4)",
-        "train: 1 class without a label can't be learned: 'd'",
-        "validation: 1 class of train without a label are not measured: 'b'",
+        "train: 2 classes with fewer than 5 labels, hardly learned: 'b' (1), 'c' (4)",
+        "train: 1 class without a label, not learned: 'd'",
+        "validation: 1 class of train without a label, not measured: 'b'",
         "validation: 1 class without a label in train: 'd'",
     ]
     assert rare_classes("train", {"train": {"a": 9, "b": 9}, "validation": {"a": 7, "b": 8}}) == []
@@ -293,7 +293,7 @@ def test_the_audit_tells_how_labels_are_read_and_which_are_odd(tiny_checkpoint: 
     job = hfpipe.prepare(load_recipe(fields), dataset=rows)
     told = "\n".join(job.notices)
     assert "'Brakes' (9), 'BRAKES' (1), 'Brakes ' (1)" in told
-    assert "train: 2 classes with fewer than 5 labels can hardly be learned: 'BRAKES' (1), 'Brakes ' (1)" in told
+    assert "train: 2 classes with fewer than 5 labels, hardly learned: 'BRAKES' (1), 'Brakes ' (1)" in told
     assert "train: 1 of 17 rows have no label" in told
     strict = load_recipe(fields, ["dataset.strict=true", "task.label.missing=ignore"])
     with pytest.raises(DataError, match="differ only in case"):
