@@ -39,17 +39,18 @@ def examples_of(
         probabilities: of the classes, `[scored, classes]`, or None.
     """
     found = []
-    for index, number in enumerate(ids):
-        prediction, reference = _plain(predictions[index]), _plain(references[index])
+    # A whole array becomes plain values at once; what is no number or list of numbers already is one.
+    columns = [side.tolist() for side in (ids, predictions, references, losses, weights)]
+    for number, prediction, reference, loss, weight in zip(*columns, strict=True):
         one: dict[str, Any] = {
-            "id": int(number),
+            "id": number,
             "prediction": prediction,
             "reference": reference,
             **_by_name(names, prediction, reference),
             "said": prediction,  # the names of the release before
             "right": reference,
-            "loss": float(losses[index]),
-            "weight": float(weights[index]),
+            "loss": loss,
+            "weight": weight,
         }
         found.append(one)
     if probabilities is not None:
@@ -58,7 +59,7 @@ def examples_of(
 
 
 def _add_probabilities(examples: Sequence[dict[str, Any]], probabilities: Array) -> None:
-    """The `probabilities` of all classes; of very many `top`, the five classes of a row with the greatest, each with its own."""
+    """The `probabilities` of all classes; of very many `top`, the five classes of a row with the greatest."""
     if probabilities.size <= _MOST_WRITTEN or probabilities.shape[1] <= _TOP:
         for one, row in zip(examples, np.round(probabilities.astype(float), 6).tolist(), strict=True):
             one["probabilities"] = row
@@ -68,7 +69,7 @@ def _add_probabilities(examples: Sequence[dict[str, Any]], probabilities: Array)
     top = np.take_along_axis(top, order, axis=1)
     best = np.round(np.take_along_axis(probabilities, top, axis=1), 6)
     for one, classes, row in zip(examples, top.tolist(), best.tolist(), strict=True):
-        one["top"] = [list(pair) for pair in zip(classes, row, strict=True)]
+        one["top"] = {"classes": classes, "probabilities": row}  # a list a pair would keep the garbage collector busy
 
 
 def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -93,8 +94,8 @@ def mistakes_of(examples: Sequence[dict[str, Any]], most: int) -> list[dict[str,
         }
         if "probabilities" in one and isinstance(one["prediction"], int):
             mistake["probability"] = one["probabilities"][one["prediction"]]
-        elif "top" in one and one["top"][0][0] == one["prediction"]:
-            mistake["probability"] = one["top"][0][1]
+        elif "top" in one and one["top"]["classes"][0] == one["prediction"]:
+            mistake["probability"] = one["top"]["probabilities"][0]
         found.append(mistake)
     return sorted(found, key=lambda one: -one.get("probability", one["loss"]))[:most]
 
@@ -135,10 +136,3 @@ def _short(value: Any) -> Any:
         return [_short(one) for one in value]
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text):,} characters)"
-
-
-def _plain(value: Any) -> Any:
-    """A prediction or a reference as JSON has it."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value

@@ -61,10 +61,17 @@ class ClassCounts:
         return finite(float(np.average(self.each(score)[self.occurs], weights=weights)))
 
 
+def _numbered(ids: Array) -> Array:
+    """Class ids as 0, 1, 2, ... in their order; without sorting them all, unless they are far apart."""
+    if ids.max(initial=0) > 10 * len(ids):
+        return np.asarray(np.unique(ids, return_inverse=True)[1]).ravel()
+    return np.asarray((np.cumsum(np.bincount(ids) > 0) - 1)[ids])
+
+
 def count_classes(predictions: Array, references: Array) -> ClassCounts:
     """The counts of one class an example, of class ids `[examples]`."""
     examples = len(references)
-    numbered = np.unique(np.concatenate([predictions, references]), return_inverse=True)[1].ravel()
+    numbered = _numbered(np.concatenate([predictions, references]))
     predicted, actual = numbered[:examples], numbered[examples:]
     classes, wrong = int(numbered.max(initial=-1)) + 1, predicted != actual
 

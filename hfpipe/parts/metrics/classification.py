@@ -13,7 +13,7 @@ import numpy as np
 from hfpipe.errors import RecipeError
 from hfpipe.parts.metrics.array_metrics import Statistic, StatisticMetric, SumMetric
 from hfpipe.parts.metrics.arrays import shown
-from hfpipe.parts.metrics.averages import ClassAverage, ClassScore
+from hfpipe.parts.metrics.averages import ClassAverage, ClassScore, count_classes
 from hfpipe.parts.metrics.sums import Sums, mean, overlap, share
 from hfpipe.recipe.catalog import near
 
@@ -150,8 +150,12 @@ def _matthews(predictions: Array, references: Array, axis: int = -1) -> Array:
 
 
 def _matthews_of_any_ids(predictions: Array, references: Array) -> float:
-    numbered = np.unique(np.concatenate([predictions, references]), return_inverse=True)[1]
-    return float(_matthews(numbered[: len(predictions)], numbered[len(predictions) :]))
+    counts = count_classes(predictions, references)  # once over the examples, whatever the number of classes
+    examples, hits = len(references), counts.hits.sum()
+    both = (counts.predicted * counts.actual).sum()
+    squares = [np.asarray((side**2).sum(), float) for side in (counts.predicted, counts.actual)]
+    margins = (examples**2 - squares[0]) * (examples**2 - squares[1])
+    return float((hits * examples - both) / np.sqrt(margins))
 
 
 def _quadratic_kappa(predictions: Array, references: Array) -> float:

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 _KEY = "hfpipe_calibration"  # in the model's config
 _AT_ONCE = 1_000_000  # numbers
-_MANY = 20_000_000  # probabilities, which are kept in single precision; findings rank no more than that
+_MANY = 20_000_000  # probabilities, which are kept in single precision
 _COLDEST, _HOTTEST = 0.05, 20.0
 
 
@@ -35,6 +35,11 @@ class Calibration:
     thresholds: tuple[float, ...] = ()
     fitted_on: str | None = None
     dataset: str | None = None
+
+    def decide(self, logits: Array) -> Array:
+        """The class of each row, `[rows]`, of classes that exclude each other."""
+        is_decided = self.thresholds and np.shape(logits)[-1] == 2
+        return self.one_of(logits)[0] if is_decided else np.asarray(logits.argmax(axis=-1))
 
     def one_of(self, logits: Array) -> tuple[Array, Array]:
         """The class of each row, `[rows]`, and the probabilities, `[rows, classes]`, of classes that exclude each other."""

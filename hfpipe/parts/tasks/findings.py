@@ -15,7 +15,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 BINS = 10
-MOST_RANKED = 20_000_000  # probabilities, of all rows and classes
+MOST_RANKED = 5_000_000  # probabilities, of all rows and classes
 Metrics = Mapping[str, float | None]
 _MOST_CLASSES = 200  # of a confusion matrix that is written down; of more the most confused pairs
 _MOST_PAIRS = 200
@@ -87,7 +87,7 @@ def by_class(
 ) -> list[dict[str, Any]]:
     """Precision, recall, F1 and support of each class, and how well its probability ranks; None where undefined.
 
-    Rankings are left out of more than 20 million probabilities, which would all have to be sorted.
+    Rankings are left out of more than 5 million probabilities, which would all have to be sorted.
 
     Args:
         predictions: class numbers, `[rows]`, or 0 and 1, `[rows, classes]`.

@@ -119,7 +119,7 @@ class TextTask:
 
         The class with the greatest logit, unless a threshold says otherwise. A row whose label is ignored is no example.
         """
-        predictions, _ = self.calibration.one_of(np.stack(logits))
+        predictions = self.calibration.decide(np.stack(logits))
         if "labels" not in encoded.column_names:
             return predictions, None
         labels = np.asarray(encoded["labels"][:])

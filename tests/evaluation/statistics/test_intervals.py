@@ -234,3 +234,23 @@ def test_a_perfect_ranking_of_a_few_rows_has_an_interval(positives: int, negativ
     low, high = newcombe_auc(0.5, positives, negatives)
     error = ((positives + negatives + 1) / (12 * positives * negatives)) ** 0.5
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.2)
+
+
+def test_the_end_of_a_run_looks_at_each_row_a_fixed_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many classes: what is compared with every row does not grow with them, for the metrics and the class table."""
+    from hfpipe.parts.metrics.classification import matthews_correlation
+    from hfpipe.parts.tasks import findings
+
+    counted: list[int] = []
+    counts = np.bincount
+    monkeypatch.setattr(np, "bincount", lambda *given, **options: counted.append(1) or counts(*given, **options))
+    calls = {}
+    for classes in (2, 400):
+        predictions, references = drawn_table(classes, 0.9)(np.random.default_rng(0), 3_000)
+        counted.clear()
+        matthews_correlation().compute(predictions=predictions, references=references)
+        load_metric("f1", average="macro").compute(predictions=predictions, references=references)
+        findings.by_class(predictions, references, [str(k) for k in range(classes)], None)
+        findings.confusion(predictions, references, [str(k) for k in range(classes)])
+        calls[classes] = len(counted)
+    assert calls[2] == calls[400] <= 14
