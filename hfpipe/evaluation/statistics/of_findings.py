@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from hfpipe.evaluation.statistics.bootstrap import mean_interval
-from hfpipe.evaluation.statistics.intervals import LEAST_ROWS, UNDEFINED, Interval, exact, exact_f1, too_few
-from hfpipe.evaluation.statistics.proportions import clopper_pearson, newcombe_auc
+from hfpipe.evaluation.statistics.intervals import CLUSTERED, LEAST_ROWS, UNDEFINED, Interval, exact, exact_f1, too_few
+from hfpipe.evaluation.statistics.proportions import clopper_pearson, clustered, newcombe_auc
 from hfpipe.parts.tasks.findings import Scored, brier_terms
 
+_FEWEST = 5  # mistakes, each of which weighs up to 1
 NEWCOMBE, OF_POSITIVES = "Newcombe's method 5", "Clopper-Pearson, of the positives"
 BIASED = "few rows raise the calibration error itself, so that no interval around it would hold the true one"
 
@@ -68,6 +69,9 @@ def _of_brier(scored: Scored, seed: int) -> Interval:
     if probabilities is None or len(references) < LEAST_ROWS:
         return too_few(len(references))
     terms = brier_terms(probabilities, references)
+    if terms.sum() < _FEWEST and terms.max() <= 1:  # the rare mistakes that weigh most may not be among so few
+        low, high = clustered(terms, np.ones(len(terms)))
+        return Interval([low, high], CLUSTERED)
     ends, method = mean_interval(terms, np.ones(len(terms)), seed=seed)
     if ends is None or ends[0] == ends[1]:
         return Interval(None, "the rows show no scatter")

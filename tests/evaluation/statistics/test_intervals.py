@@ -254,3 +254,19 @@ def test_the_end_of_a_run_looks_at_each_row_a_fixed_number_of_times(monkeypatch:
         findings.confusion(predictions, references, [str(k) for k in range(classes)])
         calls[classes] = len(counted)
     assert calls[2] == calls[400] <= 14
+
+
+def test_a_brier_score_without_a_mistake_is_no_proof_of_none() -> None:
+    """Twenty sure and right rows: the score may still be 0.15, since one wrong row would weigh nearly 1."""
+    from hfpipe.evaluation.statistics.of_findings import add_intervals
+    from hfpipe.parts.tasks.findings import Scored, reliability
+
+    references = np.arange(20) % 2
+    probabilities = np.where(np.eye(2, dtype=bool)[references], 0.999, 0.001)
+    scored = Scored(references, references, np.arange(20), probabilities, None, {}, {})
+    found = add_intervals({"calibration": reliability(probabilities, references)}, scored, 0)["calibration"]
+    low, high = found["intervals"]["brier"]
+    assert low < 1e-6
+    assert 0.1 < high < 0.25
+    assert found["intervals"]["ece"] is None
+    assert "calibration error" in found["no_interval"]["ece"]
