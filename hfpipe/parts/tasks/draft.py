@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -138,7 +139,7 @@ def write_draft(draft: Draft, target: Path | None = None) -> tuple[Path, Draft]:
     """
     target = target or Path(f"{draft.fields['name']}.yaml")
     if target.resolve().parent != Path.cwd():
-        draft = replace(draft, fields={**draft.fields, "dataset": _absolute(draft.fields["dataset"])})
+        draft = replace(draft, fields=_seen_from(draft.fields, target.parent))
     try:
         with open(target, "x", encoding="utf-8") as file:
             file.write(draft.yaml(str(target)))
@@ -149,12 +150,16 @@ def write_draft(draft: Draft, target: Path | None = None) -> tuple[Path, Draft]:
     return target, draft
 
 
-def _absolute(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with local data named from the root, so that it holds from any folder."""
-    key = "data_files" if "data_files" in dataset else "path"
-    given = dataset[key]
-    is_local = isinstance(given, str) and (key == "data_files" or hub.is_local(given)) and "://" not in given
-    return {**dataset, key: str(Path(given).expanduser().absolute())} if is_local else dict(dataset)
+def _seen_from(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields with what is local named from a folder, as a recipe there names it."""
+    seen = {section: dict(value) if isinstance(value, Mapping) else value for section, value in fields.items()}
+    for section, key in (("dataset", "data_files"), ("dataset", "path"), ("model", "checkpoint")):
+        given: Any = seen[section].get(key)
+        is_path = isinstance(given, str) and "://" not in given and (key == "data_files" or hub.is_local(given))
+        if is_path and given[:1] not in ("/", "~"):
+            moved = str(os.path.relpath(str(Path(given).absolute()), str(folder.resolve())))
+            seen[section][key] = moved if key == "data_files" or moved.startswith("..") else f"./{moved}"
+    return seen
 
 
 def _name_of(source: str | Path) -> str:

@@ -144,7 +144,11 @@ def test_what_is_said_is_kept(data: Callable[..., str]) -> None:
     given = ["task.text=review", "task.label=stars", "task.kind=text-regression", "model.checkpoint=./mine"]
     draft = draft_recipe(file, overrides=[*given, "train.epochs=2", "dataset.splits.hold_out=10", "optimizer.lr=1e-3"])
     recipe = draft.recipe
-    assert (recipe.task.kind, recipe.model.checkpoint, recipe.train.epochs) == ("text-regression", "./mine", 2)
+    assert (recipe.task.kind, recipe.model.checkpoint, recipe.train.epochs) == (
+        "text-regression",
+        str(Path("mine").absolute()),
+        2,
+    )
     assert (recipe.dataset.splits.hold_out, recipe.optimizer.lr, recipe.optimizer.weight_decay) == (10, 1e-3, 0.01)
     with pytest.raises(DataError, match="no column 'stras'; did you mean 'stars'"):
         draft_recipe(file, overrides=["task.label=stras"])
@@ -186,6 +190,7 @@ def test_no_recipe_is_written_over(data: Callable[..., str], tmp_path: Path) -> 
     assert (tmp_path / "my.yaml").read_text() == "mine"
     (tmp_path / "elsewhere").mkdir()
     file, _ = write_draft(draft, tmp_path / "elsewhere" / "my.yaml")
+    assert "  data_files: ../my.jsonl  # " in file.read_text()
     assert load_recipe(file).dataset.data_files == str(tmp_path / "my.jsonl")
 
 
