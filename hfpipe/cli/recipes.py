@@ -120,6 +120,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
     from hfpipe.recipe.trainer_options import option_problems
 
     loaded = load_recipe(recipe, overrides or [])
+    loaded.require_data_named()
     if not is_certain(loaded):
         from hfpipe.parts.build import check_parts, check_scores
 

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.recipe import Recipe, to_yaml, with_overrides
+from hfpipe.recipe.source import Overrides, as_overrides
+from hfpipe.runs.arguments import checked
+from hfpipe.runs.given_parts import MEASURED_WITH, Given, excused_by, given_names, require_given, take_parts
 from hfpipe.runs.store import Run
 from hfpipe.runs.targets import (
     as_recipe,
     columns_of_file,
     quiet,
     reach_hub,
-    require_data,
     require_effect,
     rows_of_file,
     with_checkpoint,
 )
 from hfpipe.system import snapshot
-from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.display import NOTE, Display, as_display
 from hfpipe.system.machine import translated_errors
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Evaluation:
         return {**own, **({"also": [one.as_dict() for one in self.also]} if self.also else {})}
 
 
+@checked
 def evaluate(
     target: Run | str | Path,
     source: str | Path | None = None,
@@ -72,10 +75,11 @@ def evaluate(
     choices: str | Sequence[str] | None = None,
     input_format: str | None = None,
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     split: str | Sequence[str] | None = None,
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
+    **parts: Any,
 ) -> Evaluation:
     """Measure a run, a checkpoint folder or a checkpoint on the Hub.
 
@@ -89,11 +93,14 @@ def evaluate(
         choices: the columns of the choices, likewise.
         input_format: of `source`, where its ending does not say it.
         recipe: data and task; by default the run's own. A checkpoint needs one.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         split: the split or slice, or several; `train` and `evaluation` mean those of the recipe. By default the
             evaluation split.
         runs_dir: where run ids are looked up.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
+        parts: objects in place of those of the recipe: `dataset`, `tokenizer`, `collate`, `model`, `loss`, `metrics`, as
+            for :func:`hfpipe.prepare`. What a run was given from Python and can't be found by a name is passed again. A
+            given model gets the trained weights.
 
     Returns:
         What was measured of the first split, with the others in `also`.
@@ -101,20 +108,22 @@ def evaluate(
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
-    display = display or Silent()
+    overrides, display = as_overrides(overrides), as_display(display, lines=True)
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
-    if recipe is None and source is None:
-        require_data(target, name, overrides, runs_dir)
+    given = take_parts(parts, evaluate, MEASURED_WITH)
     run, base = with_checkpoint(target, name, recipe, overrides if source is None else (), runs_dir)
+    if run is not None:
+        excused = (*excused_by(recipe, overrides), *(() if source is None else ("dataset",)))
+        require_given(run, given.keywords, MEASURED_WITH, excused=excused, call="hfpipe.evaluate(run, ...)")
     columns = columns_of_file(base, text, label, choices)
-    file = None if source is None else _file(Path(source), input_format, split)
-    resolved = _on_file(base, file, columns, overrides, display)
+    file = None if source is None else _file(source, input_format, split)
+    resolved = with_overrides(_on_file(base, file, columns, overrides, display), given.overrides)
     reach_hub(resolved, display)
     from hfpipe.evaluation.scoring import evaluate_checkpoint
 
-    changes = [*_identity(file), *columns, *overrides]
+    changes = [*_identity(file), *columns, *overrides, *_other_parts(run, given)]
     if recipe is not None:
         changes.insert(0, f"recipe {snapshot.digest_of_text(to_yaml(as_recipe(recipe, ())))}")
     splits = [split] if isinstance(split, str) or split is None else list(split)
@@ -128,6 +137,7 @@ def evaluate(
             overrides=changes,
             file=named,
             trained_on=base if file else None,
+            parts=given.objects,
         )
     if run is not None:
         if recipe is None and file is None and (notice := _other_data(run, measured[0].document["dataset"], overrides)):
@@ -137,15 +147,21 @@ def evaluate(
     return replace(found[0], also=tuple(found[1:]))
 
 
-def _file(path: Path, input_format: str | None, split: object) -> tuple[Path, str]:
+def _file(source: str | Path, input_format: str | None, split: object) -> tuple[Path, str]:
     """A file that is to be measured, and its format.
 
     Raises:
-        RecipeError: a split of it, or a format that has no labels.
+        RecipeError: a split of it, a format that has no labels, or no file at all.
         DataError: no such file.
     """
     from hfpipe.evaluation.prediction import chunks
 
+    if not isinstance(source, str | Path):
+        fix = "Rows in memory are data: dataset=datasets.Dataset.from_list(rows)."
+        raise RecipeError(
+            f"got a {type(source).__name__}", where="evaluate()", allowed="a file, as text or Path", fix=fix
+        )
+    path = Path(source)
     if split is not None:
         raise RecipeError("a file is measured whole", where="--split", fix="Leave --split out.")
     if str(path) == chunks.STANDARD_INPUT:
@@ -188,6 +204,18 @@ def _other_data(run: Run, dataset: str, overrides: Sequence[str]) -> str:
     if asked or "places" not in about or trained in (None, dataset):
         return ""
     return "the data are not what the run was trained with: their content is another"
+
+
+def _other_parts(run: Run | None, given: Given) -> list[str]:
+    """What is measured with other parts than the run was trained with, as overrides say it."""
+    if run is None:
+        return [*given.overrides, *(f"{key}={name}" for key, name in given.names.items())]
+    known, own = given_names(run), run.recipe
+    named = [one for one in given.overrides if with_overrides(own, [one]) != own]
+    return [
+        *named,
+        *(f"{key}={name}" for key, name in given.names.items() if known.get(key) != name and key != "model"),
+    ]
 
 
 def _evaluation(target: str, document: dict[str, Any]) -> Evaluation:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import HfpipeError, RecipeError
 from hfpipe.evaluation.document import SplitEvaluation, build_document, dataset_identity, fit
 from hfpipe.evaluation.inference import Predictions, predict
 from hfpipe.parts import tasks
-from hfpipe.parts.build import load_metrics, make_objective, try_metrics
+from hfpipe.parts.build import load_metrics, make_objective, own_collate, try_metrics
 from hfpipe.parts.data.open import RawData, open_data
 from hfpipe.parts.data.sources import base_of
-from hfpipe.parts.data.streams import RawStream, open_stream
+from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs.audit import TextRows, rows_in_train
+from hfpipe.parts.inputs.batches import Collate
 from hfpipe.parts.inputs.padding import settle_padding
-from hfpipe.parts.inputs.rows import Notify, require_rows_of_its_own
+from hfpipe.parts.inputs.rows import Notify, open_any, require_rows_of_its_own
 from hfpipe.parts.inputs.tokenized import tokenize
 from hfpipe.parts.metrics.scores import Metric
 from hfpipe.parts.model import kernels, models
@@ -40,8 +43,9 @@ class _Evaluator:
     checkpoint: models.Checkpoint
     task: tasks.Task
     metrics: list[tuple[str, Metric]]
-    model: PreTrainedModel
+    model: nn.Module
     tokenizer: PreTrainedTokenizerBase
+    collate: Collate | None
     precision: Precision
     objective: Objective
 
@@ -54,14 +58,17 @@ class _Evaluator:
         """The encoded rows of a split, and the predictions for them."""
         identity = f"{self.raw.digest} {self.recipe.dataset.name} {split}"
         encoded = _encode(self.recipe, self.checkpoint, self.task, rows, self.tokenizer, identity)
-        length = _max_length(self.recipe, self.checkpoint, self.tokenizer)
-        arguments = (self.model, self.task, self.tokenizer, encoded, length)
-        padding = settle_padding(*arguments, where=self.checkpoint.where)
+        collate = self.collate
+        if collate is None:
+            length = _max_length(self.recipe, self.checkpoint, self.tokenizer)
+            arguments = (self.model, self.task, self.tokenizer, encoded, length)
+            padding = settle_padding(*arguments, where=self.checkpoint.where)
+            collate = self.task.collator(self.tokenizer, padding.multiple)
         return encoded, predict(
             self.model,
             self.task,
             encoded,
-            self.task.collator(self.tokenizer, padding.multiple),
+            collate,
             batch_size=self.recipe.evaluate.batch_size,
             precision=self.precision,
             objective=self.objective,
@@ -77,6 +84,7 @@ def evaluate_checkpoint(
     overrides: Sequence[str] = (),
     file: str | None = None,
     trained_on: Recipe | None = None,
+    parts: Mapping[str, Any] | None = None,
 ) -> list[SplitEvaluation]:
     """Evaluate `recipe.model.checkpoint` on splits of `recipe.dataset`.
 
@@ -88,13 +96,15 @@ def evaluate_checkpoint(
         overrides: what was changed for this measurement.
         file: the name of the file that the data come from, where it is measured whole.
         trained_on: the recipe whose training split the file is held against; else it is that of `recipe`.
+        parts: objects in place of the recipe's: `dataset`, `tokenizer`, `collate`, `model`, `loss`, `metrics`.
 
     Returns:
         What was measured of each split.
     """
+    parts = parts or {}
     names = [_named(recipe, split) for split in splits] if file is None else [recipe.dataset.splits.train]
     notice(f"reading {file or recipe.dataset.path}")
-    raw = open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
+    raw = open_any(recipe, parts.get("dataset"))
     for text in raw.notices:
         notice(f"{NOTE}{text}")
     where = {
@@ -103,12 +113,12 @@ def evaluate_checkpoint(
     }
     rows = {name: raw.split(name, where[name]) for name in names}
     notice(f"loading {recipe.model.checkpoint}")
-    checkpoint = models.open_checkpoint(recipe)
+    checkpoint = models.open_checkpoint(recipe, parts.get("model"))
     task = _task_of(recipe, checkpoint, raw)
     tasks.require_threshold_fits(task, recipe.evaluate.threshold, recipe.where("evaluate.threshold"))
     for name, part in rows.items():
         task.check(part, file or f"{raw.name}, split {name}", where[name])
-    evaluator = _evaluator(recipe, raw, checkpoint, task)
+    evaluator = _evaluator(recipe, raw, checkpoint, task, parts)
     task = tasks.calibrated(task, _calibration(evaluator, names, notice))
     known = _training_rows(recipe, raw) if trained_on is None else _training_rows_of(trained_on, notice)
     train, columns = recipe.dataset.splits.train, recipe.task.input_columns
@@ -158,17 +168,26 @@ def _training_rows_of(recipe: Recipe, notice: Notify) -> TextRows | None:
     return found
 
 
-def _evaluator(recipe: Recipe, raw: RawData | RawStream, checkpoint: models.Checkpoint, task: tasks.Task) -> _Evaluator:
+def _evaluator(
+    recipe: Recipe,
+    raw: RawData | RawStream,
+    checkpoint: models.Checkpoint,
+    task: tasks.Task,
+    parts: Mapping[str, Any],
+) -> _Evaluator:
     """The trained model on its device, with its tokenizer, metrics and loss."""
-    metrics = load_metrics(recipe, task)
+    metrics = load_metrics(recipe, task, given=parts.get("metrics"))
     try_metrics(recipe, metrics, task)
-    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    given = {key: parts.get(key) for key in ("model", "tokenizer")}
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"), **given)
+    collate = own_collate(recipe, parts.get("collate"))
     device = join().device
     kernels.install(model, recipe.train.kernels, device)
     precision = choose(recipe.train.precision, device, recipe.where("train.precision"))
-    objective = make_objective(recipe, task, _weighed(recipe, checkpoint, raw, task, tokenizer))
+    weighed = _weighed(recipe, checkpoint, raw, task, tokenizer)
+    objective = make_objective(recipe, task, weighed, parts.get("loss"))
     model = model.to(device)
-    return _Evaluator(recipe, raw, checkpoint, task, metrics, model, tokenizer, precision, objective)
+    return _Evaluator(recipe, raw, checkpoint, task, metrics, model, tokenizer, collate, precision, objective)
 
 
 def _calibration(evaluator: _Evaluator, names: Sequence[str], notice: Notify) -> Calibration:

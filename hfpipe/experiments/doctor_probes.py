@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from hfpipe.parts import tasks
@@ -104,7 +104,10 @@ def _slice(recipe: Recipe) -> tuple[Recipe, dict[str, datasets.Dataset], tasks.T
 
 def _tokenizer(job: Job) -> Found:
     """Whether the tokenizer can be the one that the checkpoint was trained with."""
-    tokenizer, embeddings = job.tokenizer, job.model.get_input_embeddings().weight.shape[0]
+    tokenizer = job.tokenizer
+    embeddings = (
+        job.model.get_input_embeddings().weight.shape[0] if isinstance(job.model, PreTrainedModel) else len(tokenizer)
+    )
     ids = columns.column(job.train_data, "input_ids")
     while columns.is_list(ids.type):  # of several choices a row has several lists
         ids = pc.list_flatten(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hfpipe.experiments.compare.traces import compare_traces, read_trace
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.runs import Run, default_folder, find_run
 from hfpipe.runs.difference import difference
+from hfpipe.runs.given_parts import TRAINED_WITH, given_names, require_given, restorable, take_parts
+from hfpipe.runs.model_files import model_folder
 from hfpipe.runs.targets import reach_hub
 from hfpipe.system import library_logs
 from hfpipe.system.display import Display, Silent
@@ -19,7 +22,12 @@ from hfpipe.system.machine import translated_errors
 from hfpipe.training.finetune import finetune
 
 _SAME_UPDATE = ("train.batch_size", "train.batching.tokens", "train.accumulate", "processes")
-_INPUTS: dict[str, type[HfpipeError]] = {"dataset": DataError, "checkpoint": ModelError, "tokenizer": ModelError}
+_INPUTS: dict[str, type[HfpipeError]] = {
+    "dataset": DataError,
+    "checkpoint": ModelError,
+    "tokenizer": ModelError,
+    "model": ModelError,
+}
 _ENVIRONMENT = ("versions", "machine", "commit", "device", "precision", "threads", "processes")
 _RECORDED = ("loss", "grad_norm", "lr", "num_items")
 
@@ -95,6 +103,7 @@ def reproduce(
     runs_dir: str | Path | None = None,
     anyway: bool = False,
     display: Display | None = None,
+    **parts: Any,
 ) -> Reproduction:
     """Train a finished run again from its recipe, with its engine, and compare.
 
@@ -104,9 +113,11 @@ def reproduce(
         anyway: train also when data, checkpoint or tokenizer are not the ones that the run had, or its recipe was
             changed while it was trained.
         display: where progress goes; by default nowhere.
+        parts: the objects that the run was given from Python, as they were before it; see :func:`hfpipe.prepare`.
 
     Raises:
-        RecipeError: the run was not finished, parts of it were given from Python, or its recipe was changed on the way.
+        RecipeError: the run was not finished, parts that it was given from Python are not given now, or its recipe was
+            changed on the way.
         DataError: the data are not the same.
         ModelError: checkpoint or tokenizer are not the same.
         HfpipeError: the training itself fails.
@@ -114,7 +125,12 @@ def reproduce(
     display = display or Silent()
     folder = Path(runs_dir) if runs_dir else default_folder()
     run = target if isinstance(target, Run) else find_run(str(target), folder)
-    recipe = _pinned(run)
+    given = take_parts(parts, reproduce, TRAINED_WITH)
+    kept = ("tokenizer",) if "tokenizer" in restorable(run) else ()  # it is not trained, so the run has it as it was
+    require_given(
+        run, given.keywords, TRAINED_WITH, excused=kept, restored=False, call="hfpipe.finetune(run.recipe, ...)"
+    )
+    recipe = with_overrides(_pinned(run), given.overrides)
     # Of these `train.fit_memory` or another machine makes others; as long as there is one way to cut, the update is the same.
     is_one_cut = len(run.metadata.get("updates", [])) <= 1
     allowed = run.metadata.get("allowed_changes", {})
@@ -126,7 +142,9 @@ def reproduce(
             fix="To train with the last one and compare: --anyway.",
         )
     reach_hub(recipe, display)
-    inputs = _other_inputs(run, recipe, display)
+    if kept and "tokenizer" in given_names(run) and "tokenizer" not in parts:
+        given.objects["tokenizer"] = _tokenizer_of(run)
+    inputs = _other_inputs(run, recipe, given.objects, display)
     if inputs and not anyway:
         what = ", ".join(f"{name} (digest {first[:12]} then, {now[:12]} now)" for name, (first, now) in inputs.items())
         raise _INPUTS[next(iter(inputs))](
@@ -134,7 +152,7 @@ def reproduce(
             where=str(run.path / "run.json"),
             fix="Put it back, or train on what is there and compare: --anyway.",
         )
-    return compare_runs(run, finetune(recipe, runs_dir=folder, display=display), inputs)
+    return compare_runs(run, finetune(recipe, runs_dir=folder, display=display, **given.objects), inputs)
 
 
 def compare_runs(run: Run, again: Run, inputs: dict[str, list[str]]) -> Reproduction:
@@ -183,16 +201,7 @@ def _pinned(run: Run) -> Recipe:
         raise RecipeError(
             f"run {run.id!r} is {run.status}: there is nothing to compare with", fix="Name a finished run."
         )
-    about = run.metadata
-    given = about.get("given") or {}
-    if given:
-        parts = ", ".join(f"{key} ({name})" for key, name in given.items())
-        raise RecipeError(
-            f"run {run.id!r} was given {parts} from Python, and its recipe does not have that",
-            where=str(run.path / "recipe.yaml"),
-            fix="Call hfpipe.finetune(run.recipe, ...) with the same objects.",
-        )
-    recipe, identity = run.recipe, about.get("identity") or {}
+    recipe, identity = run.recipe, run.metadata.get("identity") or {}
     pins = []
     for section, part in (("dataset", recipe.dataset), ("model", recipe.model)):
         commit = (identity.get("checkpoint" if section == "model" else section) or {}).get("commit")
@@ -201,16 +210,25 @@ def _pinned(run: Run) -> Recipe:
     return with_overrides(recipe, pins) if pins else recipe
 
 
-def _other_inputs(run: Run, recipe: Recipe, display: Display) -> dict[str, list[str]]:
-    """Data, checkpoint and tokenizer that are not the ones of the run, as their digests then and now."""
-    from hfpipe.parts.inputs.rows import read_rows
+def _tokenizer_of(run: Run) -> Any:
+    from transformers import AutoTokenizer
 
+    return AutoTokenizer.from_pretrained(model_folder(run), trust_remote_code=False)
+
+
+def _other_inputs(run: Run, recipe: Recipe, parts: Mapping[str, Any], display: Display) -> dict[str, list[str]]:
+    """Data, checkpoint, tokenizer and given model that are not the ones of the run, as their digests then and now."""
+    from hfpipe.parts.inputs.rows import read_rows
+    from hfpipe.parts.model.own_class import weights_digest
+
+    of_rows = {key: parts.get(key) for key in ("dataset", "tokenizer", "model")}
     with library_logs.library_logs_to(Path(os.devnull)), translated_errors():
-        rows = read_rows(recipe, notice=display.notice)
+        rows = read_rows(recipe, notice=display.notice, **of_rows)
     now = {
         "dataset": rows.source.digest,
         "checkpoint": rows.checkpoint.weights_digest,
         "tokenizer": rows.tokenizer_digest,
+        **({"model": weights_digest(parts["model"])} if "model" in parts else {}),
     }
     then = {what: found.get("digest") for what, found in (run.metadata.get("identity") or {}).items()}
     return {what: [str(then.get(what)), digest] for what, digest in now.items() if then.get(what) != digest}

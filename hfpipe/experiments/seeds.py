@@ -14,27 +14,31 @@ from typing import Any
 
 from hfpipe.errors import HfpipeError, InterruptedRun, RecipeError, StoppedByUser
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe.source import Overrides
 from hfpipe.runs import Run, default_folder
+from hfpipe.runs.arguments import checked
 from hfpipe.runs.checkpoints import list_checkpoints
 from hfpipe.runs.difference import differences, more_than_the_seed
 from hfpipe.runs.evaluations import file_name, read_evaluation
+from hfpipe.runs.given_parts import TRAINED_WITH, Given, take_parts
 from hfpipe.runs.groups import FORMAT, Group, check_seeds, find_group, is_group, require_no_other_process
 from hfpipe.runs.store import now
-from hfpipe.system.display import Display, Once, Silent
+from hfpipe.system.display import Display, Once, as_display
 from hfpipe.system.machine import translated_errors
 from hfpipe.system.snapshot import versions
 
 
+@checked
 def finetune_seeds(
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     *,
     seeds: int | Sequence[int] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     engine: str | Callable[..., None] | None = None,
     runs_dir: str | Path | None = None,
     name: str | None = None,
     resume: Group | str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
     **parts: Any,
 ) -> Group:
     """Fine-tune a checkpoint from several seeds, one run each, and sum up their metrics.
@@ -45,12 +49,12 @@ def finetune_seeds(
     Args:
         recipe: a recipe, or what `load_recipe` takes; by default that of the group to resume.
         seeds: how many, from the recipe's own upwards, or which; by default those of the group to resume.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         engine: as for :func:`hfpipe.finetune`.
         runs_dir: folder for the group; by default `$HFPIPE_RUNS_DIR` or `runs`.
         name: id of the group; by default the recipe's name and the time.
         resume: a group, or its id or folder.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
         parts: objects in place of the recipe's parts, see :func:`hfpipe.prepare`. A model is copied for each seed.
 
     Returns:
@@ -61,16 +65,17 @@ def finetune_seeds(
         HfpipeError: of the first seed that fails; the group can be resumed.
     """
     from hfpipe.runs.targets import reach_hub
-    from hfpipe.training.given_parts import require_parts
 
-    require_parts(parts, finetune_seeds)
-    display = Once(display or Silent())
+    given = take_parts(
+        {**parts, **({} if isinstance(engine, str | None) else {"engine": engine})}, finetune_seeds, TRAINED_WITH
+    )
+    display = Once(as_display(display))
     folder = Path(runs_dir) if runs_dir else default_folder()
     known = _known(resume, name, folder)
-    resolved, wanted = _asked(recipe, seeds, overrides, engine, known)
-    given = _named(parts if isinstance(engine, str | None) else {**parts, "engine": engine})
+    changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
+    resolved, wanted = _asked(recipe, seeds, changes, given, known)
     if known is not None:
-        _require_same(known, resolved, wanted, given)
+        _require_same(known, resolved, wanted, given.names)
     reach_hub(resolved, display)
     from hfpipe.parts.build import check_parts
     from hfpipe.system.processes import from_main, join
@@ -81,7 +86,7 @@ def finetune_seeds(
     path, due = "", wanted
     if state.is_main_process:
         group = known or Group.create(resolved, folder, name)
-        _begin(group, resolved, wanted, given)
+        _begin(group, resolved, wanted, given.names)
         path, due = str(group.path), [seed for seed in wanted if not _is_done(group, seed)]
     path, due = from_main(path, due)
     group = Group(Path(path))
@@ -90,7 +95,7 @@ def finetune_seeds(
     for seed in due:
         display.notice(f"seed {seed}, {wanted.index(seed) + 1} of {len(wanted)}")
         with _remembered(group, seed, main=state.is_main_process):
-            _train(group, with_overrides(resolved, [f"seed={seed}"]), engine, display, parts)
+            _train(group, with_overrides(resolved, [f"seed={seed}"]), display, given.objects)
     if state.is_main_process:
         _conclude(group)
     return group
@@ -123,11 +128,10 @@ def _asked(
     recipe: Recipe | str | Path | Mapping[str, Any] | None,
     seeds: int | Sequence[int] | None,
     overrides: Sequence[str],
-    engine: Any,
+    given: Given,
     known: Group | None,
 ) -> tuple[Recipe, list[int]]:
     """The recipe with the first seed in it, and all seeds."""
-    changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
     if not isinstance(seeds, int | None) and any(change.partition("=")[0].strip() == "seed" for change in overrides):
         raise RecipeError("seed=... does nothing beside a list of seeds", where="--seeds", fix="Say one of the two.")
     if recipe is None:
@@ -136,7 +140,7 @@ def _asked(
         base = known.recipe
     else:
         base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if changes:
+    if changes := [*overrides, *given.overrides]:
         base = with_overrides(base, changes)
     if seeds is None and known is None:
         raise RecipeError("how many seeds?", where="--seeds", allowed="how many, as 5, or which, as 1,2,3")
@@ -211,16 +215,15 @@ def _goes_on(run: Run) -> bool:
     return run.status in ("interrupted", "died") and bool(list_checkpoints(run.path))
 
 
-def _train(group: Group, recipe: Recipe, engine: Any, display: Display, parts: Mapping[str, Any]) -> Run:
+def _train(group: Group, recipe: Recipe, display: Display, parts: Mapping[str, Any]) -> Run:
     """Train one seed exactly as alone; a given model is copied, since training changes it."""
     from hfpipe.training.finetune import finetune
 
-    own = {**parts, "model": copy.deepcopy(parts["model"])} if parts.get("model") is not None else dict(parts)
-    engine = None if isinstance(engine, str) else engine
+    own = {**parts, "model": copy.deepcopy(parts["model"])} if "model" in parts else dict(parts)
     run = group.run(recipe.seed)
     if _goes_on(run):
-        return finetune(resume=run, engine=engine, display=display, **own)
-    return finetune(recipe, engine=engine, runs_dir=group.path, name=f"seed-{recipe.seed}", display=display, **own)
+        return finetune(resume=run, display=display, **own)
+    return finetune(recipe, runs_dir=group.path, name=f"seed-{recipe.seed}", display=display, **own)
 
 
 @contextmanager
@@ -326,13 +329,6 @@ def _notices(group: Group) -> list[str]:
     return notices + [
         f"the runs differ in more than their seed: {path}: {values}" for path, values in found if path not in own
     ]
-
-
-def _named(parts: Mapping[str, Any]) -> dict[str, str]:
-    named = {
-        key: part if hasattr(part, "__qualname__") else type(part) for key, part in parts.items() if part is not None
-    }
-    return {key: f"{part.__module__}:{part.__qualname__}" for key, part in named.items()}
 
 
 def _listed(seeds: Sequence[int]) -> str:

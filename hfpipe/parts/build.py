@@ -13,8 +13,10 @@ import torch
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
-from hfpipe.parts.metrics.load import load_metric
+from hfpipe.parts.inputs.batches import Collate
+from hfpipe.parts.metrics.load import built_metric, load_metric
 from hfpipe.parts.metrics.scores import compute_all, takes_logits
+from hfpipe.parts.model.models import load_architecture
 from hfpipe.parts.optim import losses
 from hfpipe.parts.optim.objective import Objective
 from hfpipe.parts.optim.optimizers import build_optimizer
@@ -52,16 +54,11 @@ def check_parts(recipe: Recipe) -> None:
     attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
     attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
     attempt("optimizer.name", lambda: make_optimizer(recipe, torch.nn.Linear(2, 2), None))
-    attempt(
-        "schedule",
-        lambda: make_schedule(
-            # How long the run is, only the data say: long enough for any warm-up.
-            recipe,
-            torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr),
-            None,
-            10**9,
-        ),
-    )
+    attempt("schedule", lambda: _check_schedule(recipe))
+    if recipe.model.architecture is not None:
+        attempt("model.architecture", lambda: load_architecture(recipe))
+    if recipe.model.collate is not None:
+        attempt("model.collate", lambda: resolve({}, str(recipe.model.collate), "model.collate"))
     attempt("evaluate.metrics", lambda: load_metrics(recipe, foreign=False))
     for metric in recipe.evaluate.metrics:
         given = {"name": metric} if isinstance(metric, str) else metric
@@ -133,6 +130,13 @@ def require_best(recipe: Recipe, names: list[str], *, of_any_class: bool = False
             where=recipe.where("evaluate.best"),
             fix="Say evaluate.greater_is_better: true or false.",
         )
+
+
+def own_collate(recipe: Recipe, given: Collate | None = None) -> Collate | None:
+    """What makes a batch of encoded rows in place of padding them: what is given, or what the recipe names."""
+    if given is None and recipe.model.collate is not None:
+        given = resolve({}, recipe.model.collate, "model.collate")
+    return given
 
 
 def make_objective(
@@ -255,6 +259,15 @@ def make_schedule(
         raise _placed(error, recipe, "schedule") from None
 
 
+def _check_schedule(recipe: Recipe) -> None:
+    """Bind the arguments of an own schedule, and make one of transformers: one that is long enough for any warm-up."""
+    part = recipe.schedule
+    if is_reference(part.name):
+        _bind("schedule", part.name, resolve(SCHEDULES, part.name, "schedule"), (None, None), part.arguments, recipe)
+    else:
+        make_schedule(recipe, torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), recipe.optimizer.lr), None, 10**9)
+
+
 def _placed(error: RecipeError, recipe: Recipe, path: str) -> RecipeError:
     """The error with the place in the recipe of the option that it names, or of `path` where that says more."""
     where = path if path.startswith(error.where) else error.where
@@ -272,23 +285,37 @@ def is_greater_better(recipe: Recipe) -> bool:
     return bool(greater_is_better(recipe.evaluate.best or "loss"))
 
 
-def load_metrics(recipe: Recipe, task: tasks.Task | None = None, *, foreign: bool = True) -> list[tuple[str, Any]]:
-    """The metrics by the names in the recipe; with `foreign` false, none that runs code from the Hub or a file.
+def load_metrics(
+    recipe: Recipe, task: tasks.Task | None = None, *, foreign: bool = True, given: Any = None
+) -> list[tuple[str, Any]]:
+    """The metrics by the names in the recipe, or those that are given in their place.
 
     A metric that asks for something of the task (an attribute `names` or `scheme` that is None) gets it.
+
+    Args:
+        recipe: with the names.
+        task: what the scores are of.
+        foreign: whether metrics that run code from the Hub or a file are among them.
+        given: a metric as an object, or a list of objects and of names.
     """
+    wanted = recipe.evaluate.metrics if given is None else given if isinstance(given, list | tuple) else [given]
     loaded = []
-    for metric in recipe.evaluate.metrics:
-        given = {"name": metric} if isinstance(metric, str) else dict(metric)
-        name = given.pop("name")
-        if foreign and is_metric_script(name):
-            require_allowed(recipe, name, given)
-        if foreign or not is_metric_script(name):
-            built = load_metric(name, **given)
-            for wanted in ("names", "scheme"):
-                if getattr(built, wanted, ()) is None:
-                    setattr(built, wanted, None if task is None else getattr(task, wanted))
-            loaded.append((name, built))
+    for metric in wanted:
+        if not isinstance(metric, str | Mapping):
+            name = _name_of(metric)
+            built = built_metric(metric, name)
+        else:
+            arguments = {"name": metric} if isinstance(metric, str) else dict(metric)
+            name = arguments.pop("name")
+            if is_metric_script(name):
+                if not foreign:
+                    continue
+                require_allowed(recipe, name, arguments)
+            built = load_metric(name, **arguments)
+        for wish in ("names", "scheme"):
+            if getattr(built, wish, ()) is None:
+                setattr(built, wish, None if task is None else getattr(task, wish))
+        loaded.append((name, built))
     return loaded
 
 

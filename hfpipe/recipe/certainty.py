@@ -102,6 +102,8 @@ def is_certain(recipe: Recipe) -> bool:
         recipe.task.kind in KINDS
         and recipe.engine in ENGINES
         and recipe.loss.name in LOSSES
+        and recipe.model.architecture is None
+        and recipe.model.collate is None
         and _is_certain_optimizer(recipe)
         and _is_certain_schedule(recipe)
         and all(_is_certain_metric(one) for one in recipe.evaluate.metrics)

@@ -55,6 +55,14 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def _reference(value: str) -> str:
+    """Refuse a text that can't be imported by."""
+    if not is_reference(value):
+        raise PydanticCustomError("reference", "not `module:attribute`")
+    return value
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[Finite, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -127,6 +135,8 @@ class Splits(Section):
         return self
 
 
+GIVEN = "given"
+"""`dataset.path` of data that are passed from Python."""
 _READ_BY = {
     "encoding": ("csv", "tsv", "json", "jsonl", "conll", "text"),
     "separator": ("csv", "tsv", "conll"),
@@ -140,12 +150,13 @@ _READ_BY = {
 class Dataset(Section):
     """The raw data set."""
 
-    path: str = Field(min_length=1)
+    path: str = Field(default=GIVEN, min_length=1)
     """Hub id (`nyu-mll/glue`), local folder (`./data`, `/data`, `~/data`; also one that `save_to_disk` wrote), format
     (`csv`, `tsv`, `json`, `jsonl`, `conll`, `parquet`, `arrow`, `text`) with `data_files`, or `embedded:NAME` for the data
-    that hfpipe makes itself. Fields of csv and tsv stay text; of `text` every line is a row with the one column `text`; a
-    `conll` file has a word a line with its tags, and an empty line behind each sentence, which is a row. A `json` file is
-    an object a line, a list of objects, or a document that holds such a list (see `field`)."""
+    that hfpipe makes itself. `given`: the data are passed from Python, as `dataset=`. Fields of csv and tsv stay text; of
+    `text` every line is a row with the one column `text`; a `conll` file has a word a line with its tags, and an empty line
+    behind each sentence, which is a row. A `json` file is an object a line, a list of objects, or a document that holds
+    such a list (see `field`)."""
     name: str | None = None
     """Configuration of the data set (`mrpc`), where it has several."""
     revision: str | None = None
@@ -410,6 +421,12 @@ class Model(Section):
     """Commit, branch or tag on the Hub; null takes the newest and records its commit."""
     max_length: Count | None = None
     """Longest input, in tokens; longer ones are cut. Never more than the model can take; null means that bound."""
+    architecture: Reference | None = None
+    """`module:attribute` of a class of models of your own, in place of the one that transformers chooses. A subclass of one
+    of transformers' models is loaded with the weights of the checkpoint. Anything else is called without arguments, makes a
+    `torch.nn.Module`, and begins fresh; the checkpoint then gives the tokenizer."""
+    collate: Reference | None = None
+    """`module:attribute` of a function of your own that makes a batch of a list of encoded rows, in place of padding them."""
     fresh: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     """Weights (by the start of their name) that may begin freshly initialised although the checkpoint should have
     them; a classification head that the checkpoint lacks needs no mention."""
@@ -665,7 +682,7 @@ class Recipe(Section):
     """Short name; runs are called after it. Lower-case letters, digits, `.`, `_` and `-`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the fresh weights, of the order of the examples and of dropout."""
-    dataset: Dataset
+    dataset: Dataset = Dataset()
     """The raw data set."""
     task: SerializeAsAny[Task]
     """What is learned from which columns."""
@@ -795,6 +812,19 @@ class Recipe(Section):
         }
         for problem in (text for text, holds in problems.items() if holds):
             raise PydanticCustomError("idle", "{problem} (dataset.streaming)", {"problem": problem})
+
+    def require_data_named(self) -> None:
+        """Refuse a recipe that leaves its data to be passed from Python.
+
+        Raises:
+            RecipeError: saying so.
+        """
+        if self.dataset.path == GIVEN:
+            raise RecipeError(
+                "missing",
+                where=self.where("dataset.path"),
+                fix="Name the data: dataset.path=..., or pass them from Python: dataset=...",
+            )
 
     def __eq__(self, other: object) -> bool:
         """Recipes are equal when their fields are, wherever these were written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from hfpipe.recipe.problems import schema_problems
 from hfpipe.recipe.schema import Recipe
 
 Positions = dict[tuple[str, ...], str]
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Changes of a recipe: `dotted.path=value` each, or a mapping from paths to values."""
 
 _LONGEST_FILE = 100_000  # bytes; a recipe is a page, so more is a mistake or an attack
 _MOST_BRACKETS = 1_000  # the parser takes time that grows with the square of their depth
@@ -39,14 +42,14 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda self, node: n
 
 
 def load_recipe(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, folder: Path | None = None
+    source: Recipe | str | Path | Mapping[str, Any], overrides: Overrides = (), *, folder: Path | None = None
 ) -> Recipe:
     """Read a recipe, apply overrides, and check all of it; local paths become absolute.
 
     Args:
-        source: a YAML file, the name of a shipped recipe (`mrpc`), or the fields themselves.
-        overrides: `dotted.path=value` each, the value a YAML 1.2 scalar or flow value. Relative paths in them start from
-            the working directory.
+        source: a YAML file, the name of a shipped recipe (`mrpc`), the fields themselves, or a recipe.
+        overrides: `dotted.path=value` each, the value a YAML 1.2 scalar or flow value; or a mapping from paths to values.
+            Relative paths in them start from the working directory.
         folder: what the other relative paths start from: by default the folder of the file that says them, of fields the
             working directory.
 
@@ -54,7 +57,16 @@ def load_recipe(
         RecipeError: every mistake at once, each as file:line:column: path: what.
         RefusedError: a YAML tag that would build an object.
     """
+    overrides = as_overrides(overrides)
     positions: Positions = {}
+    if isinstance(source, Recipe):
+        return with_overrides(source, overrides)
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise RecipeError(
+            f"got {type(source).__name__} {source!r}"[:100],
+            where="load_recipe()",
+            allowed="a YAML file, the name of a shipped recipe, a mapping of fields, or a Recipe",
+        )
     if isinstance(source, Mapping):
         plain, name = _plain(source, (), "the recipe", positions, [0]), "the recipe"
         fields = paths.absolute(plain, folder or Path.cwd())
@@ -63,6 +75,52 @@ def load_recipe(
         fields, name = _read(path, positions, 0, folder), str(path)
     problems = _override(fields, overrides, positions)
     return _validate(fields, positions, name, problems)
+
+
+def as_overrides(overrides: Overrides | None) -> list[str]:
+    """Changes of a recipe as a list of `dotted.path=value`, whichever way they are given.
+
+    Args:
+        overrides: that list; or a mapping from paths to values, in which the fields of a section may be a mapping themselves.
+
+    Raises:
+        RecipeError: neither, or a value that no recipe can have.
+    """
+    if isinstance(overrides, Mapping):
+        fields: dict[str, Any] = {}
+        for key, value in overrides.items():
+            is_section = isinstance(value, Mapping) and key in Recipe.model_fields
+            fields |= {f"{key}.{name}": one for name, one in value.items()} if is_section else {key: value}
+        return [f"{key}={_flow(str(key), value)}" for key, value in fields.items()]
+    allowed = "a list, such as ['train.epochs=1'], or a mapping, such as {'train.epochs': 1}"
+    if isinstance(overrides, str):  # whose letters would else be taken for overrides
+        raise RecipeError(f"got the text {overrides!r}", where="overrides", allowed=allowed)
+    if overrides is None:
+        return []
+    if not isinstance(overrides, Sequence) or not all(isinstance(one, str) for one in overrides):
+        raise RecipeError(f"got {overrides!r}"[:100], where="overrides", allowed=allowed)
+    return list(overrides)
+
+
+def _flow(key: str, value: Any) -> str:
+    """A value as YAML 1.2 reads it; JSON is that too."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if callable(getattr(value, "item", None)):  # a number of numpy
+            return value.item()
+        raise TypeError
+
+    try:
+        return json.dumps(value, ensure_ascii=False, default=plain)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"{key} is {value!r}"[:100],
+            where="overrides",
+            allowed="text, a number, true, false, null, a list or a mapping",
+            fix="An object is passed as an argument of its own: loss=..., model=..., dataset=..., metrics=...",
+        ) from None
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str], origin: str = "") -> Recipe:
@@ -239,8 +297,6 @@ def _plain(node: Any, path: tuple[str, ...], file: str, positions: Positions, se
 
 def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Positions, origin: str = "") -> list[str]:
     """Set each `dotted.path=value` in place, and return what is wrong with the overrides themselves."""
-    if isinstance(overrides, str):  # whose letters would else be taken for overrides
-        return [f"overrides: got the text {overrides!r}; allowed: a list, such as ['train.epochs=1']"]
     problems = []
     for override in overrides:
         key, equals, text = override.partition("=")

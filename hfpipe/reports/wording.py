@@ -189,15 +189,18 @@ def leak_of(document: Mapping[str, Any], name: str) -> dict[str, Any] | None:
             "beside": beside}  # fmt: skip
 
 
-def subject(recipe: Recipe | None) -> str:
-    """What was trained on what: the checkpoint and the data, without this machine's paths."""
+def subject(recipe: Recipe | None, given: Mapping[str, str]) -> str:
+    """What was trained on what: the checkpoint and the data, without this machine's paths; or what was given from Python."""
     if recipe is None:
         return ""
     data, files = recipe.dataset, recipe.dataset.data_files
     named = files if isinstance(files, dict) else {"": files or ()}
     listed = [one for part in named.values() for one in ([part] if isinstance(part, str) else part)]
     what = ", ".join(strip_path(one) for one in dict.fromkeys(listed)) or strip_path(data.path)
-    return f"{strip_path(recipe.model.checkpoint)} on {what}{f', {data.name}' if data.name else ''}"
+    what += f", {data.name}" if data.name else ""
+    return (
+        f"{given.get('model') or strip_path(recipe.model.checkpoint)} on {'given data' if 'dataset' in given else what}"
+    )
 
 
 def is_chosen(run: Run, best: str | None, keeps_best: bool) -> bool:

@@ -37,10 +37,10 @@ class Group:
         id: its name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.id = path.name
+    def __init__(self, path: str | Path) -> None:
         self._files = Run(path)
+        self.path = self._files.path
+        self.id = self.path.name
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path, name: str | None = None) -> Group:

@@ -27,6 +27,7 @@ from hfpipe.system.text import json_line, json_page, listed
 
 # By name, as a recipe names an engine: what is remembered lies below what is done with it, and imports none of it.
 _PREDICT = "hfpipe.evaluation.prediction.predict:predict"
+_LOAD = "hfpipe.evaluation.prediction.predictor:load_run_model"
 FORMAT = 1
 """What `run.json` and the files beside it look like; a greater number in a run means that this hfpipe is too old."""
 
@@ -46,9 +47,11 @@ class Run:
         id: its name; of a run in a group `GROUP/NAME`.
     """
 
-    def __init__(self, path: Path, run_id: str | None = None) -> None:
-        self.path = path
-        self.id = run_id or path.name
+    def __init__(self, path: str | Path, run_id: str | None = None) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise RecipeError(f"got {path!r}"[:100], where="Run()", allowed="the folder of a run, as text or Path")
+        self.path = Path(path).expanduser()
+        self.id = run_id or self.path.name
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path, name: str | None = None) -> Run:
@@ -195,18 +198,36 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Name to number on the evaluation split; None where a metric is undefined there."""
+        """Name to number on the evaluation split; None where a metric is undefined there.
+
+        Raises:
+            RecipeError: there is no such folder.
+        """
+        self._require_folder()
         return dict((self.read_json("metrics.json") or {}).get("metrics", {}))
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every whole line of `records.jsonl`; what a crash cut short is left out, see `broken_lines`."""
+        """Every whole line of `records.jsonl`; what a crash cut short is left out, see `broken_lines`.
+
+        Raises:
+            RecipeError: there is no such folder.
+        """
+        self._require_folder()
         return self._read_records()[0]
 
     @property
     def broken_lines(self) -> list[int]:
         """The lines of `records.jsonl`, from 1, that are no whole record."""
         return self._read_records()[1]
+
+    def _require_folder(self) -> None:
+        if not self.path.is_dir():
+            raise RecipeError(
+                f"no run at {str(self.path)!r}",
+                where="Run()",
+                fix=f"Name its folder, such as {default_folder()}/{self.id}.",
+            )
 
     def _read_records(self) -> tuple[list[dict[str, Any]], list[int]]:
         try:
@@ -227,12 +248,17 @@ class Run:
                 broken.append(number)
         return found, broken
 
-    def model(self) -> Any:
-        """The fine-tuned model, in evaluation mode, as transformers loads it from `model/`."""
-        import transformers
+    def model(self, model: Any = None) -> Any:
+        """The fine-tuned model, in evaluation mode, from `model/`.
 
-        config = transformers.AutoConfig.from_pretrained(self.path / "model")
-        return getattr(transformers, config.architectures[0]).from_pretrained(self.path / "model")
+        Args:
+            model: an object of the class that was trained, which gets the weights; needed where that class can't be found.
+
+        Raises:
+            RecipeError: it was given from Python, and nothing says of which class it is.
+            ModelError: weights that are not there or do not fit.
+        """
+        return resolve({}, _LOAD, "function")(self, model)
 
     def predict(self, rows: Any, **options: Any) -> list[dict[str, Any]]:
         """Predictions of the fine-tuned model for rows: texts, pairs of texts, mappings from column to value, or a file.

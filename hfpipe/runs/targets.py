@@ -128,19 +128,6 @@ def require_effect(overrides: Sequence[str]) -> None:
             )
 
 
-def require_data(target: Run | str | Path, name: str, overrides: Sequence[str], runs_dir: str | Path | None) -> None:
-    """Refuse to measure a run on data that stand in no recipe."""
-    run = target if isinstance(target, Run) else _run_named(name, runs_dir, must=True)
-    given = (run.metadata.get("given") or {}).get("dataset") if run else None
-    named = any(change.startswith(("dataset=", "dataset.path=", "dataset.data_files=")) for change in overrides)
-    if run and given and not named:
-        raise RecipeError(
-            f"this run's data were given from Python ({given}), and its recipe does not have them",
-            where=str(run.path / "recipe.yaml"),
-            fix="Name data that can be read: dataset.path=... (and dataset.data_files=...), or --recipe RECIPE.",
-        )
-
-
 def quoted(text: str) -> str:
     """A text as the value of an override."""
     return json.dumps(text, ensure_ascii=False)  # as YAML reads it too

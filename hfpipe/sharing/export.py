@@ -12,7 +12,9 @@ from typing import Any
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.runs import Run, default_folder, find_run
+from hfpipe.runs.given_parts import require_given
 from hfpipe.runs.model_files import model_folder, require_own_files
+from hfpipe.sharing.model_card import own_class_of
 from hfpipe.system import atomic, library_logs
 from hfpipe.system.display import NOTE, Display, Silent
 from hfpipe.system.machine import translated_errors
@@ -40,7 +42,12 @@ class Export:
 
 
 def export(
-    target: Run | str | Path, to: str | Path, *, runs_dir: str | Path | None = None, display: Display | None = None
+    target: Run | str | Path,
+    to: str | Path,
+    *,
+    runs_dir: str | Path | None = None,
+    display: Display | None = None,
+    model: Any = None,
 ) -> Export:
     """Write the model of a run, its card, `recipe.yaml` and `metrics.json` into a new folder, and load it once.
 
@@ -49,9 +56,10 @@ def export(
         to: a folder that is not there yet, or is empty; it appears whole or not at all.
         runs_dir: where a run id is looked up.
         display: gets the notices; by default they are only in the result.
+        model: an object of the class that was trained, where that can't be found; what is exported is loaded into it once.
 
     Raises:
-        RecipeError: `to` is taken.
+        RecipeError: `to` is taken, or the model was given from Python and is not given now.
         ModelError: the run is not finished, or its model is gone, was changed after the run, or can't be loaded.
         MachineError: it can't be written.
     """
@@ -63,12 +71,18 @@ def export(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise RecipeError(f"{what}", where=str(folder), fix="Name a new or an empty folder.")
+    require_given(run, () if model is None else ("model",), ("model",), call="export(run, folder, ...)")
     source = model_folder(run)
     require_own_files(run, source)
     with translated_errors(), atomic.replaced_folder(folder) as staging:
         notices = _fill(staging, run, source)
         display.notice("loading it once")
-        _require_whole(staging)
+        _require_whole(staging, run.recipe, model)
+    if trained_as := own_class_of(run.read_json("model/config.json") or {}):
+        notices.append(
+            f"the model is a {trained_as}, whose code is not exported: whoever loads the folder needs it, and transformers' "
+            "Auto classes load another model"
+        )
     for notice in notices:
         display.notice(f"{NOTE}{notice}")
     names = sorted(path.name for path in folder.iterdir())
@@ -130,7 +144,7 @@ def _local_paths(fields: dict[str, Any]) -> Iterator[tuple[Any, Any, str]]:
             yield place, key, place[key]
 
 
-def _require_whole(folder: Path) -> None:
+def _require_whole(folder: Path, recipe: Recipe, model: Any) -> None:
     """Load model and tokenizer as whoever gets the folder will.
 
     Raises:
@@ -139,11 +153,16 @@ def _require_whole(folder: Path) -> None:
     with library_logs.library_logs_to(Path(os.devnull)):
         import transformers
 
+        from hfpipe.parts.model.models import load_again
+
         try:
+            transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            if model is not None or own_class_of(Run(folder).read_json("config.json") or {}):
+                load_again(recipe, folder, model)
+                return
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = getattr(transformers, config.architectures[0])
             _, found = kind.from_pretrained(folder, output_loading_info=True)
-            transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
             what = f"what would be exported can't be loaded: {one_line(error, 400)}"
             raise ModelError(what, fix="Train the run again.") from error

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hfpipe.recipe.kinds import task_class
-from hfpipe.recipe.schema import Recipe
+from hfpipe.recipe.schema import GIVEN, Recipe
 from hfpipe.reports import wording
+from hfpipe.runs.given_parts import given_names, restorable
 from hfpipe.runs.store import Run
 from hfpipe.system import hub
 from hfpipe.system.redaction import last_part, strip_path
@@ -32,7 +33,7 @@ def card(run: Run) -> Any:
     """The :class:`huggingface_hub.ModelCard` of a run; licence and language are left to the owner, who knows them."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    recipe, own = run.recipe, wording.own_evaluation(run)
+    recipe, own = _with_given_data(run), wording.own_evaluation(run)
     others, _ = wording.other_evaluations(run)
     results: list[Any] = [
         one
@@ -42,7 +43,7 @@ def card(run: Run) -> Any:
     ][:_MOST_RESULTS]
     metrics = list(dict.fromkeys(one.metric_type for one in results if "/" not in one.metric_type))
     data = ModelCardData(
-        base_model=_on_hub(recipe.model.checkpoint),
+        base_model=None if "model" in given_names(run) else _on_hub(recipe.model.checkpoint),
         datasets=_on_hub(recipe.dataset.path, recipe.dataset.data_files),
         eval_results=results or None,
         library_name="transformers",
@@ -57,6 +58,15 @@ def card(run: Run) -> Any:
     return ModelCard.from_template(data, template_str=_TEMPLATE, text=text)
 
 
+def _with_given_data(run: Run) -> Recipe:
+    """The recipe of a run; of data that were given from Python it names none, whatever it says."""
+    recipe = run.recipe
+    if "dataset" not in given_names(run):
+        return recipe
+    given = recipe.dataset.model_copy(update={"path": GIVEN, "data_files": None, "name": None})
+    return recipe.model_copy(update={"dataset": given})
+
+
 def _named(recipe: Recipe) -> str:
     """The kind of task, or the name of the class of a kind of the user's."""
     return recipe.task.kind.rpartition(":")[2]
@@ -68,7 +78,13 @@ def _kind_of_model(recipe: Recipe) -> str:
 
 def _on_hub(path: str, files: Any = None) -> str | None:
     """The id, if that is what a path of the recipe is."""
-    is_id = files is None and not hub.is_local(path) and not path.startswith("embedded:") and path.count("/") <= 1
+    is_id = (
+        files is None
+        and path != GIVEN
+        and not hub.is_local(path)
+        and not path.startswith("embedded:")
+        and path.count("/") <= 1
+    )
     return path if is_id else None
 
 
@@ -77,6 +93,8 @@ def _data_name(recipe: Recipe) -> str:
     spec = recipe.dataset
     if _on_hub(spec.path, spec.data_files):
         return spec.path
+    if spec.path == GIVEN:
+        return "data given from Python"
     if spec.path.startswith("embedded:"):
         return spec.path
     if spec.data_files is not None:
@@ -115,6 +133,8 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
     yield ""
     base = _on_hub(recipe.model.checkpoint)
     named = f"[{base}](https://huggingface.co/{base})" if base else _code(last_part(recipe.model.checkpoint))
+    if model := given_names(run).get("model"):
+        named = f"{_code(model)}, which was given from Python, with the tokenizer of {named},"
     yield f"A model for {_kind_of_model(recipe)}, fine-tuned with hfpipe from {named} on {_linked(recipe)}."
     yield ""
     yield from _measured("Results", own, recipe)
@@ -122,13 +142,13 @@ def _text(run: Run, recipe: Recipe, own: Mapping[str, Any], others: Mapping[str,
         yield from _measured(f"Results on {document.get('split') or key}", document, recipe)
     yield "## How to use"
     yield ""
-    yield from _example(recipe)
+    yield from _example(run, recipe)
     yield "## Training data"
     yield ""
     yield from _data(about, recipe)
     yield "## Training"
     yield ""
-    yield from _table(("field", "value"), list(_settings(recipe)))
+    yield from _table(("field", "value"), list(_settings(recipe, given_names(run))))
     if summary.get("steps"):
         yield f"{summary['steps']:,} steps on {about.get('device', 'an unknown device')}, engine {recipe.engine}, " \
               f"{(about.get('precision') or {}).get('name', 'unknown precision')}, seed {recipe.seed}. The model has the " \
@@ -153,6 +173,10 @@ def _limits(run: Run, recipe: Recipe, own: Mapping[str, Any]) -> list[str]:
             "which flatters the metrics a little."
         )
     found += [f"Notice of the run: {text}" for text in wording.notices(run.records)]
+    if own_class_of(run.read_json("model/config.json") or {}):
+        found.append(
+            "config.json has the class of the model under `hfpipe_class`: loaded as another one it is another model."
+        )
     found.append("It was measured on the data named above and on nothing else.")
     return [strip_path(text) for text in found]
 
@@ -189,25 +213,78 @@ def _measured(title: str, document: Mapping[str, Any], recipe: Recipe) -> Iterat
         yield ""
 
 
-def _example(recipe: Recipe) -> Iterator[str]:
-    """Python that loads the model and asks it once, in the words of its kind of task."""
+def _example(run: Run, recipe: Recipe) -> Iterator[str]:
+    """Python that loads the model and asks it once, in the words of its kind of task; or why none can be shown."""
+    config = run.read_json("model/config.json") or {}
+    if (why := _why_no_example(run, recipe, config)) is not None:
+        yield f"{why} In place of an example: `hfpipe.predict` asks the run itself."
+        yield ""
+        return
     task = task_class(recipe.task.kind)
     length = f", max_length={recipe.model.max_length}" if recipe.model.max_length else ""
     inputs, answer = task.example([_identifier(name) for name in recipe.task.text], f"truncation=True{length}")
     yield "```python"
-    yield "import torch"
-    yield f"from transformers import {task.auto_model}, AutoTokenizer"
-    yield ""
-    yield PLACE
-    yield "tokenizer = AutoTokenizer.from_pretrained(checkpoint)"
-    yield f"model = {task.auto_model}.from_pretrained(checkpoint).eval()"
+    yield from _loading(recipe, config, task.auto_model)
     yield ""
     yield from inputs
     yield "with torch.inference_mode():"
     yield "    outputs = model(**inputs)"
+    if own_class_of(config):
+        yield 'logits = outputs["logits"] if isinstance(outputs, dict) else getattr(outputs, "logits", outputs)'
+        answer = [line.replace("outputs.logits", "logits").replace("model.config", "config") for line in answer]
     yield from answer
     yield "```"
     yield ""
+
+
+def own_class_of(config: Mapping[str, Any]) -> str:
+    """The class of the trained model, where it is not the one that transformers' Auto classes load; empty where it is."""
+    return str(config.get("hfpipe_class") or "")
+
+
+def _why_no_example(run: Run, recipe: Recipe, config: Mapping[str, Any]) -> str | None:
+    """Why no few lines of Python give the model's answers, in a sentence."""
+    trained_as = own_class_of(config)
+    is_found = "model" not in given_names(run) or "model" in restorable(run)
+    if trained_as and not (is_found and recipe.model.architecture):
+        return (
+            f"The model is an object that was given from Python, {_code(trained_as)}, and the code that makes it is not "
+            "here: what transformers would load from this folder is another model, with other metrics than those above."
+        )
+    collate = given_names(run).get("collate") or recipe.model.collate
+    return f"Its batches are made by {_code(collate)}, whose code is not here." if collate else None
+
+
+def _loading(recipe: Recipe, config: Mapping[str, Any], auto_model: str) -> Iterator[str]:
+    """Lines of Python that load `tokenizer` and `model`, by the class that was trained."""
+    architecture = recipe.model.architecture if own_class_of(config) else None
+    module, _, attribute = (architecture or f"transformers:{auto_model}").partition(":")
+    name = attribute.partition(".")[0]
+    is_plain = bool(architecture) and not config.get("model_type")
+    yield "import torch"
+    if architecture:
+        yield f"from {module} import {name}  # transformers' Auto classes would load another model"
+    if is_plain:
+        yield "from safetensors.torch import load_model"
+        yield "from transformers import AutoTokenizer, PretrainedConfig"
+        yield "from transformers.utils import cached_file"
+    else:
+        yield (
+            "from transformers import AutoTokenizer"
+            if architecture
+            else f"from transformers import {name}, AutoTokenizer"
+        )
+    yield ""
+    yield PLACE
+    yield "tokenizer = AutoTokenizer.from_pretrained(checkpoint)"
+    if is_plain:
+        yield "config = PretrainedConfig.from_pretrained(checkpoint)"
+        yield f"model = {attribute}().eval()"
+        yield 'load_model(model, cached_file(checkpoint, "model.safetensors"))'
+    else:
+        yield f"model = {attribute}.from_pretrained(checkpoint).eval()"
+        if architecture:
+            yield "config = model.config"
 
 
 def _identifier(name: str) -> str:
@@ -237,10 +314,13 @@ def _data(about: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield ""
 
 
-def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _settings(recipe: Recipe, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What a reader asks first, in the recipe's own names."""
     sections = {"loss": recipe.loss, "optimizer": recipe.optimizer, "schedule": recipe.schedule}
     for section, part in sections.items():
+        if section in given:
+            yield f"`{section}`", f"{_code(given[section])}, given from Python"
+            continue
         for key, value in part.model_dump(mode="json").items():
             if value is not None and key != "allow_zero_lr":  # the rate itself says it
                 yield f"`{section}.{key}`", _code(str(value))

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfpipe.errors import HfpipeError, MachineError, ModelError, RecipeError, RefusedError
 from hfpipe.recipe.source import to_yaml
+from hfpipe.runs.given_parts import require_given
 from hfpipe.runs.model_files import require_own_files
 from hfpipe.runs.store import Run
 from hfpipe.sharing.model_card import PLACE
@@ -64,15 +65,16 @@ class Pushed:
     files: dict[str, int]
 
 
-def uploads(run: Run, repo: str) -> list[Upload]:
+def uploads(run: Run, repo: str, model: Any = None) -> list[Upload]:
     """The files that a push sends: `model/`, the recipe and the metrics; no record, no log, no path of this machine.
 
     Args:
         run: a finished one.
         repo: `NAME/REPOSITORY`, which the example of the model card will name.
+        model: an object of the class that was trained, where that can't be found; the weights are loaded into it once.
 
     Raises:
-        RecipeError: no such name can be.
+        RecipeError: no such name can be, or the model was given from Python and is not given now.
         ModelError: no model, or not the one that the run measured.
         RefusedError: a pickle, a link, a token or the home folder in what would be sent.
     """
@@ -82,6 +84,9 @@ def uploads(run: Run, repo: str) -> list[Upload]:
     if run.status != "finished" or not folder.is_dir():
         raise ModelError(f"run {run.id!r} is {run.status} and has no finished model", where=str(run.path),
                          fix="Train it to its end.")  # fmt: skip
+    require_given(run, () if model is None else ("model",), ("model",), call="hfpipe.sharing.push.push(run, repo, ...)")
+    if model is not None:
+        run.model(model)
     found = [Upload(file.name, file) for file in sorted(folder.iterdir())]
     for one in found:
         _require_plain(one, folder)
@@ -138,6 +143,7 @@ def push(
     *,
     public: bool = False,
     revision: str | None = None,
+    model: Any = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Pushed:
     """Send the model of a run to the Hub, in one commit.
@@ -150,13 +156,14 @@ def push(
         repo: `NAME/REPOSITORY`.
         public: whether everybody may see it.
         revision: a branch, made where it is not there; by default the main one.
+        model: as for `uploads`.
         notice: gets what is worth knowing, a sentence at a time.
 
     Raises:
         HfpipeError: as `uploads`; RefusedError for a repository that others can see; MachineError without network, token
             or permission.
     """
-    files = uploads(run, repo)
+    files = uploads(run, repo, model)
     if hub.detect_offline(notice):
         raise MachineError("the Hub can't be reached, so nothing was sent", where="push",
                            fix="Try again with a network, and without HF_HUB_OFFLINE.")  # fmt: skip

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+from hfpipe.errors import RecipeError
+
 _SHOWN = 8  # metrics in a line
 
 
@@ -197,6 +199,39 @@ class Once:
     def close(self) -> None:
         """Close the display."""
         self.display.close()
+
+
+def as_display(given: Display | bool | None, *, lines: bool = False) -> Display:
+    """Where progress goes from a call in Python: by default to a terminal or a notebook, and elsewhere nowhere.
+
+    Args:
+        given: False for none, True for it wherever standard error goes, None for the default; or a display.
+        lines: whether there are only a few lines to show, and nothing that moves.
+
+    Raises:
+        RecipeError: nothing of the kind.
+    """
+    if given is False:
+        return Silent()
+    if given is None or given is True:
+        if _in_notebook():
+            return Plain(sys.stdout)  # standard error is red there
+        if sys.stderr is not None and sys.stderr.isatty():
+            return Plain() if lines else Bar()
+        return Plain() if given else Silent()
+    if not all(callable(getattr(given, name, None)) for name in ("notice", "start", "record", "close")):
+        raise RecipeError(
+            f"got {given!r}"[:100],
+            where="display",
+            allowed="True, False, or an object with notice, start, record and close, as hfpipe.system.display has them",
+        )
+    return given
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def choose(*, quiet: bool = False) -> Display:

@@ -19,31 +19,34 @@ from hfpipe.errors import (
     RecipeError,
     StoppedByUser,
 )
-from hfpipe.recipe import Recipe, to_yaml, with_overrides
+from hfpipe.recipe import Recipe, to_yaml
+from hfpipe.recipe.source import Overrides
+from hfpipe.runs.arguments import checked
 from hfpipe.runs.cleaning import forget_state
+from hfpipe.runs.given_parts import TRAINED_WITH, excused_by, given_names, require_given, restorable, take_parts
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.runs.targets import as_recipe, reach_hub
 from hfpipe.system import snapshot
-from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.display import NOTE, Display, Silent, as_display
 from hfpipe.system.lock import locked
 from hfpipe.system.machine import translated_errors
 from hfpipe.system.redaction import redact
 from hfpipe.system.stops import AbortNow, StopRequests
 from hfpipe.training.fit_memory import MemoryTried, memory_ran_out, smaller_plan
-from hfpipe.training.given_parts import require_parts
 from hfpipe.training.resume_plan import Plan, make_plan
 from hfpipe.training.session import Engine, Session, train_once
 from hfpipe.training.tracking import require_installed, tracked
 
 
+@checked
 def finetune(
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     engine: str | Engine | None = None,
     runs_dir: str | Path | None = None,
     name: str | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
     resume: Run | str | Path | None = None,
     allow_change: Sequence[str] = (),
     reset_optimizer: bool = False,
@@ -55,11 +58,11 @@ def finetune(
 
     Args:
         recipe: a recipe, or what `load_recipe` takes; not needed with `resume`.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         engine: `trainer`, `loop`, `module:attribute` or a function `train(job, emit)`, in place of the recipe's.
         runs_dir: folder for runs; by default `$HFPIPE_RUNS_DIR` or `runs`.
         name: id of the run; by default the recipe's name and the time.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
         resume: a run, its id or its folder: go on from its newest whole checkpoint.
         allow_change: with `resume`, what may differ from before: paths of the recipe (`optimizer.lr`), `dataset`,
             `tokenizer`, `model`, `code`, `given`, `processes`.
@@ -75,22 +78,24 @@ def finetune(
         HfpipeError: with the exit code that the command line would give; `InterruptedRun` and `StoppedByUser` after a
             signal or the time limit.
     """
-    require_parts(parts, finetune)
+    given = take_parts(
+        {**parts, **({} if isinstance(engine, str | None) else {"engine": engine})}, finetune, TRAINED_WITH
+    )
+    changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else []), *given.overrides]
     with StopRequests(max_minutes) as stops:
-        session = Session(engine, display or Silent(), parts, stops)
+        session = Session(as_display(display), given, stops)
         options = {"allow_change": allow_change, "reset_optimizer": reset_optimizer, "use_previous": use_previous}
         try:
             if resume is None:
                 for option in (option for option, value in options.items() if value):
                     raise RecipeError("does nothing without --resume", where=f"--{option.replace('_', '-')}")
-                return _start(session, _new_recipe(recipe, overrides, engine), runs_dir, name)
+                return _start(session, _new_recipe(recipe, changes), runs_dir, name)
             if name is not None:
                 raise RecipeError("a run that goes on keeps its id", where="--name")
             session.resumed = True
             session.run = (
                 resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
             )
-            changes = [*overrides, *([f"engine={engine}"] if isinstance(engine, str) else [])]
             return _resume(session, None if recipe is None else as_recipe(recipe, ()), changes, options)
         except AbortNow as stop:
             if hasattr(session, "run") and not (session.trains or session.resumed):
@@ -98,9 +103,7 @@ def finetune(
             raise session.stopped(stop.asked) from None
 
 
-def _new_recipe(
-    recipe: Recipe | str | Path | Mapping[str, Any] | None, overrides: Sequence[str], engine: str | Engine | None
-) -> Recipe:
+def _new_recipe(recipe: Recipe | str | Path | Mapping[str, Any] | None, changes: Sequence[str]) -> Recipe:
     """The recipe of a new run.
 
     Raises:
@@ -108,8 +111,7 @@ def _new_recipe(
     """
     if recipe is None:
         raise RecipeError("no recipe", where="RECIPE", fix="Name one, or a run to go on with: --resume RUN.")
-    resolved = as_recipe(recipe, overrides)
-    return with_overrides(resolved, [f"engine={engine}"]) if isinstance(engine, str) else resolved
+    return as_recipe(recipe, changes)
 
 
 def _start(session: Session, recipe: Recipe, runs_dir: str | Path | None, name: str | None) -> Run:
@@ -136,12 +138,23 @@ def _resume(session: Session, recipe: Recipe | None, changes: Sequence[str], opt
         if main:
             require_writable(run)
         plan = session.plan = _of_main(lambda: make_plan(run, recipe, changes, **options))
+        if not plan.may_differ("given"):
+            require_given(
+                run,
+                session.given.keywords,
+                TRAINED_WITH,
+                excused=excused_by(recipe, changes),
+                restored=plan.checkpoint is not None,
+                call=f"hfpipe.finetune(resume={str(run.path)!r}, ...)",
+            )
         require_installed(plan.recipe)
         reach_hub(plan.recipe, display)
         for text in plan.skipped:
             display.notice(f"passed over {text}")
         at = f"step {plan.checkpoint.step:,}" if plan.checkpoint else "the beginning: no checkpoint was saved"
         display.notice(f"going on from {at}")
+        if plan.checkpoint:
+            session.restored = tuple(key for key in restorable(run) if key in given_names(run))
         return _fit(session)
 
 

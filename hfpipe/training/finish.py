@@ -15,7 +15,7 @@ from hfpipe.system.text import plural
 from hfpipe.training.recorder import Recorder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from hfpipe.evaluation.document import SplitEvaluation
     from hfpipe.evaluation.inference import Predictions
@@ -58,12 +58,13 @@ def save_model(run: Run, job: Job) -> None:
         NumericError: they are not finite.
     """
     from hfpipe.parts.model.models import save_tokenizer
-    from hfpipe.training.resume import require_finite
+    from hfpipe.parts.model.own_class import require_finite
+    from hfpipe.parts.model.own_class import save_model as save_weights
 
     # The loss of the last step was still a number; what that step made of the weights may be none.
     require_finite(job.model, "after the last step", "Try a smaller optimizer.lr.")
     with run.staged("model") as folder:
-        job.model.save_pretrained(folder)
+        save_weights(job.model, job.config, folder)
         save_tokenizer(job.tokenizer, folder)
 
 
@@ -150,8 +151,8 @@ def _calibrated(run: Run, job: Job, predictions: Mapping[str, Predictions], reco
     from hfpipe.parts.tasks import calibrated
 
     found = fit(job.recipe, job.task, predictions[split], job.others[split][0], job.identity["dataset"]["configured"])
-    found.write(job.model.config)
-    job.model.config.save_pretrained(run.path / "model")
+    found.write(job.config)
+    job.config.save_pretrained(run.path / "model")
     recorder({"type": "notice", "text": f"fitted on {len(job.others[split][1]):,} rows of {split}: {found.as_text()}"})
     return replace(job, task=calibrated(job.task, found))
 
@@ -182,9 +183,9 @@ def _evaluations(run: Run, job: Job, predictions: Mapping[str, Predictions]) -> 
     return found
 
 
-def reload_best(model: PreTrainedModel, folder: Path) -> None:
+def reload_best(model: nn.Module, folder: Path) -> None:
     """Put the weights of the best checkpoint into the model; raises ModelError where that is gone or damaged."""
-    from hfpipe.training.resume import load_weights
+    from hfpipe.parts.model.own_class import load_weights
 
     if not folder.is_dir():
         raise ModelError(

@@ -12,7 +12,8 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from hfpipe.evaluation.inference import Predictions, compute_metrics, mean_loss_of, predict
@@ -38,10 +39,12 @@ class Job:
     """A recipe with its parts built, ready to train, in memory. What is built once is frozen; `state` changes.
 
     Attributes:
+        config: of the model; one that was made for it where it has none.
         others: raw and encoded rows of the further splits, by name: `(encoded, raw)`.
         places: where the raw rows of the measured splits stand, in files that have lines.
         timeline: its steps, epochs and evaluations.
         fresh: the weights that were initialised here.
+        restorable: `model` and `tokenizer`, where one was given and a checkpoint of this job gives it back.
         identity: hashes of data, tokenizer, checkpoint and recipe.
         padded_to: batches are as long as the next multiple of this, None as their longest row.
         batch_plans: how rows became updates so far, and do now.
@@ -51,7 +54,8 @@ class Job:
     task: tasks.Task
     tokenizer: PreTrainedTokenizerBase
     collate: Collate
-    model: PreTrainedModel
+    model: nn.Module
+    config: PretrainedConfig
     train_data: datasets.Dataset
     evaluation_data: datasets.Dataset | None
     evaluation_rows: datasets.Dataset | None
@@ -71,6 +75,7 @@ class Job:
     padded_to: int | None = None
     batch_plans: tuple[BatchPlan, ...] = ()
     notices: tuple[str, ...] = ()
+    restorable: tuple[str, ...] = ()
     state: JobState = field(default_factory=JobState)
 
     @property

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
+from transformers import AutoTokenizer
 
-from hfpipe.errors import DataError, HfpipeError, ModelError, NumericError, RecipeError
+from hfpipe.errors import DataError, HfpipeError, ModelError, RecipeError
 from hfpipe.parts.inputs.batch_plan import BatchPlan, plan_for, read_plan
 from hfpipe.parts.inputs.batches import TrainLoader
-from hfpipe.parts.model.models import save_tokenizer
+from hfpipe.parts.model.models import load_again, save_tokenizer
+from hfpipe.parts.model.own_class import load_weights, require_finite, save_model
 from hfpipe.recipe.schema import Batching, Recipe
-from hfpipe.system.text import one_line, plural
+from hfpipe.runs.given_parts import Given
+from hfpipe.system.text import plural
 from hfpipe.training import checkpoint_state
 from hfpipe.training.determinism import seed_epoch
 from hfpipe.training.job import Job
@@ -80,7 +81,7 @@ def saver(job: Job, known: list[checkpoint_state.RandomState] | None = None) -> 
         if folder is None:
             return
         require_finite(job.model, f"after step {job.state.status.step:,}", "Try a smaller optimizer.lr.")
-        job.model.save_pretrained(folder)
+        save_model(job.model, job.config, folder)
         save_tokenizer(job.tokenizer, folder)
         checkpoint_state.write_state(folder, job.optimizer, job.schedule, job.state.scaler, randoms)
 
@@ -159,6 +160,21 @@ def _other_processes(before: BatchPlan, now: BatchPlan, processes: int, recipe: 
     )
 
 
+def restore_parts(given: Given, plan: Plan, names: Sequence[str]) -> None:
+    """Take from a checkpoint the parts that were given when the run began, that it gives back, and that are not given now.
+
+    Raises:
+        ModelError: what is there can't be loaded.
+    """
+    if plan.checkpoint is None:
+        return
+    folder = plan.checkpoint.path
+    if "tokenizer" in names and "tokenizer" not in given.objects:
+        given.objects["tokenizer"] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if "model" in names and "model" not in given.objects:
+        given.objects["model"] = load_again(plan.recipe, folder)
+
+
 def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     """Put a prepared job back to the checkpoint of a plan, after comparing data, tokenizer, checkpoint and code.
 
@@ -218,55 +234,6 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     if fresh:
         notices.append("the optimizer begins afresh: " + ("it is another one" if other_kind else "--reset-optimizer"))
     return notices
-
-
-def load_weights(model: Any, folder: Path) -> None:
-    """Copy the weights of a checkpoint into a model, into memory of its own.
-
-    Raises:
-        ModelError: weights that are missing, too many or of another shape.
-        NumericError: weights that are not finite.
-    """
-    try:
-        loaded, info = type(model).from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype="float32",
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        what = f"the weights can't be loaded: {one_line(error, 300)}"
-        raise ModelError(what, where=str(folder), fix="Train again.") from error
-    wrong = [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in sorted(info[kind])]
-    if wrong:
-        raise ModelError(
-            f"the weights do not fit the model: {', '.join(wrong[:4])}",
-            where=str(folder),
-            fix="They are of another architecture; take the run's own recipe.",
-        )
-    require_finite(loaded, f"in {folder.name}", "An earlier checkpoint may be whole; remove this one.")
-    model.load_state_dict(loaded.state_dict())
-
-
-def require_finite(model: Any, where: str, fix: str) -> None:
-    """Refuse weights that are no numbers.
-
-    Raises:
-        NumericError: naming the first.
-    """
-    for key, parameter in model.named_parameters():
-        if not _is_finite(parameter.detach()):
-            raise NumericError(f"the weights {key!r} are not finite {where}", fix=fix)
-
-
-def _is_finite(values: torch.Tensor) -> bool:
-    # torch calls its threads together five times a tensor, 500 times for a MiniLM: with other work on the cores that took
-    # 5 seconds a save, and numpy takes 0.01 in this one thread.
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        return bool(np.isfinite(values.numpy()).all())
-    return bool(values.isfinite().all())
 
 
 def _groups(job: Job) -> None:

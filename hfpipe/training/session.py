@@ -14,6 +14,7 @@ from hfpipe.errors import HfpipeError, InterruptedRun, MachineError, NumericErro
 from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.catalog import ENGINES, resolve
 from hfpipe.runs.checkpoints import STATE_FILES, clear_staging, list_checkpoints, name_of, remove, require_space
+from hfpipe.runs.given_parts import Given
 from hfpipe.runs.listing import idle_before
 from hfpipe.runs.places import relative_places
 from hfpipe.runs.records import cut_back
@@ -24,7 +25,6 @@ from hfpipe.system.stops import StopRequests, stopped
 from hfpipe.system.text import one_line
 from hfpipe.training.finish import finish, reload_best, save_model
 from hfpipe.training.fit_memory import memory_ran_out, try_memory
-from hfpipe.training.given_parts import given_parts
 from hfpipe.training.recorder import Recorder
 from hfpipe.training.resume_plan import Plan
 
@@ -41,9 +41,8 @@ class Session:
     """What a process was asked to train, and how far it came with it.
 
     Attributes:
-        engine: a function in place of the recipe's engine, or its name.
         display: where progress goes.
-        parts: objects in place of the recipe's parts.
+        given: objects in place of the recipe's parts.
         stops: what was asked of this process.
         resumed: whether the run was there before.
         main: whether this process writes.
@@ -51,7 +50,8 @@ class Session:
         run: the run folder, when there is one.
         plan: the recipe, and the checkpoint to go on from.
         job: what is trained; with `recorder` and the others below from `open` on.
-        given: the names of the objects that stand in no recipe.
+        restored: which parts that were given when the run began come from its checkpoint.
+        initial: the weights of a given model, where the training may begin anew.
         notices: about the resume.
         scale: the check of the loss scale, where one is due.
         final: the record of the evaluation of the weights that the run ends with.
@@ -59,9 +59,8 @@ class Session:
         randoms: the random states of all processes before the last evaluation.
     """
 
-    engine: str | Engine | None
     display: Display
-    parts: dict[str, Any]
+    given: Given
     stops: StopRequests
     resumed: bool = False
     main: bool = True
@@ -70,7 +69,8 @@ class Session:
     plan: Plan = field(init=False)
     job: Job = field(init=False)
     recorder: Recorder = field(init=False)
-    given: dict[str, str] = field(default_factory=dict)
+    restored: tuple[str, ...] = ()
+    initial: dict[str, Any] | None = None
     notices: list[str] = field(default_factory=list)
     scale: ScaleCheck | None = None
     final: dict[str, Any] | None = None
@@ -104,12 +104,12 @@ class Session:
         from hfpipe.training.scale_check import check_scale, is_due
 
         self.stops.raise_if_requested()
-        self.job = prepare(
-            self.recipe, notice=self.display.notice, batch_plans=resume.batch_plans_of(self.plan), **self.parts
-        )
-        named = isinstance(self.engine, str | None)
-        self.given = given_parts(self.parts if named else {**self.parts, "engine": self.engine})
-        self.notices = resume.restore_job(self.job, self.plan, self.given)
+        resume.restore_parts(self.given, self.plan, self.restored)
+        self._begin_anew()
+        parts = {key: part for key, part in self.given.objects.items() if key != "engine"}
+        plans = resume.batch_plans_of(self.plan)
+        self.job = prepare(self.recipe, notice=self.display.notice, batch_plans=plans, **parts)
+        self.notices = resume.restore_job(self.job, self.plan, self.given.names)
         if (
             PartialState().num_processes > 1
             and self.recipe.train.fit_memory
@@ -124,6 +124,16 @@ class Session:
             rhythms = (spec.every != "never", spec.every_steps, spec.every_minutes)
             saves = any(rhythms) or (spec.keep_best and self.recipe.evaluate.best)
             require_space(self.run.path, weights + (checkpoint if saves else 0), "the run")
+
+    def _begin_anew(self) -> None:
+        """Remember the weights of a given model before they are trained, and put them back where that begins again."""
+        model = self.given.objects.get("model")
+        if model is None or not self.recipe.train.fit_memory:
+            return
+        if self.initial is None:
+            self.initial = {key: values.detach().cpu().clone() for key, values in model.state_dict().items()}
+        else:
+            model.load_state_dict(self.initial)
 
     def _recorder(self, needed: int) -> Recorder:
         from accelerate import PartialState
@@ -141,7 +151,7 @@ class Session:
             save=resume.saver(self.job),
             show=self.display.record,
             writes=self.main,
-            about=resume.about(self.job, self.given),
+            about=resume.about(self.job, self.given.names),
             required=("config.json", "model.safetensors", *STATE_FILES),
             needed=needed,
             stops=self.stops,
@@ -206,10 +216,8 @@ class Session:
 
     @property
     def _engine_function(self) -> Engine:
-        if callable(self.engine):
-            return self.engine
-        engine: Engine = resolve(ENGINES, self.recipe.engine, "engine")
-        return engine
+        given: Engine | None = self.given.objects.get("engine")
+        return given or resolve(ENGINES, self.recipe.engine, "engine")
 
     def train(self) -> None:
         """Let the engine make the steps that are left.
@@ -386,7 +394,8 @@ class Session:
             identity=job.identity,
             places=relative_places(job.recipe, run.path),
             fresh=job.fresh,
-            given=self.given,
+            given=self.given.names,
+            restorable=list(job.restorable),
             **resumption,
         )
         run.write_json("audit.json", job.audit.as_json())

@@ -13,8 +13,8 @@ import pytest
 import hfpipe
 from hfpipe.errors import DataError, RecipeError
 from hfpipe.recipe import load_recipe
+from hfpipe.runs.given_parts import PARTS
 from hfpipe.runs.groups import Group
-from hfpipe.training.given_parts import PARTS
 
 
 @pytest.fixture

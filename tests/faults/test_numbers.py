@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 import hfpipe
 from hfpipe.errors import HfpipeError
-from hfpipe.training.resume import require_finite
+from hfpipe.parts.model.own_class import require_finite
 
 ENGINES = ("trainer", "loop")
 

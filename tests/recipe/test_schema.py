@@ -113,7 +113,7 @@ def test_the_json_schema_refuses_unknown_fields() -> None:
     """Editors see every section, its texts, and that nothing else may stand there."""
     described = Recipe.model_json_schema()
     assert described["additionalProperties"] is False
-    assert set(described["required"]) == {"dataset", "task", "model"}
+    assert set(described["required"]) == {"task", "model"}  # data may be passed from Python
     assert "tokens" in described["$defs"]["Model"]["properties"]["max_length"]["description"]
 
 

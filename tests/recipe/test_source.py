@@ -79,7 +79,7 @@ def test_every_mistake_is_told_at_once_and_in_place(write) -> None:
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ("task: {text: sentence}\nmodel: {checkpoint: x}\n", "dataset: missing"),
+        ("dataset: {path: x}\nmodel: {checkpoint: x}\n", "task: missing"),
         ("dataset: {path: x}\ntask: {}\nmodel: {checkpoint: x}\n", "task.text: missing"),
         (LEAST + "loss: {gama: 2.0}\n", "loss 'cross_entropy' takes no 'gama'"),
         (LEAST + "train: 3\n", "train: "),

@@ -12,9 +12,12 @@ from hfpipe.errors import (
     RecipeError,
 )
 from hfpipe.recipe import Recipe, with_overrides
+from hfpipe.recipe.source import Overrides, as_overrides
+from hfpipe.runs.arguments import checked
+from hfpipe.runs.given_parts import PREDICTED_WITH, Given, require_given, take_parts
 from hfpipe.runs.store import Run
 from hfpipe.runs.targets import quiet, reach_hub, require_effect, rows_of_file, with_checkpoint
-from hfpipe.system.display import NOTE, Display, Silent
+from hfpipe.system.display import NOTE, Display, as_display
 from hfpipe.system.machine import translated_errors
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ _ONE_AT_A_TIME = (
 )  # a run's model is loaded once, and the libraries' logs are redirected for all threads
 
 
+@checked
 def predict(
     target: Run | str | Path,
     source: Any,
@@ -34,9 +38,10 @@ def predict(
     chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
+    **parts: Any,
 ) -> list[dict[str, Any]]:
     """Label rows with a run or a checkpoint; they need the text columns of the recipe, and no label.
 
@@ -50,9 +55,10 @@ def predict(
         chunk_rows: rows that are predicted together at most.
         keep: columns of the input to copy beside the predictions.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         runs_dir: where run ids are looked up.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
+        parts: `model`, `tokenizer`, `collate` that a run was given from Python; the model gets the trained weights.
 
     Returns:
         For each row, in order, `label`, `score` and `probabilities`, for a regression `value`, and so on by kind of task.
@@ -71,18 +77,26 @@ def predict(
             overrides=overrides,
             runs_dir=runs_dir,
             display=display,
+            **parts,
         )
         return [row for one in chunks for row in one]
     _require_chunk(chunk_rows)
+    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
     with _ONE_AT_A_TIME, quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_rows
 
         predictor = _predictor(
-            target, recipe, overrides, lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir), display
+            target,
+            recipe,
+            overrides,
+            lambda: _for_rows(target, "jsonl", recipe, overrides, runs_dir, given),
+            display,
+            given,
         )
         return predict_rows(predictor, source, chunk_rows, keep)
 
 
+@checked
 def predict_file(
     target: Run | str | Path,
     source: str | Path,
@@ -94,9 +108,10 @@ def predict_file(
     chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
+    **parts: Any,
 ) -> Labelled:
     """Label a file into a file, in constant memory; the same call goes on where an earlier one was stopped.
 
@@ -110,24 +125,27 @@ def predict_file(
         chunk_rows: rows that are in memory and predicted together at most.
         keep: columns of the input to copy into the rows of the output.
         recipe: names the text columns; by default the run's own. A checkpoint needs one.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         runs_dir: where run ids are looked up.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
+        parts: `model`, `tokenizer`, `collate` that a run was given from Python; the model gets the trained weights.
 
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
     from hfpipe.evaluation.prediction import output_file
 
-    display, into = display or Silent(), Path(output)
+    display, into = as_display(display, lines=True), Path(output)
     kind = output_file.format_of(into, output_format)
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    resolved, form = _of_input(target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep, display)
+    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
+    asked = (target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
+    resolved, form = _of_input(*asked, display, given)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_into
 
         return predict_into(
-            _predictor(target, recipe, overrides, lambda: resolved, display),
+            _predictor(target, recipe, overrides, lambda: resolved, display, given),
             resolved,
             str(source),
             form,
@@ -148,21 +166,23 @@ def predict_chunks(
     chunk_rows: int = 1024,
     keep: Sequence[str] = (),
     recipe: Recipe | str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
+    **parts: Any,
 ) -> Iterator[list[dict[str, Any]]]:
     """Label a file or standard input as it is read; arguments as for :func:`predict`.
 
     Yields:
         The predictions for some rows at a time, in the order of the input, as soon as the model has made them.
     """
+    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
     asked = (target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
-    resolved, form = _of_input(*asked, display or Silent())
+    resolved, form = _of_input(*asked, as_display(display, lines=True), given)
     with quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import chunks_of, predict_chunk
 
-        predictor = _predictor(target, recipe, overrides, lambda: resolved, display)
+        predictor = _predictor(target, recipe, overrides, lambda: resolved, display, given)
         for one in chunks_of(resolved, str(source), form, chunk_rows, keep):
             yield predict_chunk(predictor, one)
 
@@ -172,9 +192,10 @@ def predict_glue(
     folder: str | Path = "glue",
     *,
     overwrite: bool = False,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
+    **parts: Any,
 ) -> dict[str, int]:
     """Label the test sets of a run on a set of GLUE, and write what the GLUE server takes.
 
@@ -182,9 +203,10 @@ def predict_glue(
         target: a run or its id or folder.
         folder: where the files go, under the names that the server knows.
         overwrite: replace files that are there.
-        overrides: `dotted.path=value` each.
+        overrides: `dotted.path=value` each, or a mapping from paths to values.
         runs_dir: where run ids are looked up.
         display: where progress and warnings go; by default nowhere.
+        parts: as for :func:`predict`.
 
     Returns:
         The rows of each file, by its name.
@@ -192,14 +214,18 @@ def predict_glue(
     Raises:
         HfpipeError: with the exit code that the command line would give.
     """
-    display = display or Silent()
+    overrides, display = as_overrides(overrides), as_display(display, lines=True)
     name = str(target.path if isinstance(target, Run) else target)
-    _, resolved = with_checkpoint(target, name, None, overrides, runs_dir)
+    given = take_parts(parts, predict, PREDICTED_WITH)
+    run, resolved = with_checkpoint(target, name, None, overrides, runs_dir)
+    if run is not None:
+        require_given(run, given.keywords, PREDICTED_WITH, call="hfpipe.predict(run, rows, ...)")
+    resolved = with_overrides(resolved, given.overrides)
     reach_hub(resolved, display)
     from hfpipe.evaluation.prediction.submission import submit
 
     with quiet(), translated_errors(after_stop=""):
-        return submit(resolved, Path(folder), overwrite=overwrite, notice=display.notice)
+        return submit(resolved, Path(folder), overwrite=overwrite, notice=display.notice, parts=given.objects)
 
 
 def _of_input(
@@ -212,6 +238,7 @@ def _of_input(
     chunk_rows: int,
     keep: Sequence[str],
     display: Display,
+    given: Given,
 ) -> tuple[Recipe, str]:
     """The recipe that reads an input, and its format; what is wrong with the first rows is an error before anything loads."""
     _require_chunk(chunk_rows)
@@ -220,7 +247,7 @@ def _of_input(
     form = chunks.format_of(str(source), input_format)
     if str(source) != chunks.STANDARD_INPUT and not Path(source).expanduser().exists():
         raise DataError(f"no file {str(source)!r} (from {Path.cwd()})", where="INPUT")
-    resolved = _for_rows(target, form, recipe, overrides, runs_dir)
+    resolved = _for_rows(target, form, recipe, overrides, runs_dir, given)
     if not chunks.is_piped(str(source)):
         from hfpipe.evaluation.prediction.predict_rows import chunks_of
 
@@ -238,11 +265,15 @@ def _for_rows(
     recipe: Recipe | str | Path | Mapping[str, Any] | None,
     overrides: Sequence[str],
     runs_dir: str | Path | None,
+    given: Given,
 ) -> Recipe:
     """The recipe of the target with rows of this format instead of its data."""
     name = str(target.path if isinstance(target, Run) else target)
-    _, base = with_checkpoint(target, name, recipe, (), runs_dir)
-    resolved = with_overrides(with_overrides(base, rows_of_file(base, form, None), "INPUT"), overrides)
+    run, base = with_checkpoint(target, name, recipe, (), runs_dir)
+    if run is not None:
+        require_given(run, given.keywords, PREDICTED_WITH, call="hfpipe.predict(run, rows, ...)")
+    changes = [*overrides, *given.overrides]
+    resolved = with_overrides(with_overrides(base, rows_of_file(base, form, None), "INPUT"), changes)
     require_effect(overrides)
     return resolved
 
@@ -257,20 +288,23 @@ def _predictor(
     recipe: object,
     overrides: Sequence[str],
     resolve_recipe: Callable[[], Recipe],
-    display: Display | None,
+    display: Display | bool | None,
+    given: Given,
 ) -> Predictor:
     """The loaded model of the target, which a run keeps."""
     from hfpipe.evaluation.prediction.predict_rows import cached_predictor
     from hfpipe.evaluation.prediction.predictor import load_predictor
     from hfpipe.system import hub
 
-    notice = (display or Silent()).notice
+    notice = as_display(display, lines=True).notice
 
     def load() -> Predictor:
         resolved = resolve_recipe()
         checkpoint = resolved.model.checkpoint
         if not hub.is_local(checkpoint) and not checkpoint.startswith("embedded:"):
             hub.detect_offline(lambda text: notice(f"{NOTE}{text}"))
-        return load_predictor(resolved, notice)
+        return load_predictor(resolved, notice, given.objects)
 
-    return cached_predictor(target, tuple(overrides), load) if isinstance(target, Run) and recipe is None else load()
+    if not isinstance(target, Run) or recipe is not None:
+        return load()
+    return cached_predictor(target, (*overrides, *given.overrides, *given.objects.items()), load)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,8 @@ def _as_mappings(rows: Any, columns: Sequence[str], recipe: Recipe) -> Iterator[
         raise RecipeError(f"{_shown(rows)} is one row", where="predict", allowed=f"a list of rows, each {shape}")
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
         rows = rows.to_dict("records")  # a DataFrame would give its column names
+    if not isinstance(rows, Iterable):
+        raise RecipeError(f"got {_shown(rows)}", where="predict", allowed=f"a list of rows, each {shape}; or a file")
     for number, row in enumerate(rows):
         if isinstance(row, Mapping):
             require_columns(row, columns, f"row {number} (counted from 0)")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import DataError, HfpipeError, RecipeError
 from hfpipe.evaluation.inference import predict
 from hfpipe.evaluation.prediction.chunks import Chunk
 from hfpipe.evaluation.prediction.sentences import split_chunk, with_offsets
 from hfpipe.parts import tasks
+from hfpipe.parts.build import own_collate
+from hfpipe.parts.inputs.batches import Collate
 from hfpipe.parts.inputs.padding import Padding, settle_padding
 from hfpipe.parts.inputs.rows import Notify
 from hfpipe.parts.inputs.tokenized import encode_batch
@@ -21,6 +25,9 @@ from hfpipe.parts.model import kernels, models
 from hfpipe.parts.model.precision import Precision, choose
 from hfpipe.parts.tasks.calibration import calibration_of
 from hfpipe.recipe.schema import Recipe
+from hfpipe.runs.given_parts import require_given
+from hfpipe.runs.model_files import model_folder
+from hfpipe.runs.store import Run
 from hfpipe.system.processes import join
 from hfpipe.system.snapshot import digest_of_files
 
@@ -36,6 +43,7 @@ class Predictor:
         task: with the classes of the model's head.
         tokenizer: the checkpoint's own.
         model: on its device, in evaluation mode.
+        collate: makes a batch of encoded rows, where that is an own one.
         precision: of the forward passes.
         max_length: longest input, in tokens.
         digests: of what decides the labels: `weights`, `tokenizer` and `config`.
@@ -45,7 +53,8 @@ class Predictor:
     recipe: Recipe
     task: tasks.Task
     tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
+    model: nn.Module
+    collate: Collate | None
     precision: Precision
     max_length: int
     digests: dict[str, str]
@@ -77,14 +86,20 @@ class Predictor:
                 chunk.values, list(range(len(rows))), self.task, self.tokenizer, self.max_length, labelled=False
             )
             inputs = datasets.Dataset.from_dict(encoded)
-            if self.padding is None or self.padding.difference is None:  # until rows of unequal length have shown it
+            collate = self.collate
+            if collate is None and (
+                self.padding is None or self.padding.difference is None
+            ):  # until rows of unequal length have shown it
                 arguments = (self.model, self.task, self.tokenizer, inputs, self.max_length)
                 self.padding = settle_padding(*arguments, where=self.recipe.where("model.checkpoint"))
+            if collate is None:
+                assert self.padding is not None
+                collate = self.task.collator(self.tokenizer, self.padding.multiple)
             predictions = predict(
                 self.model,
                 self.task,
                 inputs,
-                self.task.collator(self.tokenizer, self.padding.multiple),
+                collate,
                 batch_size=self.recipe.evaluate.batch_size,
                 precision=self.precision,
             )
@@ -116,12 +131,13 @@ def columns_read(recipe: Recipe) -> tuple[str, ...]:
     return recipe.task.input_columns
 
 
-def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
+def load_predictor(recipe: Recipe, notice: Notify, parts: Mapping[str, Any] | None = None) -> Predictor:
     """Load `recipe.model.checkpoint` to label rows with it; no data are looked at.
 
     Args:
         recipe: with the checkpoint in it.
         notice: is called with the name of each stage.
+        parts: objects in place of the recipe's: `tokenizer`, `collate`, `model`.
 
     Raises:
         ModelError: no trained head for this task, or files that are missing or do not fit.
@@ -135,10 +151,12 @@ def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
             fix="Start one; to use several devices, cut the input into parts.",
         )
     notice(f"loading {recipe.model.checkpoint}")
-    checkpoint = models.open_checkpoint(recipe)
+    parts = parts or {}
+    checkpoint = models.open_checkpoint(recipe, parts.get("model"))
     task = tasks.head_task(recipe.task, models.head_names(checkpoint))
     task = tasks.calibrated(task, calibration_of(checkpoint.config, checkpoint.where))
-    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"))
+    given = {key: parts.get(key) for key in ("model", "tokenizer")}
+    model, tokenizer = models.load_trained(checkpoint, task, recipe.where("model.fresh"), **given)
     kernels.install(model, recipe.train.kernels, state.device)
     model.to(state.device).eval()
     precision = choose(recipe.train.precision, state.device, recipe.where("train.precision"))
@@ -148,6 +166,7 @@ def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
         task=task,
         tokenizer=tokenizer,
         model=model,
+        collate=own_collate(recipe, parts.get("collate")),
         precision=precision,
         max_length=min(bound, recipe.model.max_length or bound),
         digests={
@@ -156,3 +175,14 @@ def load_predictor(recipe: Recipe, notice: Notify) -> Predictor:
             "config": digest_of_files([checkpoint.folder / "config.json"]),
         },
     )
+
+
+def load_run_model(run: Run, model: nn.Module | None = None) -> nn.Module:
+    """The fine-tuned model of a run, in evaluation mode.
+
+    Args:
+        run: with a model.
+        model: of the class that was trained, which gets the weights; needed where that class can't be found.
+    """
+    require_given(run, () if model is None else ("model",), ("model",), call="run.model(...)")
+    return models.load_again(run.recipe, model_folder(run), model).eval()

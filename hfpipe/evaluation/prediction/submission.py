@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -21,7 +22,9 @@ from hfpipe.recipe.source import with_overrides
 from hfpipe.system.display import NOTE
 
 
-def submit(recipe: Recipe, folder: Path, *, overwrite: bool, notice: Notify) -> dict[str, int]:
+def submit(
+    recipe: Recipe, folder: Path, *, overwrite: bool, notice: Notify, parts: Mapping[str, Any] | None = None
+) -> dict[str, int]:
     """Write the predictions of a model for the test sets of its own data set.
 
     All of the data are opened before anything is labelled. The diagnostic set, which a model of MNLI labels too, is left
@@ -32,6 +35,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, notice: Notify) -> 
         folder: is made where it is not there.
         overwrite: replace files that are there.
         notice: is called with what goes on.
+        parts: as for `load_predictor`.
 
     Returns:
         The rows of each file.
@@ -52,7 +56,7 @@ def submit(recipe: Recipe, folder: Path, *, overwrite: bool, notice: Notify) -> 
             if one.config == recipe.dataset.name:
                 raise
             notice(f"{NOTE}{one.file} is left out, and the server wants it: {error}")
-    predictor = load_predictor(recipe, notice)
+    predictor = load_predictor(recipe, notice, parts)
     declared = recipe.task.names
     labels = {one.file: _labels(one, predictor, declared) for one, _ in opened}
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,11 @@ from hfpipe.experiments.compare.figure import losses_svg
 from hfpipe.experiments.compare.grid import Variant, grid
 from hfpipe.experiments.compare.traces import LINEAR, Difference, Trace, compare_traces, read_trace
 from hfpipe.recipe import Recipe, load_recipe, with_overrides
+from hfpipe.recipe.source import Overrides
 from hfpipe.runs import Run, default_folder
-from hfpipe.system.display import Display, Once, Silent
+from hfpipe.runs.arguments import checked
+from hfpipe.runs.given_parts import take_parts
+from hfpipe.system.display import Display, Once, as_display
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,14 @@ class Comparison:
         }
 
 
+@checked
 def compare(
     recipe: Recipe | str | Path | Mapping[str, Any],
     vary: Mapping[str, Sequence[Any]],
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     runs_dir: str | Path | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
     **parts: Any,
 ) -> Comparison:
     """Train every combination of some fields of a recipe from its one seed, and compare metrics, losses and weights.
@@ -97,7 +102,7 @@ def compare(
             the baseline.
         overrides: `dotted.path=value` each, for all variants.
         runs_dir: folder for the comparison; by default `$HFPIPE_RUNS_DIR` or `runs`.
-        display: where progress goes; by default nowhere.
+        display: where progress goes: by default to a terminal or a notebook, and nowhere else; False for none.
         parts: objects in place of the recipe's parts, in all variants, see :func:`hfpipe.prepare`.
 
     Returns:
@@ -107,25 +112,24 @@ def compare(
         RecipeError: every mistake in any variant, before anything is trained.
         HfpipeError: a variant can't be trained for another reason than diverging.
     """
-    from hfpipe.training.given_parts import require_parts
-
-    require_parts(parts, compare)
-    display = Once(display or Silent())
+    given = take_parts(parts, compare)
+    display = Once(as_display(display))
     idle = [override for override in overrides if override.partition("=")[0].strip() in vary]
     if idle:
         raise RecipeError(
             f"{', '.join(idle)}: varied too, so this does nothing", where="--vary", fix="Say one of the two."
         )
-    base = with_overrides(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    changes = [*overrides, *given.overrides]
+    base = with_overrides(recipe, changes) if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
     variants = grid(base, vary)
     _check(variants, display)
-    divides = {variant.name: _optimizer_divides(variant.recipe, parts.get("optimizer")) for variant in variants}
+    divides = {variant.name: _optimizer_divides(variant.recipe, given.objects.get("optimizer")) for variant in variants}
     group = _new_group(base, runs_dir)
     traces = []
     for number, variant in enumerate(variants, start=1):
         display.notice(f"variant {number} of {len(variants)}: {variant.name}")
-        run, failure = _train(variant, group, display, parts)
-        is_linear = variant.recipe.optimizer.name in LINEAR and "optimizer" not in parts
+        run, failure = _train(variant, group, display, given.objects)
+        is_linear = variant.recipe.optimizer.name in LINEAR and "optimizer" not in given.objects
         traces.append(
             read_trace(
                 variant.name, run, variant.recipe, divides=divides[variant.name], is_linear=is_linear, failure=failure
@@ -233,9 +237,10 @@ def _new_group(recipe: Recipe, runs_dir: str | Path | None) -> Path:
 
 
 def _train(variant: Variant, group: Path, display: Display, parts: dict[str, Any]) -> tuple[Run, str | None]:
-    """Train one variant; one that diverges is an answer, too."""
+    """Train one variant from a copy of a given model; one that diverges is an answer, too."""
     from hfpipe.training.finetune import finetune
 
+    parts = {**parts, "model": copy.deepcopy(parts["model"])} if "model" in parts else parts
     try:
         return finetune(variant.recipe, runs_dir=group, name=variant.name, display=display, **parts), None
     except NumericError as error:

@@ -130,6 +130,7 @@ def open_source(recipe: Recipe) -> RawData:
         RecipeError: fields that contradict each other.
         DataError: nothing there, or files that can't be read.
     """
+    recipe.require_data_named()
     spec, where = recipe.dataset, recipe.where("dataset.path")
     if spec.path in FORMATS:
         return _open_files(recipe)

@@ -80,6 +80,7 @@ def open_stream(recipe: Recipe) -> RawStream:
         RecipeError: data that can't be streamed.
         DataError: nothing there.
     """
+    recipe.require_data_named()
     name, digest, commit, splits = stream_source(recipe)
     if number_columns(recipe):
         splits = {split: _with_numbers(recipe, rows, f"{name}, split {split}") for split, rows in splits.items()}

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError
 from hfpipe.parts.inputs.batches import Collate, Examples
+from hfpipe.parts.model.own_class import PADDED_TO as _KEY
 from hfpipe.parts.tasks import Task, outputs_of
 from hfpipe.system.text import one_line
 
@@ -31,7 +32,6 @@ Rounding gives 1e-8 to 1e-5, padding that is seen 1e-3 to 1.
 
 _PADDING = 16  # tokens of padding that the shorter row gets about: enough to show, and few enough to cost little
 _LOOKED_AT = 256  # rows among which the two are chosen
-_KEY = "hfpipe_padded_to"  # in the model's config
 _FAULTS = (
     RuntimeError,
     IndexError,

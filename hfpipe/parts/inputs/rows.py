@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import datasets
-from transformers import PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts import tasks
@@ -65,6 +66,7 @@ def read_rows(
     notice: Notify = lambda text: None,
     dataset: Mapping[str, datasets.Dataset] | datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    model: nn.Module | None = None,
 ) -> Rows:
     """Open the data, check every row of every split that the recipe uses, and map the tokenizer over them.
 
@@ -73,12 +75,13 @@ def read_rows(
         notice: is called with the name of each stage.
         dataset: raw splits by name, or a training split alone, in place of `recipe.dataset.path`.
         tokenizer: in place of the checkpoint's.
+        model: that is given; its configuration says how long its input may be.
 
     Raises:
         HfpipeError: whatever is wrong, with its place in the recipe.
     """
     notice(f"reading {recipe.dataset.path}")
-    source = _open(recipe, dataset)
+    source = open_any(recipe, dataset)
     notices = list(source.notices)
     used = _used_splits(recipe)
     if calibration := recipe.dataset.splits.calibration:
@@ -92,7 +95,9 @@ def read_rows(
         split = recipe.dataset.splits.train
         notices.append(f"{split} is streamed: its first {len(raw[split]):,} rows are what is looked at here")
 
-    checkpoint = models.open_checkpoint(recipe)
+    checkpoint = models.open_checkpoint(recipe, model)
+    if isinstance(model, PreTrainedModel):
+        checkpoint = replace(checkpoint, config=model.config)
     tokenizer, padded = models.load_processor(checkpoint, task, tokenizer)
     notices += [padded] if padded else []
     tokens = models.tokenizer_digest(tokenizer)
@@ -119,7 +124,8 @@ def read_rows(
     return Rows(source, task, checkpoint, tokenizer, tokens, max_length, raw, encoded, notices)
 
 
-def _open(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.Dataset | None) -> RawData | RawStream:
+def open_any(recipe: Recipe, given: Mapping[str, datasets.Dataset] | datasets.Dataset | None) -> RawData | RawStream:
+    """The data that are given, or those that the recipe names."""
     if given is None:
         return open_stream(recipe) if recipe.dataset.streaming else open_data(recipe)
     if recipe.dataset.streaming:

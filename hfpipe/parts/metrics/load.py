@@ -8,9 +8,20 @@ from typing import Any, cast
 
 from hfpipe.errors import RecipeError
 from hfpipe.parts.metrics import scripts
-from hfpipe.parts.metrics.functions import SIGNATURES, described, function_metric
+from hfpipe.parts.metrics.functions import SIGNATURES, described, function_metric, given_metric
 from hfpipe.parts.metrics.scores import Metric
 from hfpipe.recipe.catalog import METRICS, resolve
+
+
+def built_metric(given: Any, name: str) -> Metric:
+    """A metric that is given as an object: what has `compute`, a class of that, or a function.
+
+    Raises:
+        RecipeError: something else, or a function of another signature.
+    """
+    where = f"metric {name!r}"
+    built: Metric = _built(given, name, {}) if isinstance(given, type) else given_metric(given, where)
+    return built
 
 
 def load_metric(name: str, **arguments: Any) -> Metric:
@@ -29,6 +40,8 @@ def load_metric(name: str, **arguments: Any) -> Metric:
         RecipeError: unknown name or argument, no script there, or a script that fails while it loads.
         MachineError: the script is neither reachable nor in the cache, needs a package, or can't be written there.
     """
+    if not isinstance(name, str):
+        raise RecipeError(f"got {name!r}"[:100], where="metric", allowed="a name, such as 'f1'")
     if name in METRICS:
         return _built(resolve(METRICS, name, "metric"), name, arguments)
     if name.startswith("evaluate:"):

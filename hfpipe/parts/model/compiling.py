@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch.utils._triton import has_triton
-from transformers import PreTrainedModel
 
 from hfpipe.errors import MachineError
 
 
-def compile_in_place(model: PreTrainedModel, device: torch.device, where: str) -> None:
+def compile_in_place(model: torch.nn.Module, device: torch.device, where: str) -> None:
     """Have a model compiled at its first forward pass, once for inputs of all lengths; an evaluation by itself.
 
     The names of its weights, its hooks and its checkpoints stay as they are.

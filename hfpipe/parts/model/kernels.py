@@ -91,7 +91,7 @@ def attention(
     return torch.matmul(probabilities, value).transpose(1, 2).contiguous(), None
 
 
-def install(model: PreTrainedModel, which: str, device: torch.device) -> str:
+def install(model: nn.Module, which: str, device: torch.device) -> str:
     """Make a model compute with these kernels, if they are asked for and it is on a CPU; its weights stay as they are.
 
     Args:
@@ -108,12 +108,13 @@ def install(model: PreTrainedModel, which: str, device: torch.device) -> str:
         return f"train.kernels: fast is for a CPU, and changes nothing on {device.type}"
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    if model.config._attn_implementation == "sdpa":
+    config = model.config if isinstance(model, PreTrainedModel) else None
+    if isinstance(model, PreTrainedModel) and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
             model.set_submodule(name, Dropout(module.p).train(module.training))
-    own = model.config._attn_implementation != ATTENTION
+    own = config is None or config._attn_implementation != ATTENTION
     return (
         f"train.kernels: fast changes dropout alone: {type(model).__name__} has an attention of its own" if own else ""
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     PretrainedConfig,
@@ -19,17 +20,16 @@ from transformers import (
 )
 
 from hfpipe.errors import ModelError, RecipeError, RefusedError
+from hfpipe.parts.model import own_class
 from hfpipe.parts.model.heads import compute_heads_in_fp32
 from hfpipe.parts.model.longest import LONGEST_TRIED, longest_that_works
 from hfpipe.parts.tasks import Task
 from hfpipe.parts.tasks.tokenizer import agree_on_padding
-from hfpipe.recipe.catalog import near
+from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.hub import checkpoint_folder, own_root
 from hfpipe.system.snapshot import digest_of_files, digest_of_text
 from hfpipe.system.text import listed, one_line
-
-_FORM = "hfpipe_label_form"  # in the model's config
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,21 @@ class Checkpoint:
     config: PretrainedConfig
     weights_digest: str
     where: str
+    architecture: Callable[..., Any] | None = None
+    """What makes the model, where the recipe names an own class: `model.architecture`."""
+    trained_as: str | None = None
+    """The class of the trained model, where it is not simply the one that transformers loads."""
 
 
-def open_checkpoint(recipe: Recipe) -> Checkpoint:
+def open_checkpoint(recipe: Recipe, model: nn.Module | None = None) -> Checkpoint:
     """Find the checkpoint, downloading it if need be, and read its configuration.
 
+    Args:
+        recipe: names it.
+        model: that is given, and will have the weights of the checkpoint.
+
     Raises:
-        ModelError: not there, or not a checkpoint.
+        ModelError: not there, not a checkpoint, or trained as a class that is not known here.
         RefusedError: weights that are a pickle, or code of its own.
     """
     spec, where = recipe.model, recipe.where("model.checkpoint")
@@ -61,7 +69,11 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
             fix="hfpipe never runs a checkpoint's code; use one whose architecture transformers has.",
         )
     refuse_outside(folder, spec.checkpoint, where)
-    if "model_type" not in described:
+    architecture = load_architecture(recipe)
+    trained_as = own_class.trained_class(described)
+    if trained_as is not None and model is None and architecture is None:
+        raise own_class.unknown_class(trained_as, spec.checkpoint, where)
+    if "model_type" not in described and trained_as is None:
         raise ModelError(
             f"{spec.checkpoint!r}: config.json has no model_type", where=where, fix="Save it with save_pretrained."
         )
@@ -76,7 +88,7 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
             )
         raise ModelError(f"checkpoint {spec.checkpoint!r} has no *.safetensors in {folder}", where=where)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = _load_config(folder, described, architecture if model is None else type(model))
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"checkpoint {spec.checkpoint!r}: {one_line(error)}", where=where) from error
     for key, value in spec.config.items():
@@ -87,7 +99,37 @@ def open_checkpoint(recipe: Recipe) -> Checkpoint:
                 where=recipe.where(f"model.config.{key}"),
             )
         setattr(config, key, value)
-    return Checkpoint(spec.checkpoint, folder, commit, config, digest_of_files(weights), where)
+    digest = digest_of_files(weights)
+    return Checkpoint(spec.checkpoint, folder, commit, config, digest, where, architecture, trained_as)
+
+
+def load_architecture(recipe: Recipe) -> Callable[..., Any] | None:
+    """What makes the model where the recipe names an own class.
+
+    Raises:
+        RecipeError: it can't be imported, or makes nothing.
+    """
+    name = recipe.model.architecture
+    if name is None:
+        return None
+    found = resolve({}, name, "model.architecture")
+    if not callable(found):
+        where = recipe.where("model.architecture")
+        raise RecipeError(f"{name!r} is a {type(found).__name__}", where=where, allowed="a class of models")
+    made: Callable[..., Any] = found
+    return made
+
+
+def _load_config(folder: Path, described: Mapping[str, Any], architecture: Any) -> PretrainedConfig:
+    """The configuration of a checkpoint, by the class of the model where that has one of its own."""
+    if "model_type" not in described:
+        return PretrainedConfig.from_dict(dict(described))
+    own = getattr(architecture, "config_class", None)
+    if own_class.is_pretrained_class(architecture) and own is not None and own.model_type == described["model_type"]:
+        config: PretrainedConfig = own.from_pretrained(folder)
+    else:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return config
 
 
 def refuse_outside(folder: Path, name: str, where: str) -> None:
@@ -198,7 +240,7 @@ def longest_input(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, wa
 
 def load_model(
     checkpoint: Checkpoint, task: Task, fresh: Iterable[str], fresh_where: str
-) -> tuple[PreTrainedModel, list[str]]:
+) -> tuple[nn.Module, list[str]]:
     """The model for the task with the checkpoint's weights.
 
     Returns:
@@ -209,17 +251,15 @@ def load_model(
         ModelError: any other weight missing, or a head for other classes.
     """
     fresh = tuple(fresh)
+    own = checkpoint.architecture
+    if own is not None and not own_class.is_pretrained_class(own):
+        return _load_own(checkpoint, task)
     replaced = _replaced_head(checkpoint, task, fresh)
     config = checkpoint.config
-    if task.num_labels is not None:
-        config.num_labels = task.num_labels
-    config.problem_type = task.problem_type
-    if task.names:
-        config.id2label = dict(enumerate(task.names))
-        config.label2id = {name: index for index, name in enumerate(task.names)}
-    _remember_form(config, task)
+    own_class.set_classes(config, task)
     try:
-        model, info = getattr(transformers, task.auto_model).from_pretrained(
+        loader: Any = own or getattr(transformers, task.auto_model)
+        model, info = loader.from_pretrained(
             checkpoint.folder,
             config=config,
             trust_remote_code=False,
@@ -242,29 +282,63 @@ def load_model(
             where=checkpoint.where,
             fix=f"Use a checkpoint of {type(model).__name__}, or declare what may start fresh: model.fresh ({fresh_where}).",
         )
-    for parameter in model.parameters():
-        # Loaded weights lie where the file has them, and some kernels round by that: in memory of torch's own, the same
-        # weights give the same numbers whatever file they come from.
-        parameter.data = parameter.data.clone()
+    own_class.own_memory(model)
     drawn = type(model)(config) if replaced else model  # its weights are as random as those of a missing head
     for key, parameter in model.named_parameters():
         if _declared(key, replaced):
             parameter.data.copy_(drawn.get_parameter(key).data)
             missing.append(key)
     compute_heads_in_fp32(model)
+    own_class.mark(config, model)
     model.train()
     return model, sorted({*missing, *mismatched})
 
 
+def _load_own(checkpoint: Checkpoint, task: Task) -> tuple[nn.Module, list[str]]:
+    """A model of an own class that transformers does not load: with trained weights if the checkpoint has its, else fresh."""
+    assert checkpoint.architecture is not None
+    model = own_class.build(checkpoint.architecture, checkpoint.config, checkpoint.where)
+    own_class.require_class(model, checkpoint.trained_as, checkpoint.name, checkpoint.where)
+    if checkpoint.trained_as is not None:
+        _require_same_classes(checkpoint, task)
+        own_class.load_weights(model, checkpoint.folder)
+    compute_heads_in_fp32(model)
+    model.train()
+    return model, [] if checkpoint.trained_as is not None else sorted(dict(model.named_parameters()))
+
+
 def load_trained(
-    checkpoint: Checkpoint, task: Task, fresh_where: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    checkpoint: Checkpoint,
+    task: Task,
+    fresh_where: str,
+    *,
+    model: nn.Module | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The model with its trained head, and its tokenizer.
 
+    Args:
+        checkpoint: opened.
+        task: with the classes.
+        fresh_where: the place of `model.fresh`, for messages.
+        model: that is given, and gets the weights of the checkpoint.
+        tokenizer: that is given.
+
     Raises:
-        ModelError: as `load_processor` and `load_model`, or there is no trained head.
+        ModelError: as `load_processor` and `load_model`, there is no trained head, or the model is of another class than
+            the one that was trained.
     """
-    tokenizer, _ = load_processor(checkpoint, task)
+    tokenizer, _ = load_processor(checkpoint, task, tokenizer)
+    if model is not None:
+        own_class.require_class(model, checkpoint.trained_as, checkpoint.name, checkpoint.where)
+        _require_same_classes(checkpoint, task)
+        own_class.load_weights(model, checkpoint.folder)
+        own_class.own_memory(model)
+        compute_heads_in_fp32(model)
+        if isinstance(model, PreTrainedModel):
+            agree_on_padding(tokenizer, model.config, "the given model", "model")
+            own_class.copy_padding(checkpoint.config, model.config)
+        return model, tokenizer
     model, fresh = load_model(checkpoint, task, (), fresh_where)
     if fresh:
         raise ModelError(
@@ -272,42 +346,61 @@ def load_trained(
             where=checkpoint.where,
             fix="Fine-tune it first: `hfpipe finetune RECIPE`.",
         )
+    own_class.require_class(model, checkpoint.trained_as, checkpoint.name, checkpoint.where)
+    trained = checkpoint.config.architectures or []
+    if trained and type(model).__name__ not in trained:
+        raise ModelError(
+            f"{checkpoint.name!r} was trained as {', '.join(trained)}, and would be loaded as {type(model).__name__}",
+            where=checkpoint.where,
+            fix="Pass the model from Python: model=..., or name its class: model.architecture=MODULE:CLASS.",
+        )
     return model, tokenizer
-
-
-def _remember_form(config: Any, task: Task) -> None:
-    """Keep in the model's config how its labels were said, where the kind knows several forms, so that they stay that."""
-    form = getattr(task, "form", None)
-    if form in task.kind.forms:
-        setattr(config, _FORM, form)
-    elif hasattr(config, _FORM):
-        delattr(config, _FORM)
 
 
 def head_form(checkpoint: Checkpoint) -> str | None:
     """How the labels were said that a checkpoint was trained on by hfpipe, or None."""
-    form = getattr(checkpoint.config, _FORM, None)
+    form = getattr(checkpoint.config, own_class.FORM, None)
     return form if isinstance(form, str) else None
+
+
+def load_again(recipe: Recipe, folder: Path, model: nn.Module | None = None) -> nn.Module:
+    """The model whose weights and configuration a run wrote into a folder, by its class or into a given one.
+
+    Raises:
+        ModelError: it was trained as a class that is not known here, or weights do not fit.
+    """
+    fields: dict[str, Any] = {"checkpoint": str(folder), "revision": None, "config": {}}
+    checkpoint = open_checkpoint(recipe.model_copy(update={"model": recipe.model.model_copy(update=fields)}), model)
+    if model is None and checkpoint.architecture is not None:
+        model = own_class.build(checkpoint.architecture, checkpoint.config, checkpoint.where)
+    if model is not None:
+        own_class.require_class(model, checkpoint.trained_as, checkpoint.name, checkpoint.where)
+        own_class.load_weights(model, folder)
+        return model
+    architectures = checkpoint.config.architectures or ["?"]
+    kind = getattr(transformers, architectures[0], None)
+    if kind is None:
+        raise own_class.unknown_class(architectures[0], checkpoint.name, checkpoint.where)
+    loaded: nn.Module = kind.from_pretrained(folder, config=checkpoint.config, trust_remote_code=False)
+    return loaded
+
+
+def _require_same_classes(checkpoint: Checkpoint, task: Task) -> None:
+    """Refuse a trained model of an own class whose classes are not those of the task, in this order."""
+    names = head_names(checkpoint)
+    if task.names and names != task.names:
+        raise ModelError(
+            f"checkpoint {checkpoint.name!r} has a head for the classes {list(names)}, and the data have "
+            f"{list(task.names)}",
+            where=checkpoint.where,
+            fix="Bring the data's classes into that order.",
+        )
 
 
 def head_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The classes of a checkpoint's head in order, as its configuration names them."""
     id2label = checkpoint.config.id2label
     return tuple(str(id2label[index]) for index in sorted(id2label))
-
-
-def check_outputs(model: PreTrainedModel, task: Task) -> None:
-    """Refuse a model object whose head has another number of outputs than the task has classes.
-
-    Raises:
-        ModelError: naming both; on a GPU a target without an output would stop the process with a device assert.
-    """
-    if task.num_labels is not None and model.config.num_labels != task.num_labels:
-        classes = f"the {len(task.names)} classes {', '.join(task.names)}" if task.names else "one number an example"
-        raise ModelError(
-            f"the given model has {model.config.num_labels} outputs, and the data have {classes}",
-            fix=f"Build it with num_labels={task.num_labels}.",
-        )
 
 
 def _declared(key: str, fresh: Iterable[str]) -> bool:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from hfpipe.errors import RecipeError
+from hfpipe.errors import ModelError, RecipeError
 from hfpipe.parts.data.columns import IGNORED, column, is_list
 from hfpipe.parts.tasks.calibration import Calibration
 from hfpipe.parts.tasks.classes import counts_of
@@ -299,16 +299,26 @@ def outputs_of(outputs: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The logits in a model's output.
 
     Args:
-        outputs: what the model returned.
+        outputs: what the model returned: a mapping or an object with them, or the logits themselves.
         batch: what it was given. Where the classes are positions or choices, padding is none of them: it gets the lowest
             logit, so that the loss does not depend on what else is in the batch.
 
     Returns:
         `[batch, classes]`, `[batch, length, classes]`, or start and end of an extractive answer as `[batch, 2, length]`.
     """
-    if "logits" in outputs:
-        logits: torch.Tensor = outputs["logits"]
-        filler = filler_of(batch)
-        return logits if filler is None else logits.masked_fill(filler, torch.finfo(logits.dtype).min)
-    spans = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
-    return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min)
+    found = outputs if isinstance(outputs, torch.Tensor) else None
+    if isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+        if found is None and "start_logits" in outputs:
+            spans = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1).float()
+            return spans.masked_fill(batch["attention_mask"][:, None] == 0, torch.finfo(spans.dtype).min)
+    elif found is None:
+        found = getattr(outputs, "logits", None)
+    if not isinstance(found, torch.Tensor):
+        got = f" with {', '.join(map(str, outputs))}" if isinstance(outputs, Mapping) else ""
+        raise ModelError(
+            f"the model returned a {type(outputs).__name__}{got}",
+            allowed="logits, or a mapping or an object that has them",
+        )
+    filler = filler_of(batch)
+    return found if filler is None else found.masked_fill(filler, torch.finfo(found.dtype).min)

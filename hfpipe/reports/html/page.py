@@ -74,7 +74,7 @@ def write_report(run: Run) -> None:
         else None,
         "command": wording.command(about),
         "changes": wording.changes(about),
-        "subject": wording.subject(recipe),
+        "subject": wording.subject(recipe, about.get("given") or {}),
         "written": strip_path(str(about.get("written") or "")).rstrip(),
         "recipe": _recipe_text(run),
         "facts": _facts(strip_paths(about)),
@@ -154,7 +154,7 @@ def write_group_report(folder: Path, title: str, runs: Sequence[Run], summary: M
         ),
         "columns": order[:6],
         "seeds": [_seed(folder, run, order[:6]) for run in runs],
-        "subject": wording.subject(recipe),
+        "subject": wording.subject(recipe, (runs[0].metadata.get("given") if runs else None) or {}),
         "written": strip_path(str(runs[0].metadata.get("written") or "")).rstrip() if runs else "",
         "recipe": _recipe_text(runs[0]) if runs else "",
     }
