@@ -16,8 +16,8 @@ import numpy as np
 
 from hfpipe.evaluation.baseline import against_baseline, best_constants
 from hfpipe.evaluation.examples import LISTED, add_places, add_texts, examples_of, mistakes_of
-from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, scored_rows
-from hfpipe.evaluation.slices import Slice, cut
+from hfpipe.evaluation.inference import Predictions, mean_loss_of, outputs_for, raw_rows, scored_rows
+from hfpipe.evaluation.slices import slices_of
 from hfpipe.evaluation.statistics.intervals import Interval, intervals_of, split_intervals
 from hfpipe.evaluation.statistics.of_findings import add_intervals
 from hfpipe.parts.data.columns import is_item
@@ -27,7 +27,6 @@ from hfpipe.parts.tasks import Scored, Task, calibrated
 from hfpipe.parts.tasks.calibration import NONE, Calibration, fit_temperature, fit_threshold
 from hfpipe.parts.tasks.findings import hot
 from hfpipe.recipe.schema import Recipe
-from hfpipe.system.snapshot import digest_of_text
 
 Array = np.ndarray[Any, Any]
 MetricValues = dict[str, float | None]
@@ -62,7 +61,7 @@ class EvaluationDocument:
         target: what was measured, as it was named.
         split: the split or slice.
         overrides: what was changed in the recipe for this measurement.
-        dataset: what identifies the data, from `dataset_identity`.
+        dataset: what identifies the data, from `parts.data.open.dataset_identity`.
         kind: of the task, as the recipe names it.
         names: the classes in order.
         scheme: how labels mark entities, where they do.
@@ -149,19 +148,6 @@ class _Rows:
         return {name: found.get(name, _NO_INTERVAL) for name in names}
 
 
-def dataset_identity(digest: str, recipe: Recipe) -> str:
-    """What identifies the data that splits are taken from: their content and their configuration."""
-    return digest_of_text(f"{digest} {recipe.dataset.name}")
-
-
-def slices_of(recipe: Recipe, task: Task, split: str, encoded: datasets.Dataset, rows: datasets.Dataset) -> list[Slice]:
-    """The rows of each slice that the recipe asks for; raises as `evaluation.slices.cut`."""
-    longest = np.zeros(len(rows), np.int64)
-    np.maximum.at(longest, _raw_rows(encoded, len(rows)), task.lengths(encoded))
-    where = recipe.where("evaluate.slices")
-    return cut(recipe.evaluate.slices, rows, longest, f"{recipe.dataset.path}, split {split}", where)
-
-
 def build_document(
     recipe: Recipe,
     task: Task,
@@ -188,7 +174,7 @@ def build_document(
         rows: the raw rows.
         target: what was measured, as it was named.
         split: the split or slice.
-        dataset: from `dataset_identity`.
+        dataset: from `parts.data.open.dataset_identity`.
         overrides: what was changed in the recipe for this measurement.
         in_train: which raw rows have the text of a training row, `[rows]` of bool; None where nobody looked.
         places: where the raw rows stand, in files that have lines.
@@ -280,7 +266,7 @@ def fit(recipe: Recipe, task: Task, predictions: Predictions, encoded: datasets.
         task: with probabilities of classes.
         predictions: of the calibration split.
         encoded: its rows as the model reads them, with their labels.
-        dataset: from `dataset_identity`.
+        dataset: from `parts.data.open.dataset_identity`.
 
     Raises:
         DataError: rows on which a threshold can't be fitted.
@@ -306,14 +292,9 @@ def _calibration_of(task: Task) -> Calibration:
     return NONE if task.calibration is None else task.calibration
 
 
-def _raw_rows(encoded: datasets.Dataset, rows: int) -> Array:
-    """The raw row of each encoded one: of a long text several encoded rows come from one."""
-    return np.asarray(encoded["row"][:]) if "row" in encoded.column_names else np.arange(rows)
-
-
 def _by_row(values: Array | None, encoded: datasets.Dataset, rows: int) -> Array:
     assert values is not None
-    return np.bincount(_raw_rows(encoded, rows), weights=values, minlength=rows)
+    return np.bincount(raw_rows(encoded, rows), weights=values, minlength=rows)
 
 
 def _part(

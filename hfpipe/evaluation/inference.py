@@ -165,6 +165,11 @@ def scored_rows(encoded: datasets.Dataset, rows: int) -> Array:
     return np.flatnonzero(is_item(np.asarray(labels)))
 
 
+def raw_rows(encoded: datasets.Dataset, rows: int) -> Array:
+    """The raw row of each encoded one: of a long text several encoded rows come from one."""
+    return np.asarray(encoded["row"][:]) if "row" in encoded.column_names else np.arange(rows)
+
+
 def mean_loss_of(predictions: Predictions) -> float:
     """The loss over all items: the sum of their losses over the sum of their weights, in float64."""
     if predictions.losses is None or predictions.weights is None:

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hfpipe.errors import HfpipeError, RecipeError
-from hfpipe.evaluation.document import SplitEvaluation, build_document, dataset_identity, fit
+from hfpipe.evaluation.document import SplitEvaluation, build_document, fit
 from hfpipe.evaluation.inference import Predictions, predict
 from hfpipe.parts import tasks
 from hfpipe.parts.build import load_metrics, make_objective, own_collate, try_metrics
-from hfpipe.parts.data.open import RawData, open_data
+from hfpipe.parts.data.open import RawData, dataset_identity, open_data
 from hfpipe.parts.data.sources import base_of
 from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs.audit import TextRows, rows_in_train

@@ -11,8 +11,11 @@ import numpy as np
 from simpleeval import EvalWithCompoundTypes, InvalidExpression
 
 from hfpipe.errors import DataError, RecipeError
+from hfpipe.evaluation.inference import raw_rows
 from hfpipe.parts.data.columns import column, is_list
+from hfpipe.parts.tasks import Task
 from hfpipe.recipe.catalog import near
+from hfpipe.recipe.schema import Recipe
 from hfpipe.system.text import one_line
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +35,14 @@ class Slice(NamedTuple):
     by: str
     value: str
     rows: Array
+
+
+def slices_of(recipe: Recipe, task: Task, split: str, encoded: datasets.Dataset, rows: datasets.Dataset) -> list[Slice]:
+    """The rows of each slice that the recipe asks for; raises as `cut`."""
+    longest = np.zeros(len(rows), np.int64)
+    np.maximum.at(longest, raw_rows(encoded, len(rows)), task.lengths(encoded))
+    where = recipe.where("evaluate.slices")
+    return cut(recipe.evaluate.slices, rows, longest, f"{recipe.dataset.path}, split {split}", where)
 
 
 def cut(

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hfpipe.errors import RecipeError
-from hfpipe.evaluation.document import dataset_identity, slices_of
+from hfpipe.evaluation.slices import slices_of
 from hfpipe.parts.build import (
     check_parts,
     load_metrics,
@@ -27,6 +27,7 @@ from hfpipe.parts.build import (
     require_best,
     try_metrics,
 )
+from hfpipe.parts.data.open import dataset_identity
 from hfpipe.parts.data.streams import RawStream
 from hfpipe.parts.inputs.audit import audit
 from hfpipe.parts.inputs.batch_plan import BatchPlan, partial_epoch_of, plan_for

@@ -104,7 +104,7 @@ def _load(folder: Path, text: str, name: str = "") -> object:
     ("text", "message"),
     [
         ("seed: 1\nseed: 2\n", "r.yaml:5:1: not YAML 1.2: found duplicate key"),
-        ("colour: red\n", "r.yaml:4:1: colour: unknown field; allowed: "),
+        ("colour: red\n", "r.yaml:4:1: colour: unknown field; did you mean task.text or task.label?"),
         ("train: {epoch: 1}\n", "r.yaml:4:9: train.epoch: unknown field; did you mean 'epochs'?"),
     ],
 )

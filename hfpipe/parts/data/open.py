@@ -16,7 +16,7 @@ from hfpipe.parts.data.sources import RawData, base_of, open_source
 from hfpipe.recipe.schema import HELD_OUT, Recipe
 from hfpipe.system.snapshot import digest_of_text
 
-__all__ = ["RawData", "given_data", "open_data"]
+__all__ = ["RawData", "dataset_identity", "given_data", "open_data"]
 
 
 def open_data(recipe: Recipe) -> RawData:
@@ -57,6 +57,11 @@ def _with_numbers(recipe: Recipe, raw: RawData) -> RawData:
         return raw
     splits = {name: with_numbers(recipe, rows, f"{raw.name}, split {name}") for name, rows in raw.splits.items()}
     return replace(raw, digest=digest_of_text(raw.digest + spelling(recipe)), splits=splits)
+
+
+def dataset_identity(digest: str, recipe: Recipe) -> str:
+    """What identifies the data that splits are taken from: their content and their configuration."""
+    return digest_of_text(f"{digest} {recipe.dataset.name}")
 
 
 def _no_dataset(what: str, got: Any) -> RecipeError:
