@@ -117,7 +117,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
     """
     from hfpipe.recipe import load_recipe
     from hfpipe.recipe.certainty import is_certain
-    from hfpipe.recipe.trainer_options import option_problems
+    from hfpipe.recipe.trainer_options import ALWAYS_TAKEN, option_problems
 
     loaded = load_recipe(recipe, overrides or [])
     loaded.require_data_named()
@@ -128,7 +128,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None, as_json: Json 
         check_scores(loaded)
     elif problems := option_problems(loaded):
         raise RecipeError("\n".join(problems))
-    if loaded.trainer:
+    if not all(isinstance(value, bool) and (key, value) in ALWAYS_TAKEN for key, value in loaded.trainer.items()):
         from hfpipe.training.engines.trainer import check_options
 
         check_options(loaded)

@@ -70,6 +70,9 @@ OWNED: dict[str, str] = {
     "hub_token": "nothing: a token never stands in a recipe",
 }
 
+# Options that Trainer takes on every machine; the others are tried on a tiny model, which imports torch.
+ALWAYS_TAKEN = frozenset({("use_cpu", True), ("skip_memory_metrics", True), ("skip_memory_metrics", False)})
+
 # Names of older transformers releases, and of habit, with today's answer.
 OLD_NAMES: dict[str, str] = {
     "evaluation_strategy": "evaluate.every (transformers 5 calls it eval_strategy)",

@@ -11,7 +11,7 @@ from hfpipe.errors import RecipeError
 from hfpipe.recipe import load_recipe, shipped
 from hfpipe.recipe.catalog import METRICS, OPTIMIZERS, SCHEDULES
 from hfpipe.recipe.certainty import is_certain
-from hfpipe.recipe.trainer_options import OWNED, names, option_problems, type_problem
+from hfpipe.recipe.trainer_options import ALWAYS_TAKEN, OWNED, names, option_problems, type_problem
 
 FIELDS: dict[str, Any] = {"dataset": {"path": "./d"}, "task": {"text": "s"}, "model": {"checkpoint": "./m"}}
 # At the edges of what may be certain, and beyond them.
@@ -128,3 +128,13 @@ def test_a_wrong_option_is_told_with_its_place() -> None:
     assert "use_cpu" not in OWNED
     (problem,) = option_problems(load_recipe(FIELDS, ["trainer.use_cpu=maybe"]))
     assert problem == "override 'trainer.use_cpu=maybe': trainer.use_cpu: input should be a valid boolean, got 'maybe'"
+
+
+@pytest.mark.parametrize(("name", "value"), sorted(ALWAYS_TAKEN))
+def test_options_that_are_always_taken(name: str, value: bool) -> None:
+    """`recipes validate` does not try these: a step of Trainer with each shows that there is nothing to find."""
+    from hfpipe.training.engines.trainer import check_options
+
+    recipe = load_recipe(FIELDS, [f"trainer.{name}={str(value).lower()}"])
+    assert recipe.engine == "trainer"
+    check_options(recipe)

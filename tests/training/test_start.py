@@ -20,7 +20,7 @@ LATER = (
     "hfpipe.evaluation.statistics.significance",
     "hfpipe.reports",
 )
-OWN = 17_000  # lines of hfpipe's own modules, of 26,000 in all; there are 15,900. A module split in two costs the same.
+OWN = 23_000  # lines of hfpipe's own modules, of 36,000 in all; there are 22,000. A module split in two costs the same.
 MORE = 600  # modules beside those that a bare script imports too; there are 490
 PROGRAM = """
 import json, os, sys
