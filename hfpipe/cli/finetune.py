@@ -91,7 +91,8 @@ def finetune(
 
     shown = display.choose(quiet=as_json)
     source: Any = recipe
-    if recipe is not None and resume is None and looks_like_data(recipe):
+    is_data = recipe is not None and (looks_like_data(recipe) or _is_said_to_be_data(recipe, changes))
+    if recipe is not None and resume is None and is_data:
         source, changes = _from_data(recipe, changes, shown), []
     of_one_run: dict[str, Any] = {
         "allow_change": allow_change or (),
@@ -118,6 +119,12 @@ def finetune(
 
     run = run_finetune(source, **options, **of_one_run, display=shown)
     answer(as_json, lambda: _document(run), lambda: _print_page(run))
+
+
+def _is_said_to_be_data(source: str, changes: list[str]) -> bool:
+    """Whether the format of a file is said with it, whatever its ending."""
+    is_said = any(one.startswith("dataset.path=") for one in changes)
+    return is_said and Path(source).suffix not in (".yaml", ".yml") and Path(source).is_file()
 
 
 def _from_data(source: str, changes: list[str], display: Display) -> dict[str, Any]:

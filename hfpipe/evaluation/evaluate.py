@@ -168,9 +168,8 @@ def _file(source: str | Path, input_format: str | None, split: object) -> tuple[
         raise RecipeError("standard input is not measured", where="INPUT", fix="Write it to a file.")
     form = chunks.format_of(str(path), input_format)
     if form == "text":
-        raise RecipeError(
-            "a line of text has no label", where="INPUT", fix="Give a csv, tsv, json, jsonl or parquet file."
-        )
+        fix = "Give a csv, tsv, json, jsonl or parquet file; a word a line with its tag is --input-format conll."
+        raise RecipeError("a line of text has no label", where="INPUT", fix=fix)
     if not path.expanduser().is_file():
         raise DataError(f"no file {str(path)!r} (from {Path.cwd()})", where="INPUT")
     return path.expanduser(), form

@@ -65,7 +65,8 @@ def find(source: str | Path, where: str = "") -> Path:
 
 _LONGEST_RECIPE = 100_000  # bytes
 _DATA = re.compile(
-    r"\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|conll\w*|xlsx?|pkl)(\.(gz|bz2|xz|zst|lz4|zip))?$", re.IGNORECASE
+    r"\.(csv|tsv|json|jsonl|ndjson|parquet|arrow|conll\w*|iob2?|bio(?:es)?|txt|xlsx?|pkl)(\.(gz|bz2|xz|zst|lz4|zip))?$",
+    re.IGNORECASE,
 )
 
 

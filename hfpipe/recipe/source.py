@@ -31,6 +31,8 @@ _LONGEST_FILE = 100_000  # bytes; a recipe is a page, so more is a mistake or an
 _MOST_BRACKETS = 1_000  # the parser takes time that grows with the square of their depth
 _MOST_NODES = 20_000  # values after aliases are followed, which stops an alias bomb
 _MOST_EXTENDS = 8
+# What a separator or a decimal may be, and is of itself no YAML: `dataset.decimal=,`, `dataset.separator=\t`.
+_SIGNS = {",": ",", "|": "|", "'": "'", '"': '"', "\\t": "\t"}
 _OVERRIDE = "override "  # where a value stands that was set by one
 
 
@@ -306,7 +308,7 @@ def _override(fields: dict[str, Any], overrides: Sequence[str], positions: Posit
             problems.append(f"{label}: an override is KEY=VALUE, such as train.epochs=1{_meant_override(override)}")
             continue
         try:
-            value = _plain(_parse(text, label), (), label, {}, [0])
+            value = _SIGNS[text] if text in _SIGNS else _plain(_parse(text, label), (), label, {}, [0])
         except RecipeError as error:
             problems.append(str(error))
             continue

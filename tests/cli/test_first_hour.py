@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from hfpipe.cli import completion
 from hfpipe.cli.app import app
 from hfpipe.cli.examples import EXAMPLES
+from hfpipe.cli.finetune import _is_said_to_be_data
 from hfpipe.cli.usage import _COMMANDS
 from hfpipe.errors import RecipeError
 from hfpipe.recipe import Recipe, load_recipe
@@ -248,3 +249,14 @@ def test_fields_recipes_and_runs_are_completed(tmp_path: Path, monkeypatch: pyte
         assert done.stderr.splitlines()[-1] == "[]"
 
     assert completion.runs(None, "x") == []  # type: ignore[arg-type]
+
+
+def test_a_file_whose_format_is_said_is_data(tmp_path: Path) -> None:
+    """`finetune eng.train dataset.path=conll` makes a recipe of it; a YAML file and the name of a recipe stay recipes."""
+    for name in ("eng.train", "mine.yaml"):
+        (tmp_path / name).touch()
+    said = ["train.epochs=1", "dataset.path=conll"]
+    assert _is_said_to_be_data(str(tmp_path / "eng.train"), said)
+    assert not _is_said_to_be_data(str(tmp_path / "eng.train"), said[:1])
+    assert not _is_said_to_be_data(str(tmp_path / "mine.yaml"), said)
+    assert not _is_said_to_be_data("quickstart", said)

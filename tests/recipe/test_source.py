@@ -379,3 +379,18 @@ def test_overrides_are_a_list(write) -> None:
     """One text is not taken for a list of letters."""
     with pytest.raises(RecipeError, match=r"^overrides: got the text 'seed=1'; allowed: a list"):
         load_recipe(write(LEAST), "seed=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(",", ","), ("|", "|"), ("'", "'"), ("\\t", "\t"), ("';'", ";"), (";", ";")]
+)
+def test_an_override_may_be_a_lone_sign(text: str, value: str) -> None:
+    """A comma, a bar or a quote is no YAML, and what messages ask for: it is taken as it was typed."""
+    field = "thousands" if text == "'" else "separator"
+    fields = {
+        "dataset": {"path": "csv"},
+        "task": {"kind": "text-regression", "text": "x"},
+        "model": {"checkpoint": "./m"},
+    }
+    recipe = load_recipe(fields, [f"dataset.{field}={text}"])
+    assert getattr(recipe.dataset, field) == value

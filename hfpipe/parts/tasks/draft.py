@@ -23,6 +23,7 @@ from hfpipe.system import hub
 from hfpipe.system.text import json_line, plural
 
 _EVALUATION = ("validation", "valid", "val", "dev", "evaluation", "eval", "test")
+_SPELLING = ("decimal", "thousands")  # of numbers, which are in the way only where the task is not known
 _UPDATES = 300  # at least about so many, where the data are few
 _ASCII = 0.9  # share of the letters above which a text is taken for English
 TINY = "embedded:tiny-bert"
@@ -97,7 +98,8 @@ def draft_recipe(
         RecipeError: mistakes in the overrides.
         DataError: data that can't be read, or columns of which it is not clear what they are for.
     """
-    fields: dict[str, Any] = {"name": _name_of(source), "dataset": _dataset(str(source))}
+    is_said = any(one.startswith("dataset.path=") for one in overrides)
+    fields: dict[str, Any] = {"name": _name_of(source), "dataset": _dataset(str(source), is_said)}
     apply_overrides(fields, overrides)
     for section in ("dataset", "task", "model", "evaluate", "train", "optimizer", "schedule"):
         if not isinstance(fields.get(section, {}), dict):
@@ -106,7 +108,8 @@ def draft_recipe(
     splits = fields["dataset"].pop("splits", {})
     train = splits.get("train") or _training_split(raw.splits)
     rows = raw.split(train, "dataset.splits.train")
-    profiles = [profile(rows, name) for name in rows.column_names]
+    spelling = {key: fields["dataset"][key] for key in _SPELLING if isinstance(fields["dataset"].get(key), str)}
+    profiles = [profile(rows, name, **spelling) for name in rows.column_names]
     guess = guess_task(rows, profiles, fields.get("task", {}))
     columns = plural(len(profiles), "column")
     reasons = {
@@ -167,23 +170,30 @@ def _name_of(source: str | Path) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:40] or "run"
 
 
-def _dataset(source: str) -> dict[str, Any]:
+def _dataset(source: str, is_said: bool) -> dict[str, Any]:
+    """The fields that name the data, by their ending where nobody said the format."""
     path = Path(source).expanduser()
     if path.is_dir():
         return {"path": source if hub.is_local(source) else f"./{source}"}
     form = format_of(source)
+    if is_said and path.is_file():
+        return {"path": form or "", "data_files": source}
+    words = "a word a line with its tag is dataset.path=conll, fields with tabs between them are dataset.path=tsv"
+    if form == "text":
+        raise DataError(f"the lines of {source!r} have no label", where="DATA", fix=f"Say what is in them: {words}.")
     if form is not None:
         return {"path": form, "data_files": source}
     if path.is_file():
+        what = f"{source!r} has no ending of a format"
         raise DataError(
-            f"{source!r} has no ending of a format", where="DATA", fix="Name it with one, such as .csv or .jsonl."
+            what, where="DATA", fix=f"Name it with one, such as .csv or .jsonl, or say the format: {words}."
         )
     return {"path": source}
 
 
 def _opened(fields: dict[str, Any]) -> tuple[Any, str | None]:
     """The data, read; where something else than a comma parts the header of a csv file, by that."""
-    dataset = {key: value for key, value in fields["dataset"].items() if key != "splits"}
+    dataset = {key: value for key, value in fields["dataset"].items() if key not in ("splits", *_SPELLING)}
     found, file = None, dataset.get("data_files")
     if (
         dataset["path"] in ("csv", "tsv")
@@ -249,6 +259,10 @@ def _add_training(
         reasons["model.max_length"] = f"95 % of the texts have up to {plural(words, 'word')}"
         if model["max_length"] is None:
             reasons["model.max_length"] += ": as many tokens as the checkpoint takes"
+    if guess.fields["kind"] == "question-answering" and "stride" not in guess.fields:
+        window = model["max_length"] if isinstance(model["max_length"], int) else 512
+        guess.fields["stride"] = 16 if model["checkpoint"] == TINY else window // 4
+        reasons["task.stride"] = "what windows of a long context share fits into a window"
     size = train.setdefault("batch_size", 16)
     if "epochs" not in train and "max_steps" not in train and isinstance(size, int) and size > 0:
         train["epochs"] = max(3, min(20, round(_UPDATES * size / len(rows))))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +13,7 @@ import datasets
 
 from hfpipe.errors import DataError
 from hfpipe.parts.tasks.column_profiles import Profile, lengths_of_lists
+from hfpipe.parts.tasks.label_lists import looks_like_list, separator_of
 from hfpipe.recipe.catalog import near
 
 # Names that columns have by habit, the most telling first.
@@ -27,10 +31,14 @@ _PAIRS = (
     ("query", "document"), ("sent1", "sent2"),
 )  # fmt: skip
 _WORDS = ("tokens", "words")
-_CHOICES = (
-    ("choices",), ("options",), ("endings",), ("ending0", "ending1", "ending2", "ending3"),
-    ("choice1", "choice2"), ("option1", "option2"),
-)  # fmt: skip
+_CHOICES = ("choices", "options", "endings", "candidates")
+# A column for each choice: numbered or lettered, from the first on.
+_CHOICE = re.compile(
+    r"(choice|option|opt?|ending|sol|solution|answer|ans|candidate|)[_ -]?([0-9]|[a-j])", re.IGNORECASE
+)
+_ANSWERS = ("label", "answer", "answerkey", "answer_key", "correct", "correct_answer", "correct_option", "gold")
+_OBJECTS = " Objects and lists of them are not looked into: write what they hold as columns of their own."
+_RUNS = ("0123456789", "123456789", "abcdefghij")
 _IDS = ("id", "idx", "index", "uuid", "guid", "row", "unnamed: 0", "")
 _SCALES = ("stars", "rating", "score", "grade", "similarity", "price", "value", "amount", "age", "year")
 _MOST_CLASSES = 50  # whole numbers beyond that are a quantity
@@ -73,8 +81,12 @@ def guess_task(rows: datasets.Dataset, profiles: Sequence[Profile], given: Mappi
     labels = _named(columns, given.get("label"), "task.label")
     texts = _named(columns, given.get("text"), "task.text")
     choices = _named(columns, given.get("choices"), "task.choices") or _choices(columns, {*labels, *texts})
-    labels = labels or _label(columns, {*texts, *choices})
+    labels = labels or _label(columns, {*texts, *choices}, _ANSWERS if choices else _LABELS)
     texts = texts or _text(columns, {*labels, *choices})
+    if choices and not given.get("text") and texts[0] == "question":
+        texts = texts[::-1]  # what is read first, then the question that the choices follow
+    if not given.get("label"):
+        _require_header(columns[labels[0]], columns)
     fields: dict[str, Any] = {
         "kind": given.get("kind"),
         "text": texts[0] if len(texts) == 1 else texts,
@@ -116,17 +128,39 @@ def _is_id(one: Profile) -> bool:
 
 
 def _choices(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
-    for names in _CHOICES:
-        found = [name for name in columns if name.lower() in names and name not in taken]
-        if len(found) == len(names) and (len(names) > 1 or columns[found[0]].kind == "texts"):
+    free = [one for one in columns.values() if one.name not in taken]
+    for name in _CHOICES:
+        if found := [one.name for one in free if one.name.lower() == name and one.kind in ("texts", "choices")]:
             return found
+    series: dict[str, dict[str, str]] = {}
+    for one in free:
+        match = _CHOICE.fullmatch(one.name)
+        if match and one.kind in ("text", "whole", "number") and not {str(value) for value in one.values} <= {"0", "1"}:
+            series.setdefault(match[1].lower(), {})[match[2].lower()] = one.name
+    for marks in series.values():
+        if len(marks) > 1 and "".join(sorted(marks)).startswith(tuple(run[: len(marks)] for run in _RUNS)):
+            return [marks[mark] for mark in sorted(marks)]
     return []
 
 
-def _label(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
+def _require_header(label: Profile, columns: Mapping[str, Profile]) -> None:
+    """Refuse a label column that is called like one of its values: that name is the label of a row."""
+    values = [str(one) for one in label.values]
+    if label.name not in values:
+        return
+    is_conll = any(str(value).startswith(("B-", "I-")) for one in columns.values() for value in one.values)
+    raise DataError(
+        f"column {label.name!r} is called like one of its values, so that the first line seems to be a row",
+        where="DATA",
+        fix=("A file with a word a line is read with dataset.path=conll. " if is_conll else "")
+        + f"Write a line with the names of the columns first; or say --label {shlex.quote(label.name)}, where that is its name.",
+    )
+
+
+def _label(columns: Mapping[str, Profile], taken: set[str], habits: Sequence[str]) -> list[str]:
     free = [one for one in columns.values() if one.name not in taken and one.kind not in ("empty", "other")]
     by_name = {one.name.lower(): one.name for one in free}
-    for name in _LABELS:
+    for name in habits:
         if name in by_name and (name not in ("tags", "ner_tags", "pos_tags") or columns[by_name[name]].kind != "text"):
             return [by_name[name]]
     declared = [one.name for one in free if one.is_declared]
@@ -134,15 +168,27 @@ def _label(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
         return declared
     likely = [
         one.name for one in free
-        if not _is_id(one) and (one.is_classes or one.kind in ("number", "flags", "answers", "flag"))
+        if not _is_id(one) and (one.is_classes or one.kind in ("number", "flags", "answers", "flag", "fields"))
     ]  # fmt: skip
     if len(likely) == 1:
         return likely
     what = "no column looks like a label" if not likely else f"several columns may be the label: {', '.join(likely)}"
     flags = [name for name in likely if columns[name].kind in ("flag", "whole") and columns[name].distinct == 2]
     several = f", or several columns of 0 and 1: --label {','.join(flags)}" if len(flags) > 1 else ""
-    fix = f"Say which: --label {(likely or ['COLUMN'])[0]}{several}."
+    fix = f"Say which: --label {shlex.quote((likely or ['COLUMN'])[0])}{several}."
+    for name in likely:
+        _require_header(columns[name], columns)
+    for one in columns.values():
+        if one.has_decimal_comma and not likely:
+            fix += f" {_with_comma(one)}"
+    if any(one.kind == "other" for one in columns.values()):
+        fix += _OBJECTS
     raise DataError(what, where="task.label", allowed=_all(columns), fix=fix)
+
+
+def _with_comma(one: Profile) -> str:
+    thousands = " dataset.thousands=." if any("." in str(value) for value in one.values) else ""
+    return f"For numbers with a decimal comma in {one.name} pass `dataset.decimal=,{thousands}`."
 
 
 def _text(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
@@ -162,7 +208,9 @@ def _text(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
     what = f"several columns may be the text: {', '.join(prose)}" if prose else "no column looks like the text"
     shown = prose or ["COLUMN"]
     both = f", or both as a pair: --text {prose[0]},{prose[1]}" if len(prose) > 1 else ""
-    raise DataError(what, where="task.text", allowed=_all(columns), fix=f"Say which: --text {shown[0]}{both}.")
+    objects = _OBJECTS if any(one.kind == "other" for one in columns.values()) else ""
+    fix = f"Say which: --text {shlex.quote(shown[0])}{both}.{objects}"
+    raise DataError(what, where="task.text", allowed=_all(columns), fix=fix)
 
 
 def _all(columns: Mapping[str, Profile]) -> str:
@@ -184,6 +232,9 @@ def _kind(
             {"kind": "text-regression"}, "mse", ["mse", "mae", "pearson"], {"kind": f"{label.name} holds numbers"}
         )
     if kind == "multiple-choice" or (kind is None and choices):
+        if not choices:
+            fix = "Say which: task.choices=COLUMN for lists, or task.choices=[A, B, C] for a column each."
+            raise DataError("no column looks like the choices", where="task.choices", allowed=_all(columns), fix=fix)
         fields = {"kind": "multiple-choice", "choices": choices[0] if len(choices) == 1 else list(choices)}
         return Guess(fields, "accuracy", None, {"kind": f"{', '.join(choices)} hold the choices"})
     if kind == "question-answering" or (kind is None and label.kind == "answers"):
@@ -195,9 +246,11 @@ def _kind(
     if kind == "token-classification":
         return Guess({"kind": kind}, "f1", None, {"kind": ""})
     if kind == "multi-label-classification" or (
-        kind is None and (len(labels) > 1 or label.kind in ("texts", "numbers", "flags"))
+        kind is None
+        and (len(labels) > 1 or label.kind in ("texts", "numbers", "flags", "fields") or _is_written_list(label))
     ):
-        why = f"{label.name} holds lists" if len(labels) == 1 else f"{len(labels)} label columns"
+        what = "0 and 1 for each class" if label.kind == "fields" else "lists"
+        why = f"{label.name} holds {what}" if len(labels) == 1 else f"{len(labels)} label columns"
         return Guess({"kind": "multi-label-classification"}, "f1_macro", None, {"kind": why})
     return _of_classes(label, kind)
 
@@ -219,6 +272,32 @@ def _of_tokens(rows: datasets.Dataset, columns: Mapping[str, Profile], text: str
     return Guess(fields, "f1" if marks else "accuracy", None, {"kind": why if marks else f"{why}; none begins with B-"})
 
 
+def _is_written_list(label: Profile) -> bool:
+    """Whether texts are lists as JSON or Python writes them: `["a", "b"]`, `[1, 0]`."""
+    filled = [str(one) for one in label.values if str(one).strip()]
+    return label.kind == "text" and bool(filled) and all(map(looks_like_list, filled))
+
+
+def _require_single(label: Profile) -> None:
+    """Refuse texts that may name several classes: the same names come again, alone or with others."""
+    if label.has_decimal_comma:
+        raise DataError(
+            f"{label.name} may hold classes or numbers, such as {label.values[0]!r}",
+            where="task.kind",
+            fix=f"{_with_comma(label)} For classes: --kind text-classification.",
+        )
+    separator = separator_of([str(one) for one in label.values])
+    if separator is None:
+        return
+    several = shlex.quote(f'task.label={{column: {json.dumps(label.name)}, separator: "{separator}"}}')
+    shown = next(str(one) for one in label.values if separator in str(one))
+    raise DataError(
+        f"{label.name} may hold several classes a row, such as {shown!r}",
+        where="task.kind",
+        fix=f"Say which: --kind multi-label-classification {several}; or --kind text-classification where each is one class.",
+    )
+
+
 def _of_classes(label: Profile, kind: str | None) -> Guess:
     """One class a row, or a number: whole numbers may be either, and are asked for."""
     if label.distinct < 2:
@@ -236,6 +315,8 @@ def _of_classes(label: Profile, kind: str | None) -> Guess:
                 where="task.kind",
                 fix="Say which: --kind text-classification for classes, --kind text-regression for a number.",
             )
+    if kind is None and label.kind == "text":
+        _require_single(label)
     if kind is None and label.kind == "text" and not label.is_classes:
         raise DataError(
             f"{label.name} holds {label.distinct:,} different texts in {label.rows:,} rows: no classes",

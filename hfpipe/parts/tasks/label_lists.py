@@ -45,7 +45,7 @@ def lists_of(values: pa.ChunkedArray, separator: str | None, split: str, name: s
         )
     coded = values.combine_chunks().dictionary_encode()
     texts = coded.dictionary.to_pylist()
-    if all(_looks_like_list(text) for text in texts if text.strip()):
+    if all(looks_like_list(text) for text in texts if text.strip()):
         if separator is not None:
             what = f"{split}: {name!r} holds lists as texts, such as {texts[0]!r}"
             raise DataError(what, where=where, fix="Leave label.separator out.")
@@ -83,7 +83,8 @@ def separated(text: str, separator: str) -> list[str]:
     return [name for piece in text.split(separator) if (name := piece.strip())]
 
 
-def _looks_like_list(text: str) -> bool:
+def looks_like_list(text: str) -> bool:
+    """Whether a text is a list as JSON, Python or numpy writes it."""
     text = text.strip()
     return text.startswith("[") and text.endswith("]")
 
@@ -96,6 +97,15 @@ def _parsed(text: str) -> list[Any] | None:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         return found if isinstance(found, list) else None
+    return None
+
+
+def separator_of(texts: Sequence[str]) -> str | None:
+    """What stands between the names in texts, where names come again in other texts, alone or with others; else None."""
+    for separator in _SEPARATORS:
+        pieces = [separated(text, separator) for text in texts]
+        if any(len(names) > 1 for names in pieces) and len({one for names in pieces for one in names}) < len(texts):
+            return separator
     return None
 
 

@@ -207,6 +207,24 @@ def test_objects_of_several_lines_are_rows(opened: Opened) -> None:
     assert opened("json", json.dumps(columns), task).splits["train"]["tags"][:] == columns["tags"]
 
 
+@pytest.mark.parametrize("text", ["text", "another"])
+def test_rows_under_keys_and_columns_as_pandas_writes_them(opened: Opened, text: str) -> None:
+    """An object a row, an object or a list a column: the same rows, also where the text column is not known yet."""
+    rows = [{"text": "a b", "label": 0}, {"text": "c", "label": None}, {"text": "d", "label": 2}]
+    documents = (
+        {str(number): row for number, row in enumerate(rows)},
+        {name: {str(number): row[name] for number, row in enumerate(rows)} for name in rows[0]},
+        {name: [row[name] for row in rows] for name in rows[0]},
+    )
+    for document in documents:
+        assert opened("json", json.dumps(document), {"text": text}).splits["train"].to_list() == rows
+    named = {"first": rows[0], "second": rows[1]}
+    if text == "text":  # known: else it could be one row with two objects
+        assert opened("json", json.dumps(named), {"text": text}).splits["train"].to_list() == rows[:2]
+    else:
+        assert opened("json", json.dumps(named), {"text": text}).splits["train"].column_names == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     ("document", "field", "told"),
     [

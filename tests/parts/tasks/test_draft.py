@@ -91,17 +91,116 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "answers": (
         "my.jsonl",
         {"question": texts(), "context": texts(), "answers": [{"text": [text[:3]], "answer_start": [0]} for text in texts()]},
-        {"kind": "question-answering", "text": ["question", "context"], "label": "answers"},
+        {"kind": "question-answering", "stride": 16, "text": ["question", "context"], "label": "answers"},
     ),
     "choices": (
         "my.jsonl", {"question": texts(), "choices": cycle(["bak", "bal"], ["bam", "ban"]), "answer": cycle(0, 1)},
         {"kind": "multiple-choice", "choices": "choices", "text": "question", "label": "answer"},
+    ),
+    "choices of different number with keys, as in ARC": (
+        "my.jsonl",
+        {"id": range(40), "question": texts(), "answerKey": cycle("A", "2"),
+         "choices": cycle({"text": ["a", "b"], "label": ["A", "B"]}, {"text": ["a", "b", "c"], "label": ["1", "2", "3"]})},
+        {"kind": "multiple-choice", "choices": "choices", "text": "question", "label": "answerKey"},
+    ),
+    "choices in numbered columns": (
+        "my.jsonl", {"goal": texts(), "sol1": texts(), "sol2": texts()[::-1], "label": cycle(0, 1)},
+        {"kind": "multiple-choice", "choices": ["sol1", "sol2"], "text": "goal", "label": "label"},
+    ),
+    "choices in lettered columns, one of them numbers": (
+        "my.csv",
+        {"question": texts(), "A": cycle("one", "two"), "B": cycle("2", "3"), "C": cycle("x"), "answer": cycle("B", "C")},
+        {"kind": "multiple-choice", "choices": ["A", "B", "C"], "text": "question", "label": "answer"},
+    ),
+    "a passage before the question of choices": (
+        "my.jsonl",
+        {"context": texts(), "question": texts()[::-1], "answerA": texts(), "answerB": texts(), "label": cycle("1", "2")},
+        {"kind": "multiple-choice", "choices": ["answerA", "answerB"], "text": ["context", "question"], "label": "label"},
+    ),
+    "lists that are written in a csv": (
+        "my.csv", {"text": texts(), "labels": cycle('["a", "b"]', "['c']", "[]")},
+        {"kind": "multi-label-classification", "text": "text", "label": "labels"},
+    ),
+    "0 and 1 in the fields of an object": (
+        "my.jsonl", {"text": texts(), "labels": cycle({"a": 0, "b": 1}, {"a": 1, "b": 0})},
+        {"kind": "multi-label-classification", "text": "text", "label": "labels"},
+    ),
+    "classes with commas that never come again": (
+        "my.csv", {"text": texts(), "city": cycle("Albany, NY", "Reno, NV")},
+        {"kind": "text-classification", "text": "text", "label": "city"},
+    ),
+    "two texts with numbers are a pair, no choices": (
+        "my.csv", {"text1": texts(), "text2": texts()[::-1], "label": cycle(0, 1)},
+        {"kind": "text-classification", "text": ["text1", "text2"], "label": "label"},
     ),
     "a semicolon between fields": (
         "semicolon.csv", {"message": texts(), "area": cycle("food", "price")},
         {"kind": "text-classification", "text": "message", "label": "area"},
     ),
 }  # fmt: skip
+
+
+ASKED: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
+    "names with bars between them": (
+        {"text": texts(), "labels": cycle("a|b", "b", "c|a", "c")}, [],
+        ["several classes a row, such as 'a|b'", "multi-label", 'separator: "|"', "--kind text-classification"],
+    ),
+    "no header": (
+        {"bak bal bam ban": texts(), "bad": cycle("good", "bad")}, [],
+        ["'bad' is called like one of its values", "Write a line with the names", "--label bad"],
+    ),
+    "no header, and a word a line": (
+        {"EU": cycle("EU", "the", "Ann"), "B-ORG": cycle("B-ORG", "O", "B-PER")}, [], ["dataset.path=conll"],
+    ),
+    "a decimal comma": (
+        {"text": texts(), "price": [f"1.{row:03},5" for row in range(40)]}, [], ["dataset.decimal=, dataset.thousands=."],
+    ),
+    "few numbers with a decimal comma": (
+        {"text": texts(), "stars": cycle("3,5", "4,0", "4,5")}, [], ["dataset.decimal=,", "--kind text-classification"],
+    ),
+    "choices that are nowhere": (
+        {"text": texts(), "label": cycle("a", "b")}, ["task.kind=multiple-choice"], ["task.choices=COLUMN"],
+    ),
+    "a name with a space": (
+        {"Sentence #": cycle("a", "b"), "Tag": cycle("x", "y"), "text": texts()}, [], ["--label 'Sentence #'"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_what_can_be_read_in_two_ways_is_asked_for(case: str, data: Callable[..., str]) -> None:
+    """Nothing is trained on another task than the data are for, without a word; what to pass stands in the message."""
+    columns, overrides, expected = ASKED[case]
+    with pytest.raises(DataError) as caught:
+        draft_recipe(data("my.csv", **columns), overrides=overrides)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("numbers", [[f"{row},5" for row in range(40)], cycle("3,5", "4,0", "1.250,5")])
+def test_numbers_with_a_decimal_comma_are_a_regression_once_it_is_said(data: Callable[..., str], numbers: Any) -> None:
+    """The hint of the message can be typed as it stands, and leads to a recipe."""
+    name = data("semicolon.csv", text=texts(), price=numbers)
+    draft = draft_recipe(name, overrides=["dataset.decimal=,", "dataset.thousands=."])
+    assert draft.fields["task"] == {"kind": "text-regression", "text": "text", "label": "price"}
+    assert draft.recipe.dataset.decimal == ","
+
+
+def test_a_file_of_another_ending_is_what_it_is_said_to_be(data: Callable[..., str]) -> None:
+    """A text file, and one without an ending of a format, ask for their format and take it."""
+    for name in ("my.txt", "eng.train"):
+        Path(name).write_text("Ann B-PER\nruns O\n\nBo B-PER\nsits O\n\n" * 4)
+        with pytest.raises(DataError, match=r"dataset\.path=conll"):
+            draft_recipe(name)
+        draft = draft_recipe(name, overrides=["dataset.path=conll"])
+        assert draft.fields["task"] == {"kind": "token-classification", "text": "tokens", "label": "tags"}
+
+
+def test_windows_of_a_drafted_recipe_share_less_than_they_are_long(data: Callable[..., str]) -> None:
+    """The recipe for short contexts trains as it is made: its stride is below its length."""
+    answers = [{"text": [text[:3]], "answer_start": [0]} for text in texts()]
+    draft = draft_recipe(data("my.jsonl", question=texts(), context=texts(), answers=answers))
+    assert draft.recipe.task.stride == 16
 
 
 @pytest.mark.parametrize("case", CASES)

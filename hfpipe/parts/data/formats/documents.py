@@ -14,9 +14,15 @@ from hfpipe.system.text import listed
 
 @dataclass(frozen=True)
 class Columns:
-    """An object with the values of each column: a list, or an object from the number of the row, as pandas writes."""
+    """An object with the values of each column: a list, or an object from the number of the row, as pandas writes.
+
+    Attributes:
+        values: of each column, or each row.
+        is_by_row: whether there is an object for each row under a key.
+    """
 
     values: Mapping[str, Any]
+    is_by_row: bool = False
 
     def rows(self, where: str) -> Iterator[dict[str, Any]]:
         """The rows.
@@ -24,6 +30,9 @@ class Columns:
         Raises:
             DataError: columns that are not equally long.
         """
+        if self.is_by_row:
+            yield from self.values.values()
+            return
         columns = {name: one for name, one in self.values.items() if isinstance(one, list | dict)}
         keys = {name: list(one) if isinstance(one, dict) else range(len(one)) for name, one in columns.items()}
         first = next(iter(keys.values()))
@@ -59,6 +68,9 @@ def find(document: Any, path: str, layout: Layout, notice: Notify) -> list[str] 
     if _is_columns(document, layout):
         notice(f"{path} holds columns, which are read as rows: {listed(document, 8)}")
         return Columns(document)
+    if _is_by_row(document, layout):
+        notice(f"{path} has a row under each of {len(document):,} keys: {listed(document, 8)}")
+        return Columns(document, is_by_row=True)
     candidates = list(_candidates(document, [], layout))
     if len(candidates) > 1:
         names = [".".join(keys) for keys in candidates]
@@ -124,15 +136,24 @@ def _is_row(value: Mapping[str, Any], layout: Layout) -> bool:
 
 def _is_columns(value: Mapping[str, Any], layout: Layout) -> bool:
     """Whether an object has the rows' values column by column."""
-    if layout.text:
-        one = value.get(layout.text)
+    if layout.text in value:
+        one = value[layout.text]
         if isinstance(one, list) and layout.words:
             return bool(one) and isinstance(one[0], list)
         return isinstance(one, list | dict) and bool(one)
-    lengths = {len(one) if isinstance(one, list) else -1 for one in value.values()}
-    return (
-        len(lengths) == 1 and -1 not in lengths and not any(isinstance(one[0], dict) for one in value.values() if one)
-    )
+    values = list(value.values())
+    if values and all(isinstance(one, dict) and one for one in values):  # as pandas writes: {"0": ..., "1": ...}
+        return all(list(one) == list(values[0]) for one in values) and all(key.isdigit() for key in values[0])
+    lengths = {len(one) if isinstance(one, list) else -1 for one in values}
+    return len(lengths) == 1 and -1 not in lengths and not any(isinstance(one[0], dict) for one in values if one)
+
+
+def _is_by_row(value: Mapping[str, Any], layout: Layout) -> bool:
+    """Whether an object has a row under each of its keys, such as a number: objects with the same fields."""
+    values = list(value.values())
+    if len(values) < 2 or not all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values):
+        return False
+    return layout.text in values[0] or all(key.isdigit() for key in value)
 
 
 def _candidates(value: Mapping[str, Any], keys: list[str], layout: Layout) -> Iterator[list[str]]:
