@@ -118,6 +118,8 @@ def evaluate_checkpoint(
     tasks.require_threshold_fits(task, recipe.evaluate.threshold, recipe.where("evaluate.threshold"))
     for name, part in rows.items():
         task.check(part, file or f"{raw.name}, split {name}", where[name])
+        if file and (text := getattr(task, "numbered", lambda rows: "")(part)):
+            notice(f"{NOTE}{text}")
     evaluator = _evaluator(recipe, raw, checkpoint, task, parts)
     task = tasks.calibrated(task, _calibration(evaluator, names, notice))
     known = _training_rows(recipe, raw) if trained_on is None else _training_rows_of(trained_on, notice)

@@ -13,6 +13,7 @@ from hfpipe.recipe.schema import Recipe
 from hfpipe.runs.evaluations import evaluation_names, file_name, read_evaluation
 from hfpipe.runs.store import Run
 from hfpipe.system.redaction import relative, strip_path
+from hfpipe.system.text import plural
 
 Document = dict[str, Any]
 
@@ -180,12 +181,12 @@ def leak_of(document: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     has = "has" if rows == 1 else "have"
     sentence = f"{rows:,} of these {rows + others:,} examples {has} the text of a row of {train}"
     if value is None:
-        why = f"on the {others:,} others {name} is undefined" if others else "no other example is left"
+        why = f"on the {plural(others, 'other')} {name} is undefined" if others else "no other example is left"
         return {"sentence": f"{sentence}; {why}.", "of": of, "beside": None}
-    beside = {"name": name, "value": value, "of": f"on the {others:,} examples that {train} does not have"}
+    beside = {"name": name, "value": value, "of": f"on the {plural(others, 'example')} that {train} does not have"}
     interval = (leak.get("intervals") or {}).get(name)
     around = f" ({between(interval)})" if is_interval(interval) else ""
-    return {"sentence": f"{sentence}; on the {others:,} others {name} is {number(value)}{around}.", "of": of,
+    return {"sentence": f"{sentence}; on the {plural(others, 'other')} {name} is {number(value)}{around}.", "of": of,
             "beside": beside}  # fmt: skip
 
 

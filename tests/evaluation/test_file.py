@@ -103,6 +103,20 @@ def test_labels_of_another_kind_are_told_with_the_file(pairs_run: hfpipe.Run, pa
         hfpipe.evaluate(pairs_run, file, label="verdict")
 
 
+def test_numbers_in_a_file_are_told_as_what_they_are_taken_for(
+    pairs_run: hfpipe.Run, pairs: Pairs, tmp_path: Path, hfpipe_command: Any
+) -> None:
+    """0 and 1 for classes that have names: the run says which is which; a file with the names needs no word."""
+    told = "'label' holds numbers, which are taken for the classes in their order: 0 for 'other', 1 for 'same'"
+    by_number = write(tmp_path / "numbers.jsonl", pairs["validation"])
+    assert told in " ".join(hfpipe_command("evaluate", pairs_run.path, by_number).err.split())
+    by_name = write(tmp_path / "names.jsonl", named(pairs["validation"]))
+    assert "holds numbers" not in hfpipe_command("evaluate", pairs_run.path, by_name).err
+    flags = write(tmp_path / "flags.jsonl", [{**row, "label": bool(row["label"])} for row in pairs["validation"]])
+    with pytest.raises(DataError, match=r'holds bool.*Declare what each value means.*"false": NAME'):
+        hfpipe.evaluate(pairs_run, flags)
+
+
 def test_counted_class_weights_are_not_those_of_the_file(
     recipe_fields: dict[str, Any], pairs: Pairs, tmp_path: Path, no_report: None, hfpipe_command: Callable[..., Any]
 ) -> None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from hfpipe.errors import DataError
 from hfpipe.parts.data.columns import IGNORED, is_item, is_text, refuse
+from hfpipe.system.text import listed
 
 Array = np.ndarray[Any, Any]
 Names = tuple[str, ...] | Mapping[str, str] | None
@@ -253,7 +254,9 @@ def check_values(
     if pa.types.is_integer(kind) and pc.all(pc.equal(values, IGNORED)).as_py():
         raise DataError(f"{split}: every label is {IGNORED}, so nothing is left to learn or to score", where=where)
     if not (is_text(kind) or pa.types.is_integer(kind)) and classes.values is None:
-        raise DataError(f"{split}: column {name!r} holds {kind}", where=where, allowed="whole numbers")
+        fix = f"Declare what each value means, {_mapping(name, pc.unique(values).to_pylist())}."
+        what = f"{split}: column {name!r} holds {kind}"
+        raise DataError(what, where=where, allowed="names of classes, or whole numbers", fix=fix)
     outside = is_outside(classes, values)
     if pc.any(outside).as_py():
         first = values.filter(outside)[0].as_py()
@@ -266,6 +269,16 @@ def check_values(
             if classes.values is not None
             else f"The classes are {_listed(classes.names)}.{_meant(first, classes.names)}{_other_words(classes, values, name)}",
         )
+
+
+def numbered(classes: Classes, rows: datasets.Dataset, name: str) -> str:
+    """Which class the numbers of a column are taken for, where neither the data nor a recipe says it; else nothing."""
+    feature = getattr(rows.features[name], "feature", rows.features[name])
+    is_plain = isinstance(feature, datasets.Value) and feature.dtype.lstrip("u").startswith("int")
+    if classes.values is not None or not is_plain or classes.names == tuple(map(str, range(len(classes.names)))):
+        return ""
+    pairs = listed([f"{number} for {one!r}" for number, one in enumerate(classes.names)], 8)
+    return f"{name!r} holds numbers, which are taken for the classes in their order: {pairs}"
 
 
 def alike(name: str) -> str:

@@ -33,6 +33,7 @@ class Profile:
         longest: words that 95 % of the texts do not exceed.
         is_declared: whether the data name the classes themselves.
         is_written: whether numbers are held as text.
+        is_float: whether whole numbers are held as numbers with fractions, as pandas does where some are missing.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Profile:
     longest: int = 0
     is_declared: bool = False
     is_written: bool = False
+    is_float: bool = False
 
     @property
     def is_prose(self) -> bool:
@@ -86,6 +88,8 @@ def profile(rows: datasets.Dataset, name: str, decimal: str = ".", thousands: st
     values = column(rows, name)
     feature = rows.features.get(name)
     present = values.drop_null()
+    if pa.types.is_floating(present.type):
+        present = present.filter(pc.invert(pc.is_nan(present)))
     count = len(present)
     if not count:
         return Profile(name, "empty", 0, 0, ())
@@ -105,9 +109,10 @@ def profile(rows: datasets.Dataset, name: str, decimal: str = ".", thousands: st
     elif pa.types.is_integer(values.type):
         kind = "whole"
     elif pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
-        numbers = [one for one in distinct.slice(0, _LOOKED_AT).to_pylist() if not math.isnan(one)]
-        kind = "number" if any(float(one) != int(one) for one in numbers if math.isfinite(one)) else "whole"
-    return Profile(name, kind, count, len(distinct), some)
+        numbers = distinct.slice(0, _LOOKED_AT).to_pylist()
+        kind = "whole" if all(float(one).is_integer() for one in numbers) else "number"  # infinity is no whole one
+    is_float = kind == "whole" and not pa.types.is_integer(values.type)
+    return Profile(name, kind, count, len(distinct), some, is_float=is_float)
 
 
 def _kind_of_objects(kind: pa.StructType) -> str:

@@ -36,8 +36,12 @@ _CHOICES = ("choices", "options", "endings", "candidates")
 _CHOICE = re.compile(
     r"(choice|option|opt?|ending|sol|solution|answer|ans|candidate|)[_ -]?([0-9]|[a-j])", re.IGNORECASE
 )
+_READ = ("context", "passage", "article", "story", "paragraph", "premise", "support", "text")
 _ANSWERS = ("label", "answer", "answerkey", "answer_key", "correct", "correct_answer", "correct_option", "gold")
 _OBJECTS = " Objects and lists of them are not looked into: write what they hold as columns of their own."
+_WORD_A_LINE = (
+    " A word a line with its tag is dataset.path=conll with 'dataset.data_files={train: FILE, validation: FILE}'."
+)
 _RUNS = ("0123456789", "123456789", "abcdefghij")
 _IDS = ("id", "idx", "index", "uuid", "guid", "row", "unnamed: 0", "")
 _SCALES = ("stars", "rating", "score", "grade", "similarity", "price", "value", "amount", "age", "year")
@@ -82,9 +86,7 @@ def guess_task(rows: datasets.Dataset, profiles: Sequence[Profile], given: Mappi
     texts = _named(columns, given.get("text"), "task.text")
     choices = _named(columns, given.get("choices"), "task.choices") or _choices(columns, {*labels, *texts})
     labels = labels or _label(columns, {*texts, *choices}, _ANSWERS if choices else _LABELS)
-    texts = texts or _text(columns, {*labels, *choices})
-    if choices and not given.get("text") and texts[0] == "question":
-        texts = texts[::-1]  # what is read first, then the question that the choices follow
+    texts = texts or (choices and _asked(columns, {*labels, *choices})) or _text(columns, {*labels, *choices})
     if not given.get("label"):
         _require_header(columns[labels[0]], columns)
     fields: dict[str, Any] = {
@@ -141,6 +143,13 @@ def _choices(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
         if len(marks) > 1 and "".join(sorted(marks)).startswith(tuple(run[: len(marks)] for run in _RUNS)):
             return [marks[mark] for mark in sorted(marks)]
     return []
+
+
+def _asked(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
+    """What is read first, and the question that the choices follow; nothing where there are not both."""
+    by_name = {one.name.lower(): one.name for one in columns.values() if one.name not in taken and one.kind == "text"}
+    read = [by_name[name] for name in _READ if name in by_name]
+    return [read[0], by_name["question"]] if read and "question" in by_name else []
 
 
 def _require_header(label: Profile, columns: Mapping[str, Profile]) -> None:
@@ -209,6 +218,8 @@ def _text(columns: Mapping[str, Profile], taken: set[str]) -> list[str]:
     shown = prose or ["COLUMN"]
     both = f", or both as a pair: --text {prose[0]},{prose[1]}" if len(prose) > 1 else ""
     objects = _OBJECTS if any(one.kind == "other" for one in columns.values()) else ""
+    if len(columns) == 1:  # lines of text, which a folder may have
+        what, objects = f"nothing to learn beside {next(iter(columns))}", _WORD_A_LINE
     fix = f"Say which: --text {shlex.quote(shown[0])}{both}.{objects}"
     raise DataError(what, where="task.text", allowed=_all(columns), fix=fix)
 
@@ -324,7 +335,8 @@ def _of_classes(label: Profile, kind: str | None) -> Guess:
             fix="Say which column has the label: --label COLUMN; or that these are classes: --kind text-classification.",
         )
     fields: dict[str, Any] = {"kind": "text-classification"}
-    if (is_whole and not label.is_written and numbers != list(range(label.distinct))) or label.kind == "flag":
+    is_plain = numbers == list(range(label.distinct)) and not label.is_float
+    if (is_whole and not label.is_written and not is_plain) or label.kind == "flag":
         values = ["false", "true"] if label.kind == "flag" else [str(one) for one in numbers]
         fields["label"] = {"column": label.name, "names": {one: one for one in values}}
     reasons = {"kind": f"{label.name} has {label.distinct:,} classes"}

@@ -14,7 +14,7 @@ from hfpipe.errors import DataError
 from hfpipe.parts.data import columns
 from hfpipe.parts.tasks import findings
 from hfpipe.parts.tasks.calibration import NONE, Calibration
-from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, present
+from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, numbered, present
 from hfpipe.parts.tasks.long_texts import shortened
 from hfpipe.parts.tasks.plain_text import never_empty, tokens_of
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer, padding_collator, rows_of_logits
@@ -102,6 +102,10 @@ class TextTask:
         values, labelled_rows = present(columns.column(rows, self.label), self.classes, split, self.label, where)
         check_order(self.classes, rows.features[self.label], split, where)
         check_values(self.classes, values, split, self.label, where, labelled_rows)
+
+    def numbered(self, rows: datasets.Dataset) -> str:
+        """Which class the numbers of these rows are taken for, where nobody says it; else nothing."""
+        return numbered(self.classes, rows, self.label)
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool

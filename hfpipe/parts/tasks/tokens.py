@@ -24,7 +24,15 @@ from hfpipe.parts.data import columns
 from hfpipe.parts.data.columns import IGNORED
 from hfpipe.parts.metrics.entities import OUTSIDE, Label, entities, scheme_of
 from hfpipe.parts.tasks import findings
-from hfpipe.parts.tasks.classes import Classes, check_order, check_values, find_classes, is_missing, refuse_missing
+from hfpipe.parts.tasks.classes import (
+    Classes,
+    check_order,
+    check_values,
+    find_classes,
+    is_missing,
+    numbered,
+    refuse_missing,
+)
 from hfpipe.parts.tasks.plain_text import tokens_of
 from hfpipe.parts.tasks.text import Lines
 from hfpipe.parts.tasks.tokenizer import lengths, load_tokenizer
@@ -142,6 +150,10 @@ class TokenTask:
             columns.refuse(bad, f"{split}: a label is None", where, fix)
         check_order(self.classes, rows.features[self.label].feature, split, where)
         check_values(self.classes, flat.filter(pa.array(~missing)), split, self.label, where, rows=row_of[~missing])
+
+    def numbered(self, rows: datasets.Dataset) -> str:
+        """Which class the numbers of these rows are taken for, where nobody says it; else nothing."""
+        return numbered(self.classes, rows, self.label)
 
     def encode(
         self, batch: Mapping[str, Sequence[Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, labelled: bool

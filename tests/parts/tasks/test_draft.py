@@ -129,6 +129,19 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "my.csv", {"text": texts(), "city": cycle("Albany, NY", "Reno, NV")},
         {"kind": "text-classification", "text": "text", "label": "city"},
     ),
+    "whole numbers with missing ones between them, as pandas holds them": (
+        "my.parquet", {"text": texts(), "label": cycle(0.0, 1.0, None, float("nan"))},
+        {"kind": "text-classification", "text": "text", "label": {"column": "label", "names": {"0": "0", "1": "1"}}},
+    ),
+    "infinity": (
+        "my.parquet", {"text": texts(), "label": cycle(0.0, 1.0, float("inf"))},
+        {"kind": "text-regression", "text": "text", "label": "label"},
+    ),
+    "an article, and a short question of choices": (
+        "my.jsonl",
+        {"article": texts(), "question": cycle("who", "why"), "options": cycle(["a", "b"]), "answer": cycle("A", "B")},
+        {"kind": "multiple-choice", "choices": "options", "text": ["article", "question"], "label": "answer"},
+    ),
     "two texts with numbers are a pair, no choices": (
         "my.csv", {"text1": texts(), "text2": texts()[::-1], "label": cycle(0, 1)},
         {"kind": "text-classification", "text": ["text1", "text2"], "label": "label"},
@@ -194,6 +207,19 @@ def test_a_file_of_another_ending_is_what_it_is_said_to_be(data: Callable[..., s
             draft_recipe(name)
         draft = draft_recipe(name, overrides=["dataset.path=conll"])
         assert draft.fields["task"] == {"kind": "token-classification", "text": "tokens", "label": "tags"}
+
+
+def test_a_folder_of_text_files_asks_for_their_format(data: Callable[..., str]) -> None:
+    """Files with a word a line and the ending `.txt` are lines of text; how to say what they are is told, and works."""
+    Path("folder").mkdir()
+    for name in ("train", "dev"):
+        Path(f"folder/{name}.txt").write_text("Ann B-PER\nruns O\n\nBo B-PER\nsits O\n\n" * 4)
+    with pytest.raises(DataError, match=r"nothing to learn beside text.*dataset\.path=conll"):
+        draft_recipe("folder")
+    files = "dataset.data_files={train: folder/train.txt, validation: folder/dev.txt}"
+    draft = draft_recipe("folder", overrides=["dataset.path=conll", files])
+    assert draft.fields["task"]["kind"] == "token-classification"
+    assert draft.recipe.dataset.splits.evaluation == "validation"
 
 
 def test_windows_of_a_drafted_recipe_share_less_than_they_are_long(data: Callable[..., str]) -> None:
