@@ -207,7 +207,7 @@ def build_document(
         intervals=intervals,
         baseline=baseline,
         notices=[*_same_for_all(task, counted.predictions), *against_baseline(recipe, values, intervals, baseline)],
-        findings=add_intervals(task.findings(scored), scored, seed),
+        findings=_findings(task, scored, seed, places),
         slices=[
             {"what": one.what, "by": one.by, "value": one.value, **measured(one.rows[ids])}
             for one in slices_of(recipe, task, split, encoded, rows)
@@ -218,6 +218,15 @@ def build_document(
         examples_per_second=len(rows) / predictions.seconds,
     )
     return SplitEvaluation(document.as_json(), examples)
+
+
+def _findings(task: Task, scored: Scored, seed: int, places: Places | None) -> dict[str, Any]:
+    """What the kind of task adds; the worst errors of a regression with the places of their rows."""
+    found = add_intervals(task.findings(scored), scored, seed)
+    worst = (found.get("errors") or {}).get("worst", [])
+    if worst and places is not None:
+        add_places(worst, places.as_texts([one["id"] for one in worst]))
+    return found
 
 
 def _counted(

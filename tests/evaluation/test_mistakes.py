@@ -114,3 +114,22 @@ def test_an_example_says_where_it_stands(
     )
     again = hfpipe.evaluate(run)
     assert again.document["mistakes"] == read_evaluation(run, file_name(split))["mistakes"]
+
+
+def test_the_worst_errors_of_a_regression_say_where_they_stand(
+    recipe_fields: dict[str, Any], tmp_path: Path, pairs: dict[str, list[dict[str, Any]]], hfpipe_command: Any
+) -> None:
+    """File and line of held-out rows, on the page and on the terminal, not their numbers among the held-out ones."""
+    with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["sentence1", "price"])
+        writer.writeheader()
+        writer.writerows({"sentence1": row["sentence1"], "price": number} for number, row in enumerate(pairs["train"]))
+    task = {"kind": "text-regression", "text": "sentence1", "label": "price"}
+    data = {"path": "csv", "data_files": str(tmp_path / "a.csv"), "splits": {"train": "train", "hold_out": 0.4}}
+    fields = {**recipe_fields, "dataset": data, "task": task, "evaluate": {"metrics": ["mse"], "best": "mse"}}
+    run = hfpipe.finetune(fields, runs_dir=tmp_path / "runs")
+    worst = read_evaluation(run, "held_out")["errors"]["worst"]
+    assert [one["place"] for one in worst] == [f"a.csv:{int(one['reference']) + 2}" for one in worst]
+    assert f">{worst[0]['place']}<" in (run.path / "report.html").read_text()
+    shown = " ".join(hfpipe_command("evaluate", run.path).out.split())
+    assert f"the worst at {worst[0]['place']}, {worst[1]['place']}" in shown

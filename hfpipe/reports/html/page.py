@@ -62,7 +62,11 @@ def write_report(run: Run) -> None:
             if isinstance(errors.get(key), int | float)
         ],
         "worst": [
-            {"id": one.get("id"), "prediction": prediction_of(one), "reference": reference_of(one)}
+            {
+                "place": one.get("place") or wording.number(one.get("id")),
+                "prediction": prediction_of(one),
+                "reference": reference_of(one),
+            }
             for one in (errors.get("worst") or [])[:_WORST]
         ],
         "mistakes": tables.mistakes(own, _texts(run, own) if recipe and recipe.evaluate.mistakes else {}),

@@ -46,9 +46,10 @@ def show(document: Mapping[str, Any]) -> None:
     if document["errors"]:
         found = document["errors"]
         r2 = "undefined" if found["r2"] is None else f"{found['r2']:.4f}"
+        places = [str(one.get("place") or f"row {one['id']}") for one in found["worst"][:5]]
         console.print(
             f"errors: mean {found['mean']:+.4f}, median {found['median_absolute']:.4f}, root mean square {found['rmse']:.4f}, "
-            f"R2 {r2}; the worst at rows {', '.join(str(one['id']) for one in found['worst'][:5])}"
+            f"R2 {r2}; the worst at {', '.join(places)}"
         )
 
 
