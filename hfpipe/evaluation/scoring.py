@@ -218,7 +218,11 @@ def _named(recipe: Recipe, split: str | None) -> str:
     name = {"train": splits.train, "evaluation": splits.evaluation, None: splits.evaluation}.get(split) or split
     if name is None:
         where = recipe.where("dataset.splits.evaluation")
-        raise RecipeError("the recipe has no evaluation split", where=where, fix="Say which one: --split NAME.")
+        fix = (
+            "Say which one: --split NAME. Of other files rows are set aside only where it is said, with the share and the"
+            " stratify of the run: dataset.splits.evaluation=held_out dataset.splits.hold_out=SHARE."
+        )
+        raise RecipeError("the recipe has no evaluation split", where=where, fix=fix)
     return name
 
 

@@ -133,3 +133,9 @@ def test_the_worst_errors_of_a_regression_say_where_they_stand(
     assert f">{worst[0]['place']}<" in (run.path / "report.html").read_text()
     shown = " ".join(hfpipe_command("evaluate", run.path).out.split())
     assert f"the worst at {worst[0]['place']}, {worst[1]['place']}" in shown
+    # the data lie elsewhere: what the message says leads to the same held-out rows
+    moved = (tmp_path / "a.csv").rename(tmp_path / "b.csv")
+    refused = hfpipe_command("evaluate", run.path, f"dataset.data_files={moved}")
+    assert "dataset.splits.evaluation=held_out dataset.splits.hold_out=SHARE" in " ".join(refused.err.split())
+    again = [f"dataset.data_files={moved}", "dataset.splits.evaluation=held_out", "dataset.splits.hold_out=0.4"]
+    assert hfpipe.evaluate(run, overrides=again).metrics == run.metrics
