@@ -13,7 +13,7 @@ import torch
 
 from hfpipe.errors import DataError, RecipeError, RefusedError
 from hfpipe.parts import tasks
-from hfpipe.parts.inputs.batches import Collate
+from hfpipe.parts.inputs.batches import Collate, collate_checked
 from hfpipe.parts.metrics.load import built_metric, load_metric
 from hfpipe.parts.metrics.scores import compute_all, takes_logits
 from hfpipe.parts.model.models import load_architecture
@@ -136,7 +136,7 @@ def own_collate(recipe: Recipe, given: Collate | None = None) -> Collate | None:
     """What makes a batch of encoded rows in place of padding them: what is given, or what the recipe names."""
     if given is None and recipe.model.collate is not None:
         given = resolve({}, recipe.model.collate, "model.collate")
-    return given
+    return None if given is None else functools.partial(collate_checked, given)
 
 
 def make_objective(
@@ -166,6 +166,7 @@ def _bind_loss(
     recipe: Recipe, loss: Callable[..., torch.Tensor], weights: torch.Tensor | None
 ) -> Callable[..., torch.Tensor]:
     """The loss with its arguments, as a function of logits and targets."""
+    loss = _require_loss(recipe, loss)
     arguments = dict(recipe.loss.arguments)
     if recipe.loss.label_smoothing:
         arguments["label_smoothing"] = recipe.loss.label_smoothing
@@ -177,6 +178,38 @@ def _bind_loss(
         if weights is not None
         else functools.partial(loss, **arguments)
     )
+
+
+def _require_loss(recipe: Recipe, loss: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A loss that can be called with logits and targets; what a module holds goes where its logits are.
+
+    Raises:
+        RecipeError: a class, or a module with weights that nothing would train.
+    """
+    where = recipe.where("loss.name")
+    if isinstance(loss, type):
+        raise RecipeError(
+            f"the loss {loss.__name__} is a class",
+            where=where,
+            allowed="what is called with (logits, targets), and gives one number an item",
+            fix=f"From Python pass an object of it: loss={loss.__name__}(...).",
+        )
+    if not isinstance(loss, torch.nn.Module):
+        return loss
+    if trained := [name for name, weights in loss.named_parameters() if weights.requires_grad]:
+        raise RecipeError(
+            f"the loss {type(loss).__name__} has weights of its own, {', '.join(trained[:4])}, which no optimizer trains",
+            where=where,
+            fix="Make them weights of the model, or fix them: loss.requires_grad_(False).",
+        )
+    return functools.partial(_module_on_device, loss)
+
+
+def _module_on_device(
+    loss: torch.nn.Module, logits: torch.Tensor, targets: torch.Tensor, **arguments: Any
+) -> torch.Tensor:
+    value: torch.Tensor = loss.to(logits.device)(logits, targets, **arguments)
+    return value
 
 
 def _on_device(

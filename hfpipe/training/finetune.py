@@ -93,9 +93,11 @@ def finetune(
             if name is not None:
                 raise RecipeError("a run that goes on keeps its id", where="--name")
             session.resumed = True
-            session.run = (
-                resume if isinstance(resume, Run) else find_run(str(resume), Path(runs_dir or default_folder()))
-            )
+            if isinstance(resume, Run) and (resume.path / "run.json").is_file():
+                session.run = resume
+            else:
+                named = str(resume.path if isinstance(resume, Run) else resume)
+                session.run = find_run(named, Path(runs_dir or default_folder()))
             return _resume(session, None if recipe is None else as_recipe(recipe, ()), changes, options)
         except AbortNow as stop:
             if hasattr(session, "run") and not (session.trains or session.resumed):

@@ -220,6 +220,7 @@ def _take_model(recipe: Recipe, rows: Rows, model: nn.Module, collate: Collate |
     examples = Examples(rows.encoded[recipe.dataset.splits.train].data)
     collate = collate or rows.task.collator(rows.tokenizer)
     batch = collate(examples.__getitems__(range(min(_TRIED, len(examples)))))
+    came_in = own_class.train_in_fp32(model)
     own_class.own_memory(model)
     own_class.require_answers(model, rows.task, batch)
     before = dict(model.config.id2label or {}) if isinstance(model, PreTrainedModel) else {}
@@ -228,6 +229,11 @@ def _take_model(recipe: Recipe, rows: Rows, model: nn.Module, collate: Collate |
     own_class.mark(config, model, rebuilds=not problem)
     compute_heads_in_fp32(model)
     notices = []
+    if came_in:
+        notices.append(
+            f"the given model came in {came_in}, in which most steps are too small to change a weight: its weights are "
+            "held in float32 from now on, and it computes in train.precision"
+        )
     if _is_renamed(list(before.values()), rows.task.names):
         notices.append(f"the given model's classes {list(before.values())} are {list(rows.task.names)}, as in the data")
     if problem:

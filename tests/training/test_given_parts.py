@@ -15,14 +15,17 @@ import datasets
 import own_models
 import pytest
 import torch
+from conftest import _WORDS
 from safetensors.torch import load_file
 from stopped import Dying, Killed
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 import hfpipe
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.experiments.reproduce import reproduce
+from hfpipe.parts.model import own_class
 from hfpipe.sharing.export import export
 from hfpipe.sharing.push import uploads
 
@@ -446,3 +449,130 @@ def test_a_wrapper_of_peft_is_measured_as_it_was_trained(
     with pytest.raises(RecipeError, match=r"model=\.\.\."):
         hfpipe.evaluate(run)
     assert hfpipe.evaluate(run, model=lora()).metrics == run.metrics
+
+
+@pytest.mark.parametrize("kind", [bert, net])
+def test_a_model_in_half_precision_is_trained_in_fp32_and_says_so(
+    train: Callable[..., hfpipe.Run], tiny_checkpoint: Path, kind: Callable[[Path], Any]
+) -> None:
+    """It trains as the same model in fp32 does, is found again by its class, and another half one gets all its weights."""
+    half = kind(tiny_checkpoint).to(torch.bfloat16)
+    whole = copy.deepcopy(half).float()
+    if hasattr(whole, "config"):
+        whole.config.dtype = torch.float32
+    runs = [train(model=model, name=name) for model, name in ((half, "half"), (whole, "whole"))]
+    assert same(*runs)
+    assert {values.dtype for values in weights(runs[0]).values()} <= {torch.float32, torch.int64}
+    said = ["the given model came in bfloat16" in str(run.records) for run in runs]
+    assert said == [True, False]
+    assert hfpipe.evaluate(runs[0]).metrics == runs[0].metrics
+    assert hfpipe.evaluate(runs[0], model=kind(tiny_checkpoint).half()).metrics == runs[0].metrics
+
+
+def test_frozen_weights_in_half_precision_stay_so(tiny_checkpoint: Path) -> None:
+    """What nothing trains may be as small as it came: an encoder in bf16 below adapters in fp32."""
+    model = bert(tiny_checkpoint).to(torch.bfloat16).requires_grad_(False)
+    model.classifier.float().requires_grad_(True)
+    assert own_class.train_in_fp32(model) == ""
+    assert model.bert.pooler.dense.weight.dtype == torch.bfloat16
+
+
+def _without(*keys: str) -> Callable[..., Any]:
+    def lacking(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {key: value for key, value in own_models.reversed_words(rows).items() if key not in keys}
+
+    return lacking
+
+
+@pytest.mark.parametrize(
+    ("collate", "said"),
+    [
+        (_without("labels"), "lacking leaves out the labels of the rows"),
+        (_without("input_ids", "attention_mask"), "lacking gave nothing for the model"),
+        (lambda rows: rows, "gave a list"),
+        (lambda rows: {"input_ids": [row["input_ids"] for row in rows]}, "gave a list as 'input_ids'"),
+        (
+            lambda rows: {**own_models.reversed_words(rows), "labels": torch.zeros(9)},
+            r"gave labels of the shape \[9\] for",
+        ),
+        (lambda rows: {"labels": rows[0]["idx"]}, "fails on rows with .*labels.*: KeyError: 'idx'"),
+    ],
+)
+def test_a_collate_that_makes_no_batch_is_told_before_the_first_step(
+    train: Callable[..., hfpipe.Run], collate: Any, said: str
+) -> None:
+    """What it gave and what it should, in place of an error from inside an engine."""
+    with pytest.raises(RecipeError, match=said) as caught:
+        train(collate=collate)
+    assert caught.value.where == "model.collate"
+
+
+def test_a_loss_that_is_a_class_or_has_weights_is_refused(train: Callable[..., hfpipe.Run]) -> None:
+    """A class is no loss, and nothing would train the weights of one."""
+    with pytest.raises(RecipeError, match=r"CrossEntropyLoss is a class.*loss=CrossEntropyLoss\(\.\.\.\)"):
+        train(loss=nn.CrossEntropyLoss)
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(2))
+
+        def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(logits * self.scale, targets, reduction="none")
+
+    with pytest.raises(RecipeError, match="the loss Scaled has weights of its own, scale, which no optimizer trains"):
+        train(loss=Scaled())
+    assert train(loss=Scaled().requires_grad_(False)).status == "finished"
+
+
+def test_a_metric_called_loss_is_refused(train: Callable[..., hfpipe.Run]) -> None:
+    """The mean loss would silently stand in its place."""
+
+    def loss(predictions: Any, references: Any) -> dict[str, float]:
+        return {"loss": 0.5}
+
+    with pytest.raises(RecipeError, match="it gives 'loss'"):
+        train("evaluate.best=null", metrics=["accuracy", loss])
+
+
+def _words(size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of that many whole words, padding last."""
+    words = ["[UNK]", *_WORDS]
+    vocabulary = {word: n for n, word in enumerate([*words, *(f"w{n}" for n in range(size - len(words) - 1)), "[PAD]"])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_module_with_a_tokenizer_of_its_own_is_found_again_with_both(
+    train: Callable[..., hfpipe.Run], tiny_checkpoint: Path, by_name: bool
+) -> None:
+    """However many tokens it has: those of the checkpoint that neither is made of don't bind them."""
+    tokens = AutoConfig.from_pretrained(tiny_checkpoint).vocab_size + 5
+    parts: dict[str, Any] = {"tokenizer": _words(tokens)}
+    run = train("model.architecture=own_models:Net", **parts) if by_name else train(model=net(tiny_checkpoint), **parts)
+    assert hfpipe.evaluate(run).metrics == run.metrics
+    assert json.loads((run.path / "model" / "config.json").read_text())["vocab_size"] == tokens
+    assert run.predict(ROWS) == run.predict(ROWS, tokenizer=_words(tokens))
+    assert not any("pad with here" in str(record) for record in run.records)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_checkpoint_has_embeddings_is_refused_before_training(
+    train: Callable[..., hfpipe.Run], tiny_checkpoint: Path
+) -> None:
+    """With the model that has a row for each it is taken."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    tokenizer.add_tokens(["zebra", "giraffe"])
+    with pytest.raises(ModelError, match=r"given tokenizer has .* entries.*resize_token_embeddings"):
+        train(tokenizer=tokenizer)
+    model = bert(tiny_checkpoint)
+    model.resize_token_embeddings(len(tokenizer))
+    run = train(tokenizer=tokenizer, model=model)
+    assert hfpipe.evaluate(run).metrics == run.metrics
+
+
+def test_a_run_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
+    """`hfpipe.Run` of a folder that was removed, or never made."""
+    with pytest.raises(RecipeError, match="no run"):
+        hfpipe.finetune(resume=hfpipe.Run(tmp_path / "gone"), runs_dir=tmp_path)

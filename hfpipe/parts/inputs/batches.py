@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -14,14 +14,52 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hfpipe.errors import HfpipeError, RecipeError
 from hfpipe.parts.inputs.buckets import Rows, by_examples, by_tokens, updates_by_tokens
 from hfpipe.parts.tasks import IGNORED, SIDE_COLUMNS, lengths
 from hfpipe.recipe.schema import Batching
+from hfpipe.system.text import one_line
 
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[dict[str, Any]]], Any]
 Lengths = Callable[[datasets.Dataset], "np.ndarray[Any, np.dtype[np.int64]]"]
 """How long each encoded row is, as its task says; by default the tokens of it."""
+
+
+def collate_checked(collate: Collate, rows: list[dict[str, Any]]) -> Any:
+    """A batch that somebody's own function makes, where it is one.
+
+    Raises:
+        RecipeError: the function fails, or gives something else than a tensor by name with something for every row.
+    """
+    name = getattr(collate, "__qualname__", type(collate).__qualname__)
+    try:
+        batch = collate(rows)
+    except HfpipeError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        got = ", ".join(rows[0])
+        raise _no_batch(f"{name} fails on rows with {got}: {type(error).__name__}: {one_line(error, 200)}") from error
+    if not isinstance(batch, Mapping):
+        raise _no_batch(f"{name} gave a {type(batch).__name__}")
+    if others := [key for key, value in batch.items() if not isinstance(value, torch.Tensor)]:
+        raise _no_batch(f"{name} gave a {type(batch[others[0]]).__name__} as {others[0]!r}")
+    if "labels" in rows[0] and "labels" not in batch:
+        raise _no_batch(f"{name} leaves out the labels of the rows")
+    if not set(batch) - {"labels"}:
+        raise _no_batch(f"{name} gave nothing for the model")
+    if "labels" in batch and (not batch["labels"].ndim or len(batch["labels"]) != len(rows)):
+        raise _no_batch(f"{name} gave labels of the shape {list(batch['labels'].shape)} for {len(rows)} rows")
+    return batch
+
+
+def _no_batch(what: str) -> RecipeError:
+    return RecipeError(
+        what,
+        where="model.collate",
+        allowed="a function of a list of encoded rows, that gives a dict of tensors: the inputs of the model, and `labels` "
+        "where the rows have them",
+    )
 
 
 class PartialEpoch(NamedTuple):

@@ -98,6 +98,9 @@ def read_rows(
     checkpoint = models.open_checkpoint(recipe, model)
     if isinstance(model, PreTrainedModel):
         checkpoint = replace(checkpoint, config=model.config)
+    elif tokenizer is not None and models.is_other_module(checkpoint, model):
+        # The model has none of the checkpoint's weights, and so none of its tokens.
+        checkpoint.config.vocab_size, checkpoint.config.pad_token_id = len(tokenizer), None
     tokenizer, padded = models.load_processor(checkpoint, task, tokenizer)
     notices += [padded] if padded else []
     tokens = models.tokenizer_digest(tokenizer)

@@ -83,6 +83,12 @@ def compute_all(
                 f"it returned {type(result).__name__}", where=f"metric {name!r}", allowed="a dict of names to numbers"
             )
         for key, value in _flat(result, name):
+            if key == "loss":
+                raise RecipeError(
+                    "it gives 'loss', and so is called the mean loss that hfpipe measures itself",
+                    where=f"metric {name!r}",
+                    fix="Give the score another name.",
+                )
             if key in scores:
                 raise RecipeError(
                     f"metrics {sources[key]!r} and {name!r} both give {key!r}",

@@ -24,7 +24,7 @@ from hfpipe.parts.model import own_class
 from hfpipe.parts.model.heads import compute_heads_in_fp32
 from hfpipe.parts.model.longest import LONGEST_TRIED, longest_that_works
 from hfpipe.parts.tasks import Task
-from hfpipe.parts.tasks.tokenizer import agree_on_padding
+from hfpipe.parts.tasks.tokenizer import agree_on_padding, require_embeddings
 from hfpipe.recipe.catalog import near, resolve
 from hfpipe.recipe.schema import Recipe
 from hfpipe.system.hub import checkpoint_folder, own_root
@@ -173,6 +173,13 @@ def refuse_outside(folder: Path, name: str, where: str) -> None:
         )
 
 
+def is_other_module(checkpoint: Checkpoint, model: nn.Module | None) -> bool:
+    """Whether the model is a module that is none of transformers' kind: given, or named by `model.architecture`."""
+    if model is not None:
+        return not isinstance(model, PreTrainedModel)
+    return checkpoint.architecture is not None and not own_class.is_pretrained_class(checkpoint.architecture)
+
+
 def load_processor(
     checkpoint: Checkpoint, task: Task, given: PreTrainedTokenizerBase | None = None
 ) -> tuple[PreTrainedTokenizerBase, str | None]:
@@ -186,6 +193,8 @@ def load_processor(
     """
     if given is not None:
         processor = copy.copy(given)
+        fix = "Pass the model as well, with a row for each: model.resize_token_embeddings(len(tokenizer)), model=model."
+        require_embeddings(processor, checkpoint.config, "the given tokenizer", "tokenizer", fix)
     else:
         processor = task.load_processor(checkpoint.folder, checkpoint.config, checkpoint.name, checkpoint.where)
     if not isinstance(processor, PreTrainedTokenizerBase):

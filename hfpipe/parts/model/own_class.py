@@ -171,10 +171,13 @@ def save_model(model: nn.Module, config: PretrainedConfig, folder: Path) -> None
 def load_weights(model: Any, folder: Path) -> None:
     """Copy the weights of a checkpoint into a model, into memory of its own, all of them and no others.
 
+    A model in half precision is held in fp32 from then on, as it is trained.
+
     Raises:
         ModelError: weights that are missing, too many or of another shape.
         NumericError: weights that are not finite.
     """
+    train_in_fp32(model)
     try:
         found: dict[str, torch.Tensor] = {}
         for file in sorted(folder.glob("model*.safetensors")):
@@ -256,6 +259,20 @@ def own_memory(model: nn.Module) -> None:
     for parameter, place in zip(parameters, places, strict=True):
         if places.count(place) == 1 and parameter.device.type != "meta":
             parameter.data = parameter.data.clone()
+
+
+def train_in_fp32(model: nn.Module) -> str:
+    """Hold a model that would be trained in half precision in fp32, in place, and say in what it came; else an empty text.
+
+    Most steps of an optimizer are smaller than the distance of two numbers of 8 bits, and would be lost.
+    """
+    halves = {p.dtype for p in model.parameters() if p.requires_grad and p.is_floating_point() and p.itemsize < 4}
+    if not halves or getattr(model, "is_quantized", False):
+        return ""
+    model.float()
+    if isinstance(model, PreTrainedModel):
+        model.config.dtype = torch.float32
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in halves))
 
 
 def weights_digest(model: nn.Module) -> str:

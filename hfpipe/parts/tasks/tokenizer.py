@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path, config: PretrainedConfig, name: str, where: str
         if missing:
             raise _needs_packages(name, folder, missing, where) from error
         raise ModelError(f"the tokenizer of {name!r} can't be loaded: {one_line(error)}", where=where) from error
-    size, rows = len(tokenizer), getattr(config, "vocab_size", None)
+    size = len(tokenizer)
     if size < _SMALLEST_VOCABULARY:
         if missing:
             raise _needs_packages(name, folder, missing, where)
@@ -53,16 +53,26 @@ def load_tokenizer(folder: Path, config: PretrainedConfig, name: str, where: str
             where=where,
             fix="Put tokenizer.json (or vocab.txt) beside the weights; tokenizer.save_pretrained writes them.",
         )
-    # A padding token without an embedding, and nothing else, is mended by `agree_on_padding`: it is never looked up.
-    if rows is not None and size > rows and not (size == rows + 1 and tokenizer.pad_token_id == rows):
-        raise ModelError(
-            f"the tokenizer of {name!r} has {size:,} entries, and the embeddings only {rows:,} rows",
-            where=where,
-            fix="The tokenizer belongs to another checkpoint; take the one that was trained with these weights.",
-        )
+    fix = "The tokenizer belongs to another checkpoint; take the one that was trained with these weights."
+    require_embeddings(tokenizer, config, f"the tokenizer of {name!r}", where, fix)
     if tokenizer.is_fast:  # as `plain_text` asks for it, kept for those who load the trained model elsewhere
         tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
     return tokenizer
+
+
+def require_embeddings(
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, what: str, where: str, fix: str
+) -> None:
+    """Refuse a tokenizer with tokens that a model has no embeddings for.
+
+    A padding token without an embedding, and nothing else, is mended by `agree_on_padding`: it is never looked up.
+
+    Raises:
+        ModelError: with `what` the tokenizer is called, and `fix`.
+    """
+    size, rows = len(tokenizer), getattr(config, "vocab_size", None)
+    if rows is not None and size > rows and not (size == rows + 1 and tokenizer.pad_token_id == rows):
+        raise ModelError(f"{what} has {size:,} entries, and the embeddings only {rows:,} rows", where=where, fix=fix)
 
 
 def _missing_packages(folder: Path) -> list[str]:
