@@ -51,7 +51,10 @@ def check_parts(recipe: Recipe) -> None:
         except RecipeError as error:
             problems.append(str(error) if error.where else f"{recipe.where(path)}: {error}")
 
-    attempt("engine", lambda: resolve(ENGINES, recipe.engine, "engine"))
+    engine = (None, None)  # job and emit
+    attempt(
+        "engine", lambda: _bind("engine", recipe.engine, resolve(ENGINES, recipe.engine, "engine"), engine, {}, recipe)
+    )
     attempt("loss.name", lambda: _bind_loss(recipe, resolve(LOSSES, recipe.loss.name, "loss"), None))
     attempt("optimizer.name", lambda: make_optimizer(recipe, torch.nn.Linear(2, 2), None))
     attempt("schedule", lambda: _check_schedule(recipe))

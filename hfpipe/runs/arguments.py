@@ -66,7 +66,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         'a mapping from paths to lists of values, as {"engine": ["trainer", "loop"]}',
     ),
     "target": _TARGET,
-    "split": (lambda value: isinstance(value, str) or _texts(value), "the name of a split or slice, or a list of them"),
+    "split": (
+        lambda value: isinstance(value, str) or (_texts(value) and bool(value)),
+        "the name of a split or slice, or a list of them",
+    ),
     **dict.fromkeys(
         ("text", "label", "choices"),
         (lambda value: isinstance(value, str) or _texts(value), "the name of a column, or a list of them"),

@@ -6,6 +6,7 @@ into `run.json`: what was given, and which of it the run's own files give back. 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -121,9 +122,12 @@ def _require_kind(name: str, part: Any) -> None:
     got = f"{name}={part!r}"[:80] if isinstance(part, str | int | float) else f"{name} is a {type(part).__name__}"
     if name in _FUNCTIONS and not callable(part):
         fix = {"collate": "model.collate", "engine": "engine"}.get(name, f"{name}.name")
-        raise RecipeError(
-            got, where=name, allowed="a function or a class", fix=f"A name belongs into the recipe: {fix}=..."
-        )
+        advice = f"A name belongs into the recipe: {fix}=..."
+        if name in ("optimizer", "schedule") and not isinstance(part, str):
+            advice = f"Pass what makes one: its class, or functools.partial of it with its arguments: {name}=..."
+        raise RecipeError(got, where=name, allowed="a function or a class", fix=advice)
+    if name == "engine":
+        _require_engine(part)
     if name == "model" and (isinstance(part, type) or not callable(getattr(part, "state_dict", None))):
         fix = f"Pass an object: {part.__name__}(...)." if isinstance(part, type) else "A name is model.checkpoint=..."
         raise RecipeError(got, where=name, allowed="a torch.nn.Module", fix=fix)
@@ -137,6 +141,15 @@ def _require_kind(name: str, part: Any) -> None:
                     where=name,
                     allowed="a function (predictions, references), what has compute, a name, or a list of those",
                 )
+
+
+def _require_engine(engine: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(engine).bind(None, None)
+    except TypeError as error:
+        raise RecipeError(
+            f"{name_of(engine)}: {error}", where="engine", allowed="a function train(job, emit)"
+        ) from None
 
 
 def reference_to(part: Any) -> str | None:
@@ -172,8 +185,17 @@ def name_of(part: Any) -> str:
         return ", ".join(map(name_of, part))
     if isinstance(part, Mapping) and isinstance(part.get("name"), str):
         return str(part["name"])
+    if isinstance(part, functools.partial):
+        arguments = [_shown(one) for one in part.args] + [f"{key}={_shown(one)}" for key, one in part.keywords.items()]
+        return f"{name_of(part.func)}({', '.join(arguments)})"
     named = part if hasattr(part, "__qualname__") else type(part)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def _shown(argument: Any) -> str:
+    """An argument as it reads in every process: a plain value, else what it is."""
+    plain = isinstance(argument, str | int | float | None)
+    return repr(argument) if plain else name_of(argument)
 
 
 def given_names(run: Run) -> dict[str, str]:

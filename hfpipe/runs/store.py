@@ -177,6 +177,7 @@ class Run:
         Raises:
             RecipeError: it has mistakes, such as fields of another hfpipe, which is then named.
         """
+        self._require_folder()
         try:
             # What earlier versions wrote has relative paths, which started from the working directory.
             recipe = load_recipe(self.path / "recipe.yaml", folder=Path.cwd())

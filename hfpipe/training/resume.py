@@ -197,6 +197,8 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     other_kind = "optimizer.name" in plan.changes
     fresh = plan.reset_optimizer or other_kind
     carried = fresh or bool(changed & {"optimizer", "schedule"}) or progress["num_steps"] != job.timeline.num_steps
+    if not fresh:
+        _require_optimizer(job.optimizer, folder)
     if carried:
         old = float(progress["recipe"]["optimizer"]["lr"])
         kept = None if plan.reset_optimizer or "schedule.name" in plan.changes else folder
@@ -234,6 +236,17 @@ def restore_job(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     if fresh:
         notices.append("the optimizer begins afresh: " + ("it is another one" if other_kind else "--reset-optimizer"))
     return notices
+
+
+def _require_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Refuse an optimizer that can't go on with what another one remembered; the recipe's own is compared by its name."""
+    before, now = checkpoint_state.optimizer_kind(folder).rpartition(".")[2], type(optimizer).__name__
+    if before != now:
+        raise ModelError(
+            f"the optimizer was {before}, and is {now} now",
+            where="--resume",
+            fix=f"Pass {before} again, or reset the optimizer to begin with a fresh {now}: --reset-optimizer.",
+        )
 
 
 def _groups(job: Job) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -576,3 +577,68 @@ def test_a_run_that_is_not_there_is_no_traceback(tmp_path: Path) -> None:
     """`hfpipe.Run` of a folder that was removed, or never made."""
     with pytest.raises(RecipeError, match="no run"):
         hfpipe.finetune(resume=hfpipe.Run(tmp_path / "gone"), runs_dir=tmp_path)
+
+
+def test_an_optimizer_or_loss_with_other_arguments_does_not_go_on_in_silence(train: Callable[..., hfpipe.Run]) -> None:
+    """What `functools.partial` makes is told apart by what it calls and with what, and a state by the class that it is of."""
+    sgd, loss = partial(torch.optim.SGD, momentum=0.9), partial(own_models.smoothed)
+    run = train("train.max_steps=3", optimizer=sgd, loss=loss)
+    assert run.metadata["given"]["optimizer"] == "torch.optim.sgd:SGD(momentum=0.9)"
+
+    def go_on(*allowed: str, **parts: Any) -> hfpipe.Run:
+        changes = {"overrides": ["train.max_steps=5"], "allow_change": ["train.max_steps", *allowed]}
+        return hfpipe.finetune(resume=run, **changes, **parts)
+
+    with pytest.raises(RecipeError, match=r"what was passed as an object differs"):
+        go_on(optimizer=partial(torch.optim.SGD, momentum=0.5), loss=loss)
+    with pytest.raises(ModelError, match=r"the optimizer was SGD, and is AdamW now.*--reset-optimizer"):
+        go_on("given", optimizer=partial(torch.optim.AdamW), loss=loss)
+    assert (
+        go_on(optimizer=partial(torch.optim.SGD, momentum=0.9), loss=partial(own_models.smoothed)).status == "finished"
+    )
+
+
+def test_marks_added_as_special_tokens_are_told_to_be_read_as_text(
+    recipe_fields: dict[str, Any], tiny_checkpoint: Path
+) -> None:
+    """Marks of entities, as people add them: as special tokens they would never be seen, as added tokens they are."""
+    rows = datasets.Dataset.from_dict(
+        {
+            "first": ["<e1> " + "bak fin " * 12, "bak dal " * 12] * 8,
+            "second": ["bak", "dal fin"] * 8,
+            "same": ["other", "same"] * 8,
+        }
+    )
+    fields = {
+        "name": "marks",
+        "dataset": {"splits": {"hold_out": 4}},
+        "task": {"text": ["first", "second"], "label": "same"},
+        "model": recipe_fields["model"],
+        "train": {"max_steps": 1},
+    }
+    for special in (True, False):
+        tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+        tokenizer.add_tokens(["<e1>"], special_tokens=special)
+        if special:
+            tokenizer.add_special_tokens({"additional_special_tokens": ["<e1>"]})
+        model = bert(tiny_checkpoint)
+        model.resize_token_embeddings(len(tokenizer))
+        job = hfpipe.prepare(fields, dataset=rows, tokenizer=tokenizer, model=model)
+        told = [text for text in job.notices if "have the name of a special token" in text and "'<e1>'" in text]
+        seen = any(tokenizer.convert_tokens_to_ids("<e1>") in row for row in job.train_data["input_ids"])
+        assert (bool(told), seen) == (special, not special)
+
+
+def test_arguments_of_the_wrong_kind_are_told(train: Callable[..., hfpipe.Run], tmp_path: Path) -> None:
+    """An optimizer that is made already, an engine of another signature, no split at all, and a run that is gone."""
+    made = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)
+    with pytest.raises(RecipeError, match=r"optimizer is a SGD.*functools\.partial"):
+        train(optimizer=made)
+    with pytest.raises(RecipeError, match=r"too many positional arguments; allowed: a function train\(job, emit\)"):
+        train(engine=lambda job: None)
+    with pytest.raises(RecipeError, match=r"too many positional arguments; allowed: rows"):
+        train("engine=own_models:reversed_words")
+    with pytest.raises(RecipeError, match=r"split is \[\]"):
+        hfpipe.evaluate(train(), split=[])
+    with pytest.raises(RecipeError, match="no run at"):
+        hfpipe.evaluate(hfpipe.Run(tmp_path / "gone"))

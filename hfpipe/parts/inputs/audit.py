@@ -144,8 +144,9 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
         )
     found.notices.extend(about_rows)
     found.notices.extend(_about_labels(rows, train, audited))
+    special = getattr(rows.tokenizer, "all_special_tokens", ())
     for split, one in audited.items():
-        found.notices.extend(oddities(recipe.task, rows.raw[split], split))
+        found.notices.extend(oddities(recipe.task, rows.raw[split], split, special))
         if one.full > CUT_TOLD * one.rows:
             found.notices.append(
                 f"{split}: {one.full:,} of {one.rows:,} inputs reach max_length ({rows.max_length} tokens) and may have "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,15 +16,17 @@ _MARKS = {
     "a NUL character": "\0",
     "an invisible mark of writing direction": "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]",  # Unicode's Bidi_Control
 }
+_LOOKED_FOR = 256  # special tokens: some tokenizers have thousands that are reserved, and no text has those
 
 
-def oddities(spec: schema.Task, rows: datasets.Dataset, split: str) -> list[str]:
+def oddities(spec: schema.Task, rows: datasets.Dataset, split: str, special: Sequence[str] = ()) -> list[str]:
     """What a user should know about the columns and characters of a split, each in one line.
 
     Args:
         spec: the section of the recipe.
         rows: the raw split.
         split: its name, for the message.
+        special: the tokenizer's special tokens, as they are written.
     """
     notices = []
     if set(spec.label_columns) in ({"label"}, {"labels"}) and {"label", "labels"} <= set(rows.column_names):
@@ -34,6 +39,13 @@ def oddities(spec: schema.Task, rows: datasets.Dataset, split: str) -> list[str]
         for mark, pattern in _MARKS.items():
             if count := _rows_with(values, pattern):
                 notices.append(f"{split}: {count:,} of {len(rows):,} texts in {name!r} have {mark}")
+        escaped = [re.escape(token) for token in special[:_LOOKED_FOR]]
+        if escaped and (count := _rows_with(values, "|".join(escaped))):
+            seen = next(token for token, one in zip(special, escaped, strict=False) if _rows_with(values, one))
+            notices.append(
+                f"{split}: {count:,} of {len(rows):,} texts in {name!r} have the name of a special token in them, such as "
+                f"{seen!r}, and it is read as text; a mark that is to be a token is one of tokenizer.add_tokens"
+            )
     return notices
 
 
