@@ -642,3 +642,17 @@ def test_arguments_of_the_wrong_kind_are_told(train: Callable[..., hfpipe.Run], 
         hfpipe.evaluate(train(), split=[])
     with pytest.raises(RecipeError, match="no run at"):
         hfpipe.evaluate(hfpipe.Run(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(("change", "shape"), [(lambda z: z[:, None], r"\[4, 1, 2\]"), (lambda z: z[0], r"\[2\]")])
+def test_logits_of_another_shape_are_refused_before_training(
+    train: Callable[..., hfpipe.Run], change: Callable[[torch.Tensor], torch.Tensor], shape: str
+) -> None:
+    """An axis too many, or the logits of one row for all of them."""
+
+    class Other(own_models.Net):
+        def forward(self, *inputs: Any, **named: Any) -> torch.Tensor:
+            return change(super().forward(*inputs, **named))
+
+    with pytest.raises(ModelError, match=rf"gave logits of the shape {shape} for 4 rows"):
+        train(model=Other())

@@ -305,6 +305,15 @@ def require_answers(model: nn.Module, task: Task, batch: Mapping[str, torch.Tens
     if not isinstance(outputs, torch.Tensor) or not outputs.ndim:
         got = f"shape {list(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ModelError(f"the given model {name} gave {got} as logits", where="model", allowed="a tensor of logits")
+    labels = batch.get("labels")
+    axes = None if labels is None or labels.is_floating_point() else labels.ndim + 1
+    rows = len(next(iter(inputs.values())))
+    if len(outputs) != rows or axes not in (None, outputs.ndim):
+        raise ModelError(
+            f"the given model {name} gave logits of the shape {list(outputs.shape)} for {rows} rows",
+            where="model",
+            allowed="logits of every row" + (f", {axes} axes" if axes else ""),
+        )
     if task.num_labels is not None and outputs.shape[-1] != task.num_labels:
         classes = f"the {len(task.names)} classes {', '.join(task.names)}" if task.names else "one number an example"
         raise ModelError(
