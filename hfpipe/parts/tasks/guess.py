@@ -31,6 +31,7 @@ _PAIRS = (
     ("query", "document"), ("sent1", "sent2"),
 )  # fmt: skip
 _WORDS = ("tokens", "words")
+_NAMES_OF_TEXTS = {*_TEXTS, *_WORDS, *(name for pair in _PAIRS for name in pair)}
 _CHOICES = ("choices", "options", "endings", "candidates")
 # A column for each choice: numbered or lettered, from the first on.
 _CHOICE = re.compile(
@@ -179,6 +180,7 @@ def _label(columns: Mapping[str, Profile], taken: set[str], habits: Sequence[str
         one.name for one in free
         if not _is_id(one) and (one.is_classes or one.kind in ("number", "flags", "answers", "flag", "fields"))
     ]  # fmt: skip
+    likely = [name for name in likely if name.lower() not in _NAMES_OF_TEXTS] or likely
     if len(likely) == 1:
         return likely
     what = "no column looks like a label" if not likely else f"several columns may be the label: {', '.join(likely)}"

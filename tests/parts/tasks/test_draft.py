@@ -59,6 +59,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "my.csv", {"id": range(40), "message": texts(), "area": cycle("food", "price", "staff")},
         {"kind": "text-classification", "text": "message", "label": "area"},
     ),
+    "a text whose values repeat, by its name": (
+        "my.csv", {"Text": [text[:3] for text in texts()], "Area": cycle("food", "price", "staff")},
+        {"kind": "text-classification", "text": "Text", "label": "Area"},
+    ),
     "classes counted from 0, as text": (
         "my.csv", {"text": texts(), "label": cycle("0", "1", "2")},
         {"kind": "text-classification", "text": "text", "label": "label"},
