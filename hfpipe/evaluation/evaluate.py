@@ -11,7 +11,7 @@ from hfpipe.errors import DataError, RecipeError
 from hfpipe.recipe import Recipe, to_yaml, with_overrides
 from hfpipe.recipe.source import Overrides, as_overrides
 from hfpipe.runs.arguments import checked
-from hfpipe.runs.given_parts import MEASURED_WITH, Given, excused_by, given_names, require_given, take_parts
+from hfpipe.runs.given_parts import MEASURED_WITH, Given, excused_by, given_names, require_given, take_parts, with_held
 from hfpipe.runs.store import Run
 from hfpipe.runs.targets import (
     as_recipe,
@@ -112,10 +112,10 @@ def evaluate(
     name = str(target.path if isinstance(target, Run) else target)
     if isinstance(target, Path):
         name = str(target.expanduser().absolute())  # a Path is a folder, never an id of the Hub
-    given = take_parts(parts, evaluate, MEASURED_WITH)
+    excused = (*excused_by(recipe, overrides), *(() if source is None else ("dataset",)))
+    given = take_parts(with_held(target, parts, MEASURED_WITH, excused), evaluate, MEASURED_WITH)
     run, base = with_checkpoint(target, name, recipe, overrides if source is None else (), runs_dir)
     if run is not None:
-        excused = (*excused_by(recipe, overrides), *(() if source is None else ("dataset",)))
         require_given(run, given.keywords, MEASURED_WITH, excused=excused, call="hfpipe.evaluate(run, ...)")
     columns = columns_of_file(base, text, label, choices)
     file = None if source is None else _file(source, input_format, split)

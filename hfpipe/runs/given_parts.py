@@ -53,6 +53,22 @@ class Given:
         return {key: name_of(part) for key, part in self.objects.items()}
 
 
+def with_held(
+    target: object, parts: Mapping[str, Any], wanted: Collection[str], excused: Collection[str] = ()
+) -> dict[str, Any]:
+    """The parts with those that the run of this very process still holds; a model, which training changed, is asked for.
+
+    Args:
+        target: a run, or what names one.
+        parts: keyword to object; None is none.
+        wanted: the keywords of those that matter for what is done.
+        excused: of those that something else says now.
+    """
+    held = target.held if isinstance(target, Run) else {}
+    given = {key: part for key, part in parts.items() if part is not None}
+    return {**{key: part for key, part in held.items() if key in wanted and key not in excused}, **given}
+
+
 def take_parts(parts: Mapping[str, Any], function: Callable[..., Any], allowed: Collection[str] = PARTS) -> Given:
     """Tell the parts that a name finds again from those that are objects.
 

@@ -45,6 +45,8 @@ class Run:
     Attributes:
         path: the folder.
         id: its name; of a run in a group `GROUP/NAME`.
+        held: the objects that it was trained with, as long as the object lives that training returned: of the loss,
+            metrics, collator, tokenizer and data, those that no name finds again.
     """
 
     def __init__(self, path: str | Path, run_id: str | None = None) -> None:
@@ -52,6 +54,7 @@ class Run:
             raise RecipeError(f"got {path!r}"[:100], where="Run()", allowed="the folder of a run, as text or Path")
         self.path = Path(path).expanduser()
         self.id = run_id or self.path.name
+        self.held: dict[str, Any] = {}
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path, name: str | None = None) -> Run:

@@ -23,7 +23,16 @@ from hfpipe.recipe import Recipe, to_yaml
 from hfpipe.recipe.source import Overrides
 from hfpipe.runs.arguments import checked
 from hfpipe.runs.cleaning import forget_state
-from hfpipe.runs.given_parts import TRAINED_WITH, excused_by, given_names, require_given, restorable, take_parts
+from hfpipe.runs.given_parts import (
+    MEASURED_WITH,
+    TRAINED_WITH,
+    Given,
+    excused_by,
+    given_names,
+    require_given,
+    restorable,
+    take_parts,
+)
 from hfpipe.runs.store import FORMAT, Run, default_folder, find_run, now, require_writable
 from hfpipe.runs.targets import as_recipe, reach_hub
 from hfpipe.system import snapshot
@@ -89,7 +98,7 @@ def finetune(
             if resume is None:
                 for option in (option for option, value in options.items() if value):
                     raise RecipeError("does nothing without --resume", where=f"--{option.replace('_', '-')}")
-                return _start(session, _new_recipe(recipe, changes), runs_dir, name)
+                return _holding(_start(session, _new_recipe(recipe, changes), runs_dir, name), given)
             if name is not None:
                 raise RecipeError("a run that goes on keeps its id", where="--name")
             session.resumed = True
@@ -98,11 +107,18 @@ def finetune(
             else:
                 named = str(resume.path if isinstance(resume, Run) else resume)
                 session.run = find_run(named, Path(runs_dir or default_folder()))
-            return _resume(session, None if recipe is None else as_recipe(recipe, ()), changes, options)
+            run = _resume(session, None if recipe is None else as_recipe(recipe, ()), changes, options)
+            return _holding(run, given)
         except AbortNow as stop:
             if hasattr(session, "run") and not (session.trains or session.resumed):
                 shutil.rmtree(session.run.path, ignore_errors=True)
             raise session.stopped(stop.asked) from None
+
+
+def _holding(run: Run, given: Given) -> Run:
+    """The run with the objects that an evaluation in this process takes again."""
+    run.held |= {key: part for key, part in given.objects.items() if key in MEASURED_WITH and key != "model"}
+    return run
 
 
 def _new_recipe(recipe: Recipe | str | Path | Mapping[str, Any] | None, changes: Sequence[str]) -> Recipe:

@@ -14,7 +14,7 @@ from hfpipe.errors import (
 from hfpipe.recipe import Recipe, with_overrides
 from hfpipe.recipe.source import Overrides, as_overrides
 from hfpipe.runs.arguments import checked
-from hfpipe.runs.given_parts import PREDICTED_WITH, Given, require_given, take_parts
+from hfpipe.runs.given_parts import PREDICTED_WITH, Given, require_given, take_parts, with_held
 from hfpipe.runs.store import Run
 from hfpipe.runs.targets import quiet, reach_hub, require_effect, rows_of_file, with_checkpoint
 from hfpipe.system.display import NOTE, Display, as_display
@@ -81,7 +81,10 @@ def predict(
         )
         return [row for one in chunks for row in one]
     _require_chunk(chunk_rows)
-    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
+    given, overrides = (
+        take_parts(with_held(target, parts, PREDICTED_WITH), predict, PREDICTED_WITH),
+        as_overrides(overrides),
+    )
     with _ONE_AT_A_TIME, quiet(), translated_errors(after_stop=""):
         from hfpipe.evaluation.prediction.predict_rows import predict_rows
 
@@ -138,7 +141,10 @@ def predict_file(
     display, into = as_display(display, lines=True), Path(output)
     kind = output_file.format_of(into, output_format)
     output_file.require_free(into, overwrite=overwrite)  # before the work, not after it
-    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
+    given, overrides = (
+        take_parts(with_held(target, parts, PREDICTED_WITH), predict, PREDICTED_WITH),
+        as_overrides(overrides),
+    )
     asked = (target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     resolved, form = _of_input(*asked, display, given)
     with quiet(), translated_errors(after_stop=""):
@@ -176,7 +182,10 @@ def predict_chunks(
     Yields:
         The predictions for some rows at a time, in the order of the input, as soon as the model has made them.
     """
-    given, overrides = take_parts(parts, predict, PREDICTED_WITH), as_overrides(overrides)
+    given, overrides = (
+        take_parts(with_held(target, parts, PREDICTED_WITH), predict, PREDICTED_WITH),
+        as_overrides(overrides),
+    )
     asked = (target, source, input_format, recipe, overrides, runs_dir, chunk_rows, keep)
     resolved, form = _of_input(*asked, as_display(display, lines=True), given)
     with quiet(), translated_errors(after_stop=""):
@@ -216,7 +225,7 @@ def predict_glue(
     """
     overrides, display = as_overrides(overrides), as_display(display, lines=True)
     name = str(target.path if isinstance(target, Run) else target)
-    given = take_parts(parts, predict, PREDICTED_WITH)
+    given = take_parts(with_held(target, parts, PREDICTED_WITH), predict, PREDICTED_WITH)
     run, resolved = with_checkpoint(target, name, None, overrides, runs_dir)
     if run is not None:
         require_given(run, given.keywords, PREDICTED_WITH, call="hfpipe.predict(run, rows, ...)")
