@@ -13,12 +13,16 @@ from hfpipe.recipe.paths import with_paths
 
 
 def relative_places(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """The local paths of a recipe, each with the same path as it leads there from a run's folder."""
+    """The local paths of a recipe, each with the same path as it leads there from a run's folder.
+
+    Without those that lead into the home folder from outside: they would name it, and it does not move with a run.
+    """
     found: dict[str, str] = {}
+    home, start = Path.home(), folder.absolute()
 
     def note(path: str) -> str:
-        if os.path.isabs(path):
-            found[path] = os.path.relpath(path, folder.absolute())
+        if os.path.isabs(path) and (start.is_relative_to(home) or not Path(path).is_relative_to(home)):
+            found[path] = os.path.relpath(path, start)
         return path
 
     with_paths(recipe.model_dump(mode="json"), note)

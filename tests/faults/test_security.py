@@ -442,15 +442,18 @@ def test_fault_72_no_secret_and_no_home_is_written_down(
         logging.getLogger("transformers").warning("token %s of %s with %s", token, home, key)
         return logits.sum(dim=-1)
 
-    run = train(f"model.checkpoint={home / 'checkpoint'}", loss=loud)
-    planted = (token.encode(), key.encode(), str(home).encode())
+    run = train(f"model.checkpoint={home / 'checkpoint'}", "checkpoints.keep_state=true", loss=loud)
+    planted = (token.encode(), key.encode(), b"home/someone")  # no way to it from the run's folder either
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert len(files) > 10
     for file in files:
         assert not [one for one in planted if one in file.read_bytes()], file
     assert "token ***" in (run.path / "log.txt").read_text()
-    assert run.recipe.model.checkpoint == "~/checkpoint"
-    assert hfpipe.load_recipe(run.path / "recipe.yaml").model.checkpoint == "~/checkpoint"
+    assert "checkpoint: ~/checkpoint" in (run.path / "recipe.yaml").read_text()
+    assert run.recipe.model.checkpoint == str(home / "checkpoint")  # whose home it is, is known where it is read
+    assert hfpipe.load_recipe(run.path / "recipe.yaml").model.checkpoint == str(home / "checkpoint")
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "another"))
+    assert hfpipe.load_recipe(run.path / "recipe.yaml").model.checkpoint == f"{tmp_path}/home/another/checkpoint"
 
 
 def test_fault_72_innocent_words_stay() -> None:

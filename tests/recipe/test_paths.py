@@ -111,6 +111,21 @@ def test_files_that_lie_in_the_working_directory_are_told(project: Path) -> None
     assert f"{told}: write '{Path.cwd()}/data/a.csv'" in str(caught.value)
 
 
+def test_no_place_of_a_run_names_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the home folder is found from a run that lies there, too; a way into it from outside is not kept."""
+    from hfpipe.runs.places import relative_places
+
+    home = tmp_path / "home" / "someone"
+    monkeypatch.setenv("HOME", str(home))
+    data = {"train": str(home / "a.csv"), "test": str(tmp_path / "b.csv")}
+    recipe = load_recipe(
+        {"dataset": {"path": "csv", "data_files": data}, "model": {"checkpoint": "~/m"}, "task": {"text": "text"}}
+    )
+    inside = {data["train"]: "../../a.csv", data["test"]: "../../../../b.csv", str(home / "m"): "../../m"}
+    assert relative_places(recipe, home / "runs" / "one") == inside
+    assert relative_places(recipe, tmp_path / "runs" / "one") == {data["test"]: "../../b.csv"}
+
+
 def test_a_run_is_used_from_any_folder_and_after_a_move(
     project: Path, pairs: Any, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, no_report: None
 ) -> None:
