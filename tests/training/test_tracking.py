@@ -246,7 +246,8 @@ def test_a_missing_library_is_refused_before_anything(
         ("tracking=[trackoi]", "did you mean 'trackio'"),
         ("tracking=[trackio, trackio]", "names a tracker twice"),
         ("trainer={report_to: wandb}", "the place for it is tracking"),
-        ("train.report_to=wandb", "in hfpipe: tracking"),
+        ("train.report_to=wandb", "write tracking=wandb"),
+        ("train={report_to: wandb}", "in hfpipe: tracking"),
     ],
 )
 def test_mistakes_about_tracking_are_told(recipe_fields: dict[str, Any], override: str, told: str) -> None:

@@ -28,6 +28,7 @@ from hfpipe.evaluation.prediction.output_file import PartialOutput
 from hfpipe.evaluation.prediction.predict import predict_chunks
 from hfpipe.evaluation.prediction.predict_rows import predict_into
 from hfpipe.evaluation.prediction.predictor import Predictor
+from hfpipe.runs.given_parts import Given
 from hfpipe.system.display import Plain
 
 WORDS = [a + b + c for a in "bcdfg" for b in "aeiou" for c in "klmnp"]
@@ -206,7 +207,9 @@ class Stub:
 @pytest.fixture
 def stub(run: hfpipe.Run) -> Stub:
     """A predictor whose model is never asked."""
-    return Stub(predictor.load_predictor(predicting._for_rows(run, "jsonl", None, (), None), lambda text: None))
+    return Stub(
+        predictor.load_predictor(predicting._for_rows(run, "jsonl", None, (), None, Given()), lambda text: None)
+    )
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

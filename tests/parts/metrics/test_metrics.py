@@ -482,19 +482,27 @@ class HalfRight(evaluate.Metric):
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """A metric script in a folder of its own name, with its copies going to a modules cache of its own."""
+    """A metric script in a folder of its own name, with its copies going to a modules cache of its own.
+
+    A cache that another test of this process has loaded a script from would be found first: it is out of sight here.
+    """
+
+    def forget():
+        for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
+            del sys.modules[name]
+
+    forget()
     for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "DOWNLOADED_EVALUATE_PATH"):
         monkeypatch.setattr(evaluate.config, name, tmp_path / "cache" / name)
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)  # whatever the environment of the tests says
     monkeypatch.setattr(scripts.hub_constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if not Path(one, "evaluate_modules").exists()])
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "half_right" / "half_right.py"
     path.parent.mkdir()
     path.write_text(SCRIPT)
     yield path
-    for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
-        del sys.modules[name]
+    forget()
 
 
 @pytest.fixture
