@@ -32,7 +32,7 @@ def absolute(fields: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(evaluate, dict) and "metrics" in evaluate:
         found["evaluate"] = {**evaluate, "metrics": _each(evaluate["metrics"], lambda name: _script(name, place))}
     trainer = found.get("trainer")
-    if isinstance(trainer, dict):  # deepspeed, fsdp_config, ...
+    if isinstance(trainer, dict):  # accelerator_config, ...
         found["trainer"] = {key: _settings(value, place) for key, value in trainer.items()}
     return found
 

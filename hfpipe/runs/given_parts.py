@@ -258,18 +258,18 @@ def require_given(
     what = ", ".join(f"{key} ({given[key]})" for key in missing)
     passed = ", ".join(f"{key}=..." for key in missing)
     files = " Or name data that can be read: dataset.path=..., or another recipe." if "dataset" in missing else ""
+    engines = " Or take another engine by its name: engine=loop." if "engine" in missing else ""
     raise RecipeError(
         f"run {run.id!r} was given {what} from Python, and {'that' if len(missing) == 1 else 'those'} can't be found again",
         where=str(run.path / "run.json"),
-        fix=f"Pass the same again from Python: {call.replace('...', passed) if call else passed}.{files}",
+        fix=f"Pass the same again from Python: {call.replace('...', passed) if call else passed}.{files}{engines}",
     )
 
 
 def excused_by(recipe: object, overrides: Iterable[str]) -> tuple[str, ...]:
     """What another recipe, or overrides, say in place of the objects that a run was given."""
-    if recipe is not None:
-        return _OF_DATA
     by_path = {"dataset": ("dataset", "dataset.path", "dataset.data_files"), "loss": ("loss", "loss.name")}
-    by_path["metrics"] = ("evaluate.metrics", "evaluate")
+    by_path |= {"metrics": ("evaluate.metrics", "evaluate"), "engine": ("engine",)}
     paths = {change.partition("=")[0].strip() for change in overrides}
-    return tuple(key for key, fields in by_path.items() if paths & {*fields})
+    said = tuple(key for key, fields in by_path.items() if paths & {*fields})
+    return said if recipe is None else (*_OF_DATA, *said)

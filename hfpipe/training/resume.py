@@ -279,14 +279,18 @@ def _compare(job: Job, plan: Plan, given: Mapping[str, str]) -> list[str]:
     differ("model", ModelError, "the checkpoint", digest(before["checkpoint"]), digest(now["identity"]["checkpoint"]))
     for name, version in progress["code"].items():
         differ("code", RecipeError, f"the code of {name}", version, now["code"].get(name))
-    differ("given", RecipeError, "what was passed as an object", progress["given"], now["given"])
+    objects = [{key: name for key, name in of["given"].items() if key != "engine"} for of in (progress, now)]
+    differ("given", RecipeError, "what was passed as an object", *objects)
     differ("train.precision", RecipeError, "the precision", progress["precision"], now["precision"])
     has_new_plan = len(job.batch_plans) > len(_plans_in(progress))
     for what in ("device", "threads", "processes"):
         if progress[what] != now[what]:
             same = "" if what == "processes" and has_new_plan else "; the same updates, not the same last bits"
             notices.append(f"{what}: {progress[what]} before, {now[what]} now{same}")
-    for path, (first, second) in plan.changes.items():
+    # Any engine goes on with what another one left; one that is given stands in no recipe.
+    engines = tuple(of["given"].get("engine", of["recipe"]["engine"]) for of in (progress, now))
+    changed = {path: change for path, change in plan.changes.items() if path != "engine"}
+    for path, (first, second) in (changed | ({"engine": engines} if engines[0] != engines[1] else {})).items():
         notices.append(f"{path} changed from {first} to {second}, as allowed")
     if has_new_plan:
         notices.append(_new_updates_notice(job))

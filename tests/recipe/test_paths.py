@@ -58,12 +58,12 @@ def test_folders_and_scripts_start_there_too(project: Path) -> None:
     """`dataset.path`, `model.checkpoint`, metric scripts and files of the trainer; ids, formats and modules stay."""
     text = (
         "dataset: {path: ./data}\nmodel: {checkpoint: ../tiny}\nevaluate: {metrics: [accuracy, my.py, 'pkg:metric']}\n"
-        "allow_code: true\ntrainer: {deepspeed: zero.json}\n"
+        "allow_code: true\ntrainer: {accelerator_config: own.json}\n"
     )
     recipe, recipes = read(project / "recipes" / "r.yaml", text), project / "recipes"
     assert (recipe.dataset.path, recipe.model.checkpoint) == (str(recipes / "data"), str(project / "tiny"))
     assert recipe.evaluate.metrics == ("accuracy", str(recipes / "my.py"), "pkg:metric")
-    assert recipe.trainer == {"deepspeed": str(recipes / "zero.json")}
+    assert recipe.trainer == {"accelerator_config": str(recipes / "own.json")}
     hub = read(recipes / "h.yaml", "dataset: {path: org/data}\nmodel: {checkpoint: org/m}\n")
     assert (hub.dataset.path, hub.model.checkpoint) == ("org/data", "org/m")
 
@@ -147,7 +147,7 @@ def test_a_run_is_used_from_any_folder_and_after_a_move(
     (project / "recipes" / "r.yaml").write_text(
         "dataset: {path: jsonl, data_files: {train: ../train.jsonl, validation: ../validation.jsonl}}\n"
         f"task: {{text: [sentence1, sentence2]}}\nmodel: {{checkpoint: {tiny_checkpoint}}}\n"
-        "train: {max_steps: 4, batch_size: 8, precision: fp32}\nengine: loop\ncheckpoints: {every_steps: 2}\n"
+        "train: {max_steps: 4, batch_size: 8, precision: fp32}\nengine: loop\ncheckpoints: {every_steps: 2, keep_state: true}\n"
     )
     run = hfpipe.finetune(project / "recipes" / "r.yaml", runs_dir=project / "runs", name="one")
     said, metrics = [], run.metrics

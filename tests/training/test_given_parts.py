@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from hfpipe.experiments.reproduce import reproduce
 from hfpipe.parts.model import own_class
 from hfpipe.sharing.export import export
 from hfpipe.sharing.push import uploads
+from hfpipe.training.engines import loop
 
 ENGINES = ["trainer", "loop"]
 ROWS = [("bak cek", "bak dal"), ("bak", "dal fin"), ("fin bak dal", "cek")]
@@ -231,6 +233,34 @@ def test_a_run_that_began_with_a_model_begins_again_with_it(
         hfpipe.finetune(resume=tmp_path / "runs" / "cut")
     run = hfpipe.finetune(resume=tmp_path / "runs" / "cut", model=make(tiny_checkpoint))
     assert same(run, train(model=make(tiny_checkpoint), engine="loop", name="whole"))
+
+
+def test_an_engine_that_no_name_finds_gives_way_to_a_named_one(
+    train: Callable[..., hfpipe.Run], tmp_path: Path
+) -> None:
+    """A run that died in a local function is refused without an engine, and goes on exactly with one by its name."""
+
+    def mine(job: Any, emit: Any) -> None:
+        loop.train(job, emit)
+
+    with pytest.raises(Killed):
+        train("checkpoints.every_steps=2", engine=mine, name="cut", display=Dying(5))
+    cut = hfpipe.Run(tmp_path / "runs" / "cut")
+    with pytest.raises(RecipeError, match=r"given engine \(.*mine\).*engine=\.\.\..*by its name: engine=loop"):
+        hfpipe.finetune(resume=cut)
+    copied = hfpipe.Run(Path(shutil.copytree(cut.path, tmp_path / "runs" / "copy")))
+    whole = train("checkpoints.every_steps=2", engine="loop", name="whole")
+    for run, recipe in ((cut, None), (copied, cut.recipe)):
+        again = hfpipe.finetune(recipe, resume=run, engine="loop")
+        assert [one["step"] for one in again.metadata["resumed"]] == [4]
+        told = [one["text"] for one in again.records if "resumed" in one]
+        assert [
+            text
+            for text in told
+            if text.startswith("engine changed from ") and text.endswith(".mine to loop, as allowed")
+        ]
+        assert again.metadata["given"] == {}
+        assert same(again, whole)
 
 
 def test_what_a_model_must_do_is_said_before_training(train: Callable[..., hfpipe.Run], tiny_checkpoint: Path) -> None:

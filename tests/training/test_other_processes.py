@@ -80,7 +80,10 @@ def go_on(folder: Path) -> None:
 
 
 def _die_and_go_on(run: Path) -> None:
-    """Die in the first step after the change was allowed, before anything is saved, and go on without saying it again."""
+    """Die in the first step after the change was allowed, before anything is saved, and go on without saying it again.
+
+    The function that died is found by no name, so that the engine is named.
+    """
     import hfpipe
 
     def dying(job: Any, emit: Any) -> None:
@@ -89,7 +92,7 @@ def _die_and_go_on(run: Path) -> None:
     try:
         hfpipe.finetune(resume=run, allow_change=["processes", "given"], engine=dying)
     except Killed:
-        hfpipe.finetune(resume=run)
+        hfpipe.finetune(resume=run, engine="trainer")
 
 
 TASKS = {"begin": begin, "go_on": go_on}

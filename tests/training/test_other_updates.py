@@ -14,7 +14,7 @@ from stopped import Dying, Killed, digest, records
 import hfpipe
 from hfpipe.errors import ModelError, RecipeError
 from hfpipe.experiments.reproduce import reproduce
-from hfpipe.parts.inputs.batches import Examples
+from hfpipe.parts.inputs import batches
 from hfpipe.parts.inputs.buckets import shuffled
 from hfpipe.runs import checkpoints
 from hfpipe.system import manifest
@@ -40,16 +40,16 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The training rows that a loader was asked for, without blanks, in their order."""
+    """The training rows that a loader was asked for, without blanks, in their order; not those that a check looks at."""
     rows: list[int] = []
-    original = Examples.__getitems__
 
-    def read(self: Examples, asked: Sequence[int]) -> list[dict[str, Any]]:
-        if len(self) == 44:
-            rows.extend(row for row in asked if row >= 0)
-        return original(self, asked)
+    class Seen(batches.Examples):
+        def __getitems__(self, asked: Sequence[int]) -> list[dict[str, Any]]:
+            if len(self) == 44:
+                rows.extend(row for row in asked if row >= 0)
+            return super().__getitems__(asked)
 
-    monkeypatch.setattr(Examples, "__getitems__", read)
+    monkeypatch.setattr(batches, "Examples", Seen)
     return rows
 
 
@@ -176,7 +176,7 @@ def test_fault_12_changed_twice_in_one_epoch(stopped: Stopped, seen: list[int]) 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fault_12_from_an_end_of_an_epoch(stopped: Stopped, engine: str) -> None:
     """Changed between two epochs nothing is begun: the run is that of the new size from there on; also a finished one."""
-    run = hfpipe.finetune(resume=stopped(), engine=engine)
+    run = hfpipe.finetune(resume=stopped(), overrides=["checkpoints.keep_state=true"], engine=engine)
     assert items(run) == [8, 8, 8, 8, 8, 4] * 2
     longer = ["train.epochs=3", "train.batch_size=20"]
     run = hfpipe.finetune(resume=run, overrides=longer, allow_change=["train"], engine=engine)

@@ -21,7 +21,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ENGINES = ("trainer", "loop")
-OVERRIDES = ["train.batch_size=4", "evaluate.every=3", "checkpoints.every=never", "checkpoints.keep_best=false"]
+OVERRIDES = [
+    *("train.batch_size=4", "evaluate.every=3"),
+    *("checkpoints.every=never", "checkpoints.keep_best=false", "checkpoints.keep_state=true"),
+]
 
 
 def work(folder: Path) -> None:
