@@ -141,7 +141,7 @@ def evaluate_checkpoint(
                 split=file or name,
                 dataset=evaluator.dataset,
                 overrides=overrides,
-                in_train=None if known is None or is_train else rows_in_train(known, (part, columns)),
+                in_train=None if known is None or is_train else rows_in_train(known, {name: (part, columns)})[name],
                 places=None if isinstance(raw, RawStream) else raw.places_of(name, where[name]),
             )
         )

@@ -18,8 +18,11 @@ KNOWN = 9  # rows of the evaluation split that are put into the training split
 
 @pytest.fixture
 def leaking(recipe_fields: dict[str, Any], tmp_path: Path, pairs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The tiny recipe on files whose training split has the first nine texts of the evaluation split, one relabelled."""
+    """The tiny recipe on files whose training split has the first nine texts of the evaluation split, one
+    relabelled and one in capitals with other white space."""
     rows = {"train": [*pairs["train"], *pairs["validation"][:KNOWN]], "validation": pairs["validation"]}
+    first = rows["train"][-KNOWN]
+    rows["train"][-KNOWN] = {**first, "sentence1": f" {first['sentence1'].upper().replace(' ', '  ')}"}
     rows["train"][-1] = {**rows["train"][-1], "label": 1 - rows["train"][-1]["label"]}
     for split, part in rows.items():
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))

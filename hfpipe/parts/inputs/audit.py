@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -117,16 +117,12 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
         DataError: with `dataset.strict`, anything that would be a notice about the rows.
     """
     train, *others = rows.raw
-    audited, in_train = {}, {}
+    audited, columns = {}, recipe.task.input_columns
     with duplicates.fingerprints({split: len(part) for split, part in rows.raw.items()}) as prints:
         for split in rows.raw:
             audited[split] = _look(recipe, rows, split, prints[split])
-        for split in others:
-            if split != train:
-                in_train[split] = duplicates.among(
-                    _text_hashes(rows.raw[split], recipe.task.input_columns), prints[train]
-                )
-    found = Audit(audited, in_train, rows.max_length)
+    measured = {split: (rows.raw[split], columns) for split in others if split != train}
+    found = Audit(audited, rows_in_train((rows.raw[train], columns), measured), rows.max_length)
     for split, one in audited.items():
         _require_known(rows, recipe, split, one.unknown)
         _require_items(rows, recipe, split, one)
@@ -157,17 +153,22 @@ def audit(recipe: Recipe, rows: Rows) -> Audit:
     return found
 
 
-def rows_in_train(train: TextRows, rows: TextRows) -> Array:
-    """Which rows have the text of a row of the training split, `[rows]` of bool; both with the columns of their texts."""
+def rows_in_train(train: TextRows, splits: Mapping[str, TextRows]) -> dict[str, Array]:
+    """Which rows of each split have the text of a row of the training split, case and white space aside, `[rows]` of bool."""
+    if not splits:
+        return {}
     with duplicates.fingerprints({"train": len(train[0])}) as prints:
-        prints["train"].add(_text_hashes(*train))
-        return duplicates.among(_text_hashes(*rows), prints["train"])
+        for part in _folded_hashes(*train):
+            prints["train"].add(part)
+        hashed = {name: [*_folded_hashes(*rows)] or [np.zeros(0, np.uint64)] for name, rows in splits.items()}
+        return {name: duplicates.among(np.concatenate(parts), prints["train"]) for name, parts in hashed.items()}
 
 
-def _text_hashes(rows: datasets.Dataset, columns: Sequence[str]) -> duplicates.Hashes:
-    """The hash of the texts of each row, `[rows]`."""
-    pieces = [duplicates.hashes(_keys(piece, columns)) for piece in _pieces(rows, columns)]
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.uint64)
+def _folded_hashes(rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[duplicates.Hashes]:
+    """The hash of the texts of each row, in which case and white space make no difference, some rows at a time."""
+    for piece in _pieces(rows, columns):
+        texts = pc.utf8_lower(pc.utf8_normalize(_keys(piece, columns), form="NFKC"))
+        yield duplicates.hashes(pc.replace_substring_regex(pc.utf8_trim_whitespace(texts), r"\s+", " "))
 
 
 def _about_labels(rows: Rows, train: str, audited: dict[str, SplitAudit]) -> list[str]:

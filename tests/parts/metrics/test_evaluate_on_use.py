@@ -34,8 +34,7 @@ class Mine(evaluate.Metric):
 """
 
 
-@pytest.mark.parametrize("engine", ["trainer", "loop"])
-@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize(("engine", "script"), [("trainer", True), ("loop", False)])
 def test_only_a_metric_script_imports_evaluate(
     tiny_fields: Callable[..., dict[str, Any]], tmp_path: Path, engine: str, script: bool
 ) -> None:
