@@ -25,6 +25,8 @@ MEASURED_WITH = ("dataset", "tokenizer", "collate", "model", "loss", "metrics")
 """Those of them that an evaluation needs."""
 PREDICTED_WITH = ("tokenizer", "collate", "model")
 """Those of them that a prediction needs."""
+HELD = ("loss", "metrics", "collate", "tokenizer")
+"""Those that a run still has in the process that trained it; models, which training changes, and data are asked for."""
 
 _FIELDS = {"loss": "loss.name", "optimizer": "optimizer.name", "collate": "model.collate", "engine": "engine"}
 _FUNCTIONS = ("collate", "loss", "optimizer", "schedule", "engine")
@@ -56,7 +58,7 @@ class Given:
 def with_held(
     target: object, parts: Mapping[str, Any], wanted: Collection[str], excused: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The parts with those that the run of this very process still holds; a model, which training changed, is asked for.
+    """The parts with those of HELD that the run of this very process still has.
 
     Args:
         target: a run, or what names one.

@@ -45,8 +45,8 @@ class Run:
     Attributes:
         path: the folder.
         id: its name; of a run in a group `GROUP/NAME`.
-        held: the objects that it was trained with, as long as the object lives that training returned: of the loss,
-            metrics, collator, tokenizer and data, those that no name finds again.
+        held: the objects that it was trained with, as long as the object lives that training returned: of loss,
+            metrics, collator and tokenizer, those that no name finds again.
     """
 
     def __init__(self, path: str | Path, run_id: str | None = None) -> None:

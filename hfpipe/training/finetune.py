@@ -24,7 +24,7 @@ from hfpipe.recipe.source import Overrides
 from hfpipe.runs.arguments import checked
 from hfpipe.runs.cleaning import forget_state
 from hfpipe.runs.given_parts import (
-    MEASURED_WITH,
+    HELD,
     TRAINED_WITH,
     Given,
     excused_by,
@@ -117,7 +117,7 @@ def finetune(
 
 def _holding(run: Run, given: Given) -> Run:
     """The run with the objects that an evaluation in this process takes again."""
-    run.held |= {key: part for key, part in given.objects.items() if key in MEASURED_WITH and key != "model"}
+    run.held |= {key: part for key, part in given.objects.items() if key in HELD}
     return run
 
 

@@ -334,8 +334,8 @@ def test_importable_parts_stand_in_the_recipe(train: Callable[..., hfpipe.Run]) 
 
 
 def test_other_objects_are_asked_for(train: Callable[..., hfpipe.Run], pairs: dict[str, Any]) -> None:
-    """Loss, metric, data and collator that no name finds: the run that training returned still has them for an evaluation;
-    from its folder an evaluation refuses with what to pass, and takes it."""
+    """Loss, metric, data and collator that no name finds: the run that training returned still has all but the data for an
+    evaluation; from its folder an evaluation refuses with what to pass, and takes it."""
     classes = datasets.ClassLabel(names=["other", "same"])
     data = {name: datasets.Dataset.from_list(rows).cast_column("label", classes) for name, rows in pairs.items()}
     loss, stock = Hidden.loss(), own_models.reversed_words
@@ -347,7 +347,9 @@ def test_other_objects_are_asked_for(train: Callable[..., hfpipe.Run], pairs: di
     }
     run = train(engine="loop", **parts, optimizer=lambda groups, **options: torch.optim.SGD(groups, **options))
     assert set(run.metadata["given"]) == {*parts, "optimizer"}
-    held = hfpipe.evaluate(run)
+    with pytest.raises(RecipeError, match=r"dataset=\.\.\."):
+        hfpipe.evaluate(run)
+    held = hfpipe.evaluate(run, dataset=data)
     assert held.metrics == run.metrics
     assert held.document["overrides"] == []
     run = hfpipe.Run(run.path)
