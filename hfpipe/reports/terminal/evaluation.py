@@ -25,7 +25,7 @@ def show(document: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    console.print(f"{document['target']}: {document['examples']:,} examples of {document['split']}")
+    console.print(f"{document['target']}: {document['examples']:,} examples of {document['split']}", soft_wrap=True)
     console.print(_metrics(document))
     for note in interval_notes(document):
         console.print(note, style="dim")
