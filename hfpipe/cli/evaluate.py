@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Text, columns, input_and_overrides
+from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Target, Text, columns, input_and_overrides
 from hfpipe.cli.output import answer
 
 
 def evaluate(
-    target: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
-    ],
+    target: Target,
     source: Annotated[
         str | None,
         typer.Argument(

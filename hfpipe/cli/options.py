@@ -17,6 +17,9 @@ RecipeArgument = Annotated[
         metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.", autocompletion=completion.recipes
     ),
 ]
+Target = Annotated[
+    str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

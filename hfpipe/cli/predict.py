@@ -11,16 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Text, columns
+from hfpipe.cli.options import ChoicesOption, Json, Overrides, RunsDir, Target, Text, columns
 from hfpipe.cli.output import answer
 from hfpipe.errors import RecipeError
 from hfpipe.system.text import json_line
 
 
 def predict(
-    target: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run (folder or id), a checkpoint folder, or a Hub id.")
-    ],
+    target: Target,
     source: Annotated[
         str | None,
         typer.Argument(

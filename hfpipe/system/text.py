@@ -52,11 +52,6 @@ def amount(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 10**5 else f"{-(-size // 1000)} kB"
 
 
-def lower_first(text: str) -> str:
-    """A sentence as it goes on after a colon."""
-    return text[:1].lower() + text[1:]
-
-
 def one_line(error: BaseException, most: int = 500) -> str:
     """What an error of a library says, on one line of so many characters; its type where it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__

@@ -44,8 +44,3 @@ def test_json_has_no_nan() -> None:
     value = {"é": [float("nan"), (1.0, float("inf"))]}
     assert text.json_line(value) == '{"é": [null, [1.0, null]]}'
     assert json.loads(text.json_page(value)) == {"é": [None, [1.0, None]]}
-
-
-def test_a_sentence_goes_on_in_lower_case() -> None:
-    """Only the first letter changes."""
-    assert text.lower_first("Input should be NaN") == "input should be NaN"

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hfpipe.errors import ModelError
 from hfpipe.parts.inputs.batches import Collate, Examples
+from hfpipe.parts.model.longest import FORWARD_FAULTS
 from hfpipe.parts.model.own_class import PADDED_TO as _KEY
 from hfpipe.parts.tasks import Task, outputs_of
 from hfpipe.system.text import one_line
@@ -32,16 +33,6 @@ Rounding gives 1e-8 to 1e-5, padding that is seen 1e-3 to 1.
 
 _PADDING = 16  # tokens of padding that the shorter row gets about: enough to show, and few enough to cost little
 _LOOKED_AT = 256  # rows among which the two are chosen
-_FAULTS = (
-    RuntimeError,
-    IndexError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    AttributeError,
-    KeyError,
-    NotImplementedError,
-)
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,7 @@ def padding_difference(
             batched = _answers(model, task, together(examples))
         except torch.OutOfMemoryError:
             raise
-        except _FAULTS as error:
+        except FORWARD_FAULTS as error:
             raise ModelError(
                 f"{type(model).__name__} fails on two short rows of the data: {one_line(error, 300)}",
                 where=where,

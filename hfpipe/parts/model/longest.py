@@ -24,16 +24,9 @@ LONGEST_TRIED = 5000
 would take seconds and gigabytes."""
 
 _SHORT = 8  # tokens; a model that fails on so many can't be tried
-_FAULTS = (
-    RuntimeError,
-    IndexError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    AttributeError,
-    KeyError,
-    NotImplementedError,
-)
+FORWARD_FAULTS = (RuntimeError, LookupError, ValueError, TypeError, AssertionError, AttributeError)
+"""What the forward pass of a model raises on inputs that it does not take; memory that ran out is a RuntimeError, too."""
+
 _found: dict[tuple[str, int], int] = {}
 
 
@@ -50,7 +43,7 @@ def _search(config: PretrainedConfig, wanted: int) -> int:
         try:
             model = _without_weights(config)
             _forward(model, min(_SHORT, wanted))
-        except _FAULTS:
+        except FORWARD_FAULTS:
             return wanted
         works, fails = min(_SHORT, wanted), wanted + 1
         trying = wanted  # first of all: it nearly always works
@@ -58,7 +51,7 @@ def _search(config: PretrainedConfig, wanted: int) -> int:
             try:
                 _forward(model, trying)
                 works = trying
-            except _FAULTS:
+            except FORWARD_FAULTS:
                 fails = trying
             trying = (works + fails) // 2
     return works

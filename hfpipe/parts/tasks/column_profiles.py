@@ -70,10 +70,15 @@ class Profile:
 
     def described(self) -> str:
         """In a few words, for a list of columns."""
+        return f"{self.name} ({self.contents})"
+
+    @property
+    def contents(self) -> str:
+        """What it holds, in a few words."""
         about = {"whole": "whole numbers", "number": "numbers", "flag": "true or false", "texts": "lists of text",
                  "numbers": "lists of numbers", "flags": "lists of 0 and 1", "fields": "objects of numbers"}  # fmt: skip
         what = "classes" if self.is_declared else about.get(self.kind, self.kind)
-        return f"{self.name} ({what}, {self.distinct:,} values)" if self.kind != "empty" else f"{self.name} (empty)"
+        return f"{what}, {self.distinct:,} values" if self.kind != "empty" else "empty"
 
 
 def profile(rows: datasets.Dataset, name: str, decimal: str = ".", thousands: str | None = None) -> Profile:

@@ -48,8 +48,6 @@ _IDS = ("id", "idx", "index", "uuid", "guid", "row", "unnamed: 0", "")
 _SCALES = ("stars", "rating", "score", "grade", "similarity", "price", "value", "amount", "age", "year")
 _MOST_CLASSES = 50  # whole numbers beyond that are a quantity
 
-KINDS_TO_NAME = "task.kind=text-classification, or task.kind=text-regression"
-
 
 @dataclass(frozen=True)
 class Guess:
@@ -122,7 +120,8 @@ def _named(columns: Mapping[str, Profile], given: Any, where: str) -> list[str]:
 
 
 def _about(columns: Mapping[str, Profile], names: Sequence[str]) -> str:
-    return ", ".join(columns[name].described() for name in names)
+    """What the columns of a field hold; several by name."""
+    return columns[names[0]].contents if len(names) == 1 else ", ".join(columns[name].described() for name in names)
 
 
 def _is_id(one: Profile) -> bool:
